@@ -1,0 +1,2 @@
+//! The command yard.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Scheduler, address management and controllers.

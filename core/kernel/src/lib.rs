@@ -1,0 +1,1 @@
+//! netstate made real: netlink, nf_tables, namespaces; read back, apply, audit.

@@ -1,0 +1,1 @@
+//! One machine as a cluster: namespaces, router, supervisor, host listeners.

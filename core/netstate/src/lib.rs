@@ -1,0 +1,1 @@
+//! Kernel network state as data: the vocabulary, the difference, the order.

@@ -1,0 +1,1 @@
+//! The node agent: pods, probes, the network attachment, the service data plane.

@@ -1,0 +1,1 @@
+//! What the author of a network plugin sees: the trait, the manifest, the C table.

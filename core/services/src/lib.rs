@@ -1,0 +1,1 @@
+//! Services as desired state: a pure function from Service and EndpointSlices to fragments.

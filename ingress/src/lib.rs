@@ -1,0 +1,1 @@
+//! An ingress controller: one hyper server per core, routing by host and path.

@@ -1,0 +1,1 @@
+//! kubenet: a bridge on each node, static routes on the upstream device.
