@@ -1,0 +1,88 @@
+use super::*;
+use crate::{IfName, NextHop, PeerEnd, Route};
+
+fn name(name: &str) -> IfName {
+    IfName::new(name).unwrap()
+}
+
+fn bridge(mtu: u32) -> Object {
+    let kind = LinkKind::Bridge { multicast_snooping: true };
+    Object::Link(Link { mtu: Some(mtu), ..Link::new(name("cbr0"), kind) })
+}
+
+fn veth(at: &str, peer: Place, peer_name: &str) -> Object {
+    Object::Link(Link::new(name(at), LinkKind::Veth { peer: PeerEnd { place: peer, name: name(peer_name) } }))
+}
+
+fn route(to: &str, dev: &str) -> Object {
+    Object::Route(Route::new(to.parse().unwrap(), NextHop::dev(name(dev))))
+}
+
+fn attached() -> Fragment {
+    let (node, pod) = (Place::node("n1"), Place::pod("u1"));
+    let mut fragment = Fragment::new();
+    fragment.want(&pod, route("0.0.0.0/0", "eth0"));
+    fragment.want(&pod, veth("eth0", node.clone(), "veth1"));
+    fragment.want(&node, veth("veth1", pod, "eth0"));
+    fragment.want(&node, bridge(1500));
+    fragment
+}
+
+fn shown(plan: &Plan) -> Vec<String> {
+    plan.ops().iter().map(|op| format!("{:?} {op}", op.phase)).collect()
+}
+
+#[test]
+fn adds_what_is_needed_before_what_needs_it_and_removes_the_other_way_round() {
+    let plan = Plan::between(&Fragment::new(), &attached());
+    let up = [
+        "Prepare + node/n1: link cbr0",
+        "Prepare + node/n1: link veth1",
+        "Prepare + pod/u1: link eth0",
+        "Switch + pod/u1: route 0.0.0.0/0",
+    ];
+    assert_eq!(shown(&plan), up);
+    let plan = Plan::between(&attached(), &Fragment::new());
+    let down = [
+        "Clean - pod/u1: route 0.0.0.0/0",
+        "Clean - node/n1: link veth1",
+        "Clean - node/n1: link cbr0",
+        "Clean - pod/u1: link eth0",
+    ];
+    assert_eq!(shown(&plan), down);
+}
+
+#[test]
+fn no_difference_is_no_operation() {
+    assert!(Plan::between(&attached(), &attached()).is_empty());
+}
+
+#[test]
+fn a_smaller_mtu_goes_first_and_a_larger_one_last() {
+    let of = |mtu| [bridge(mtu)].into_iter().collect::<Objects>();
+    let lower = Plan::between_objects(&Place::node("n"), &of(1500), &of(1450));
+    assert_eq!(shown(&lower), ["Prepare ~ node/n: link cbr0"]);
+    let higher = Plan::between_objects(&Place::node("n"), &of(1450), &of(1500));
+    assert_eq!(shown(&higher), ["Clean ~ node/n: link cbr0"]);
+}
+
+#[test]
+fn applying_the_inverse_of_every_operation_gives_the_old_state_back() {
+    let mut state: BTreeMap<(Place, Key), Object> = BTreeMap::new();
+    let apply = |state: &mut BTreeMap<(Place, Key), Object>, op: &Op| {
+        let at = (op.place.clone(), op.object().key());
+        match &op.change {
+            Change::Add(object) | Change::Replace(_, object) => state.insert(at, object.clone()),
+            Change::Remove(_) => state.remove(&at),
+        };
+    };
+    let plan = Plan::between(&Fragment::new(), &attached());
+    for op in plan.ops() {
+        apply(&mut state, op);
+    }
+    assert_eq!(state.len(), 4);
+    for op in plan.ops().iter().rev() {
+        apply(&mut state, &op.inverse());
+    }
+    assert!(state.is_empty());
+}
