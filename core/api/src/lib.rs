@@ -1,1 +1,14 @@
-//! The kinds of group switchyard.dev/v1alpha1 and the names every part agrees on.
+//! The kinds of group `switchyard.dev/v1alpha1`, and the names every part agrees on.
+//!
+//! [`Cluster`] is the one file that is ours in an otherwise plain Kubernetes example; [`Network`] says which plugin carries the
+//! cluster's traffic and how that goes.
+
+mod cluster;
+mod meta;
+pub mod names;
+mod network;
+
+pub use cluster::{Cluster, ClusterSpec, HostPort, ImageSource, LoadBalancerSpec, NodeSpec, Role, Underlay};
+pub use network::{
+    ActiveNetwork, Condition, Hosting, Network, NetworkSpec, NetworkStatus, NodeNetworkStatus, PluginOptions,
+};

@@ -1,1 +1,16 @@
-//! What the author of a network plugin sees: the trait, the manifest, the C table.
+//! What the author of a network plugin sees.
+//!
+//! > A network plugin is a pure function from cluster state to desired kernel state. It decides; the core acts.
+//!
+//! Implement [`NetworkPlugin`] and export it with `export_plugin!`. Every call gets facts and answers with a
+//! [`Fragment`](switchyard_netstate::Fragment): plain data saying which links, addresses, routes and rules should exist in which
+//! network namespaces. The same facts must give the same answer; a plugin opens no socket, reads no file, keeps no clock.
+
+mod facts;
+mod manifest;
+mod network_plugin;
+
+pub use facts::{Facts, NodeFacts, PodFacts, Pool};
+pub use manifest::{Manifest, OptionSpec};
+pub use network_plugin::{NetworkPlugin, Options, OptionsError};
+pub use switchyard_netstate as netstate;

@@ -1,0 +1,38 @@
+//! Constants: groups, annotations, labels, ports, numbers.
+
+/// Our API group.
+pub const GROUP: &str = "switchyard.dev";
+/// Its version.
+pub const VERSION: &str = "v1alpha1";
+/// The name of the one Network object.
+pub const NETWORK: &str = "default";
+
+/// Annotation on a Pod: the address given to it when it was bound. The address is in use exactly as long as a Pod object carries
+/// this.
+pub const POD_IP: &str = "switchyard.dev/pod-ip";
+/// Annotation on a Node: JSON of [`crate::NodeNetworkStatus`], written by its agent.
+pub const NODE_NETWORK: &str = "switchyard.dev/network";
+
+/// Label that marks the control-plane node, as in Kubernetes.
+pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
+
+/// Port of the API server on the control-plane node.
+pub const API_PORT: u16 = 6443;
+/// Port of a node agent's server (logs, exec, health), the kubelet's.
+pub const AGENT_PORT: u16 = 10250;
+/// First and last NodePort.
+pub const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+/// The cluster's DNS domain.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// Ownership number of what a node agent makes: route protocol, address protocol, link group (see `ip route`, `ip link`).
+pub const OWNER_AGENT: u8 = 83;
+/// Ownership number of the laboratory's hardware: namespaces' uplinks, the underlay.
+pub const OWNER_LAB: u8 = 84;
+/// Ownership number of what the router process makes.
+pub const OWNER_ROUTER: u8 = 85;
+
+/// Namespace of the cluster's own workloads.
+pub const SYSTEM_NAMESPACE: &str = "kube-system";
+/// Namespace of node leases.
+pub const LEASE_NAMESPACE: &str = "kube-node-lease";

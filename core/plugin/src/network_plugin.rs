@@ -1,0 +1,57 @@
+//! The trait.
+
+use serde_json::{Map, Value};
+use switchyard_netstate::Fragment;
+
+use crate::{Facts, Manifest, NodeFacts, PodFacts, Pool};
+
+/// Options as the user gave them.
+pub type Options = Map<String, Value>;
+
+/// An option that a plugin does not take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("option {option}: {problem}")]
+pub struct OptionsError {
+    /// Its name.
+    pub option: String,
+    /// What is wrong with it, with the value given and what would be right.
+    pub problem: String,
+}
+
+/// A network. Pure: the same arguments give the same answer.
+///
+/// Each answer is the *whole* wanted state of its unit; what an earlier answer wanted and this one does not is removed. Units may
+/// share an object as long as they agree on it.
+pub trait NetworkPlugin: Sized + Send + Sync + 'static {
+    /// What it says about itself.
+    fn manifest() -> Manifest;
+
+    /// A network with these options.
+    fn new(options: &Options) -> Result<Self, OptionsError>;
+
+    /// Which block the address of `pod` comes from when it runs on `node`.
+    fn pool(&self, _facts: &Facts, node: &NodeFacts, _pod: &PodFacts) -> Pool {
+        Pool { block: node.pod_cidr, reserved: Vec::new() }
+    }
+
+    /// What `node` carries with no pods on it.
+    fn node(&self, facts: &Facts, node: &NodeFacts) -> Fragment;
+
+    /// What `node` needs to reach the block of `peer`.
+    fn peer(&self, _facts: &Facts, _node: &NodeFacts, _peer: &NodeFacts) -> Fragment {
+        Fragment::new()
+    }
+
+    /// Both sides of the attachment of `pod` to `node`.
+    fn pod(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Fragment;
+
+    /// What `node` needs to reach `pod`, which runs on `peer` and whose address lies outside that node's block.
+    fn remote(&self, _facts: &Facts, _node: &NodeFacts, _peer: &NodeFacts, _pod: &PodFacts) -> Fragment {
+        Fragment::new()
+    }
+
+    /// Routes that the upstream L3 device must hold for `node`; in the place `router` only.
+    fn underlay(&self, _facts: &Facts, _node: &NodeFacts) -> Fragment {
+        Fragment::new()
+    }
+}
