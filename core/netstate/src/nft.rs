@@ -241,8 +241,10 @@ pub enum Expr {
     CtOriginalIpDaddr,
     /// `ct original proto-dst`.
     CtOriginalDport,
-    /// `fib daddr type`.
+    /// `fib daddr type`: the kernel's route type as a number, 2 for an address of this namespace.
     FibDaddrType,
+    /// `fib saddr type`.
+    FibSaddrType,
     /// `fib saddr . iif oif`: 0 if the source would not be reached the way the packet came.
     FibSaddrOif,
     /// `ether saddr`.
