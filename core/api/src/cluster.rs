@@ -32,13 +32,13 @@ pub struct ClusterSpec {
     #[serde(default)]
     pub underlay: Underlay,
     /// Addresses of pods, cut into blocks for nodes. Default 10.40.0.0/16.
-    #[serde(default = "pod_cidr")]
+    #[serde(default = "pod_cidr", rename = "podCIDR")]
     pub pod_cidr: IpNet,
     /// Prefix length of a node's block. Default 24.
     #[serde(default = "node_prefix")]
     pub node_prefix_length: u8,
     /// Addresses of Services. Default 10.96.0.0/16.
-    #[serde(default = "service_cidr")]
+    #[serde(default = "service_cidr", rename = "serviceCIDR")]
     pub service_cidr: IpNet,
     /// Nodes; exactly one has the role `control-plane`.
     pub nodes: Vec<NodeSpec>,
