@@ -1,0 +1,74 @@
+//! Connections that leave HTTP (WebSocket and the like): asked for with `Upgrade`, joined byte by byte after a 101.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Request, Response, header};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::{
+    gate::ConnState,
+    headers,
+    upstream::{RequestBody, builder},
+};
+
+/// Our word to the gate about what follows a request to upgrade; without one, HTTP goes on.
+#[derive(Debug)]
+pub(crate) struct Decision(Option<Arc<ConnState>>);
+
+// === impl Decision ===
+
+impl Decision {
+    /// To be made.
+    pub(crate) fn new(state: Arc<ConnState>) -> Self {
+        Self(Some(state))
+    }
+
+    /// The backend agreed.
+    pub(crate) fn done(mut self) {
+        if let Some(state) = self.0.take() {
+            state.decide(true);
+        }
+    }
+}
+
+impl Drop for Decision {
+    fn drop(&mut self) {
+        if let Some(state) = self.0.take() {
+            state.decide(false);
+        }
+    }
+}
+
+/// Whether a request asks to leave HTTP. Must agree with what the gate thinks.
+pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONNECTION).iter().any(|value| headers::contains_token(value, "upgrade"))
+        && headers.get_all(header::UPGRADE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c"))
+}
+
+/// Sends a request over a connection of its own, which may be upgraded.
+///
+/// # Errors
+/// When the connection breaks before an answer.
+pub(crate) async fn ask(stream: TcpStream, request: Request<RequestBody>) -> Result<Response<Incoming>, hyper::Error> {
+    let (mut send, connection) = builder().handshake(TokioIo::new(stream)).await?;
+    tokio::task::spawn_local(async move {
+        let _ = connection.with_upgrades().await;
+    });
+    send.send_request(request).await
+}
+
+/// Carries bytes both ways until both sides are done.
+pub(crate) fn join(client: OnUpgrade, backend: OnUpgrade) {
+    tokio::task::spawn_local(async move {
+        let (client, backend) = match futures::future::try_join(client, backend).await {
+            Ok(both) => both,
+            Err(error) => return tracing::debug!(%error, "upgrade failed"),
+        };
+        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
+            tracing::debug!(%error, "tunnel broke");
+        }
+    });
+}

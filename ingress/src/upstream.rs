@@ -1,0 +1,322 @@
+//! Connections to endpoints: one pool a core, last used first, no lock.
+//!
+//! A connection is not a task of its own: whoever uses it polls it, so an answer costs one wake-up, and an idle connection costs
+//! none. A connection that died while idle shows that when it is polled on the way out of the pool.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1},
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// What is sent to an endpoint.
+#[derive(Debug)]
+pub struct RequestBody(Option<Upload>);
+
+/// Counts the pieces of a body that were passed on: an answer is not late while its request is still coming.
+pub type Progress = Arc<AtomicU64>;
+
+#[derive(Debug)]
+struct Upload {
+    body: Incoming,
+    progress: Progress,
+}
+
+/// One connection, ready for a request or busy with one.
+#[derive(Debug)]
+pub struct Connection {
+    send: http1::SendRequest<RequestBody>,
+    drive: Option<http1::Connection<TokioIo<TcpStream>, RequestBody>>,
+    address: SocketAddr,
+    /// Taken from the pool: it may have died without our knowing.
+    pub reused: bool,
+}
+
+/// Idle connections of one core.
+#[derive(Debug)]
+pub struct Pool {
+    idle: RefCell<HashMap<SocketAddr, Vec<Idle>, foldhash::fast::RandomState>>,
+    max_idle: usize,
+    idle_timeout: Duration,
+    connect_timeout: Duration,
+    /// Connections opened, for metrics.
+    pub connects: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// The kernel's word.
+    Io(io::Error),
+    /// It took too long.
+    Timeout,
+}
+
+/// An answer's body on its way; gives its connection back to the pool when it ends.
+#[derive(Debug)]
+pub struct ResponseBody {
+    body: Incoming,
+    connection: Option<Connection>,
+    pool: Rc<Pool>,
+}
+
+// === impl Pool ===
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(max_idle: usize, idle_timeout: Duration, connect_timeout: Duration) -> Self {
+        Self { idle: RefCell::default(), max_idle, idle_timeout, connect_timeout, connects: Cell::new(0) }
+    }
+
+    /// An idle connection that is alive as far as the kernel has told us.
+    pub fn take(&self, address: SocketAddr) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.get_mut(&address)?;
+        while let Some(mut found) = list.pop() {
+            if found.connection.is_usable() {
+                found.connection.reused = true;
+                return Some(found.connection);
+            }
+        }
+        None
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// When the endpoint refuses, or does not accept in time.
+    pub async fn connect(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
+        let stream = self.connect_stream(address).await?;
+        let (send, drive) =
+            builder().handshake(TokioIo::new(stream)).await.map_err(|e| ConnectError::Io(io::Error::other(e)))?;
+        Ok(Connection { send, drive: Some(drive), address, reused: false })
+    }
+
+    /// A new connection as a plain stream.
+    ///
+    /// # Errors
+    /// When the endpoint refuses, or does not accept in time.
+    pub async fn connect_stream(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+        self.connects.set(self.connects.get() + 1);
+        let stream = match tokio::time::timeout(self.connect_timeout, TcpStream::connect(address)).await {
+            Err(_) => return Err(ConnectError::Timeout),
+            Ok(stream) => stream.map_err(ConnectError::Io)?,
+        };
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    /// Closes what has been idle too long.
+    pub fn sweep(&self, now: Instant) {
+        let mut idle = self.idle.borrow_mut();
+        for list in idle.values_mut() {
+            // Oldest first: connections are taken from the end.
+            let old = list.iter().take_while(|i| now.duration_since(i.since) >= self.idle_timeout).count();
+            list.drain(..old);
+        }
+        idle.retain(|_, list| !list.is_empty());
+    }
+
+    /// Closes everything.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
+    /// Idle connections.
+    pub fn len(&self) -> usize {
+        self.idle.borrow().values().map(Vec::len).sum()
+    }
+
+    /// Whether none is idle.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn give_back(&self, mut connection: Connection) {
+        if !connection.is_usable() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.entry(connection.address).or_default();
+        if list.len() < self.max_idle {
+            list.push(Idle { connection, since: Instant::now() });
+        }
+    }
+}
+
+/// How we speak to endpoints.
+pub fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(64 * 1024);
+    builder
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// Sends a request and waits for the head of the answer, `None` if it has not come `within` a time of the last of the request.
+    ///
+    /// # Errors
+    /// With the request, if it certainly was not sent.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        within: Duration,
+    ) -> Result<Option<Response<Incoming>>, TrySendError<Request<RequestBody>>> {
+        let progress = request.body().progress();
+        let mut answer = pin!(self.send.try_send_request(request));
+        let drive = &mut self.drive;
+        let mut answer = pin!(poll_fn(|cx| {
+            step(drive, cx);
+            answer.as_mut().poll(cx)
+        }));
+        loop {
+            let before = progress.as_ref().map(|p| p.load(Ordering::Relaxed));
+            match tokio::time::timeout(within, answer.as_mut()).await {
+                Ok(result) => return result.map(Some),
+                Err(_) if before != progress.as_ref().map(|p| p.load(Ordering::Relaxed)) => {}
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Polls an idle connection: it must have nothing to say.
+    fn is_usable(&mut self) -> bool {
+        step(&mut self.drive, &mut Context::from_waker(Waker::noop()));
+        self.drive.is_some() && self.send.is_ready()
+    }
+}
+
+fn step(drive: &mut Option<http1::Connection<TokioIo<TcpStream>, RequestBody>>, cx: &mut Context<'_>) {
+    if let Some(connection) = drive
+        && Pin::new(connection).poll(cx).is_ready()
+    {
+        *drive = None;
+    }
+}
+
+// === impl RequestBody ===
+
+impl RequestBody {
+    /// Streams what the client sends.
+    pub fn new(body: Incoming) -> Self {
+        if body.is_end_stream() { Self(None) } else { Self(Some(Upload { body, progress: Progress::default() })) }
+    }
+
+    /// Its progress, if it has any to make.
+    pub fn progress(&self) -> Option<Progress> {
+        self.0.as_ref().map(|upload| Arc::clone(&upload.progress))
+    }
+
+    /// None.
+    pub fn empty() -> Self {
+        Self(None)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.0 {
+            Some(upload) => {
+                let frame = Pin::new(&mut upload.body).poll_frame(cx);
+                if frame.is_ready() {
+                    upload.progress.fetch_add(1, Ordering::Relaxed);
+                }
+                frame
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|upload| upload.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or(SizeHint::with_exact(0), |upload| upload.body.size_hint())
+    }
+}
+
+// === impl ResponseBody ===
+
+impl ResponseBody {
+    /// The body of an answer that came over `connection`.
+    pub fn new(body: Incoming, connection: Connection, pool: Rc<Pool>) -> Self {
+        let mut this = Self { body, connection: Some(connection), pool };
+        this.release_at_end();
+        this
+    }
+
+    fn release_at_end(&mut self) {
+        if self.body.is_end_stream()
+            && let Some(connection) = self.connection.take()
+        {
+            self.pool.give_back(connection);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        // Asking for a frame tells the connection that there is room for one; then it may deliver.
+        let mut frame = Pin::new(&mut this.body).poll_frame(cx);
+        if frame.is_pending()
+            && let Some(connection) = &mut this.connection
+        {
+            step(&mut connection.drive, cx);
+            frame = Pin::new(&mut this.body).poll_frame(cx);
+        }
+        match &frame {
+            Poll::Ready(None) => {
+                if let Some(connection) = this.connection.take() {
+                    this.pool.give_back(connection);
+                }
+            }
+            Poll::Ready(Some(Ok(_))) => this.release_at_end(),
+            Poll::Ready(Some(Err(_))) => this.connection = None,
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
