@@ -5,7 +5,7 @@
 //! touches the chains and elements of its own Service only: each Service is a unit, the base another.
 //!
 //! - [`node_base`] and [`service`]: what a node's agent applies, in the node's namespace.
-//! - [`external_base`] and [`external`]: what the upstream device applies for `LoadBalancer` addresses.
+//! - [`external_base`], [`external_hold`] and [`external`]: what the upstream device applies for `LoadBalancer` addresses.
 //! - [`stale_udp`]: which UDP flows have to be forgotten when a Service changes.
 //!
 //! Translation happens in the node's IP layer. It needs no br_netfilter, but it needs every packet of a pod to pass that layer:
@@ -22,7 +22,10 @@ mod node;
 mod service;
 mod stale;
 
-pub use external::{Backends, EXTERNAL_TABLE, external, external_base};
+pub use external::{
+    Backends, Candidates, EXTERNAL_TABLE, NodePort, external, external_addresses, external_base, external_candidates,
+    external_hold,
+};
 pub use frontend::{Frontend, Port, Protocol, Scope};
 pub use node::{NODE_TABLE, NodeServiceFacts, node_base};
 pub use service::service;

@@ -4,6 +4,7 @@
 //! svc/NS/NAME/tcp-80    one of all endpoints, in turn
 //! loc/NS/NAME/tcp-80    one of this node's, for a policy of Local
 //! ext/NS/NAME/tcp-80    entry for node ports and addresses from outside: hide the source, unless the client is a pod here
+//! chk/NS/NAME/tcp-80    health checks of the load balancer: as svc or loc, with a turn of their own
 //! ```
 //!
 //! A pod of this node that asks for an address from outside is served like one that asks inside: its packets never leave for
@@ -87,7 +88,17 @@ impl ServicePort<'_> {
             (Scope::Local, false) => objects.push(self.no_endpoint(self.frontend.cluster_ip, Refusal::Drop)),
         }
         if from_outside {
-            objects.push(chain(&self.table, &ext, self.entry(&svc, some_local.then_some(loc.as_str()))));
+            let mut entry = Vec::new();
+            let checked = match self.frontend.external {
+                Scope::Cluster => &self.endpoints.cluster,
+                Scope::Local => &self.endpoints.local,
+            };
+            if !self.frontend.load_balancer_ips.is_empty() && !checked.is_empty() {
+                objects.extend(Balance { affinity_seconds: None, ..balance }.chain("chk", checked));
+                entry.push(self.check(&format!("chk/{name}")));
+            }
+            entry.extend(self.entry(&svc, some_local.then_some(loc.as_str())));
+            objects.push(chain(&self.table, &ext, entry));
             objects.extend(self.frontend.external_ips.iter().map(|ip| self.at_address(*ip, &ext)));
             objects.extend(self.port.node_port.map(|port| {
                 let key = vec![Value::Proto(self.port.protocol.number()), Value::Port(port)];
@@ -117,6 +128,17 @@ impl ServicePort<'_> {
             }
         }
         rules
+    }
+
+    /// A health check of the load balancer: it comes from the very address that is balanced, which no client does.
+    fn check(&self, chk: &str) -> Rule {
+        let addresses = self.frontend.load_balancer_ips.iter().map(|ip| Value::Ip((*ip).into())).collect();
+        let from = Statement::Match { left: Expr::IpSaddr, op: Op::Eq, right: Operand::Any(addresses) };
+        let goto = Statement::Verdict(Verdict::Goto(chk.into()));
+        Rule(match self.frontend.external {
+            Scope::Cluster => vec![from, mark(), goto],
+            Scope::Local => vec![from, goto],
+        })
     }
 
     fn at_address(&self, address: Ipv4Addr, chain: &str) -> Object {

@@ -80,7 +80,9 @@ fn node_ports_and_outside_addresses_hide_the_source_except_of_pods_here() {
     assert_eq!(
         chain(&lines, "ext/default/web/tcp-80"),
         concat!(
-            r#"[[{"match":{"left":"ip_saddr","op":"eq","right":{"prefix":"10.40.1.0/24"}}},"#,
+            r#"[[{"match":{"left":"ip_saddr","op":"eq","right":{"any":[{"ip":"192.168.100.5"}]}}},"#,
+            r#"{"set_mark":{"value":16384,"mask":16384}},{"verdict":{"goto":"chk/default/web/tcp-80"}}],"#,
+            r#"[{"match":{"left":"ip_saddr","op":"eq","right":{"prefix":"10.40.1.0/24"}}},"#,
             r#"{"verdict":{"goto":"svc/default/web/tcp-80"}}],"#,
             r#"[{"set_mark":{"value":16384,"mask":16384}},{"verdict":{"goto":"svc/default/web/tcp-80"}}]]"#
         )
