@@ -1,0 +1,59 @@
+//! What can be typed.
+
+use clap::{Parser, Subcommand};
+
+use crate::{down, process, shell, status, up};
+
+/// A Kubernetes-style cluster on this machine, with real packets.
+#[derive(Debug, Parser)]
+#[command(
+    name = "yard",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 not understood, 3 no such cluster or not running; \
+                  shell and exec end with the code of their command.\n\
+                  Clusters are kept in $SWITCHYARD_HOME, by default ~/.local/state/switchyard."
+)]
+pub struct Cli {
+    /// Which cluster. Default: the only running one, or the only one there is.
+    #[arg(long, global = true, env = "SWITCHYARD_CLUSTER", value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start a cluster, and create in it what the files describe.
+    Up(up::Args),
+    /// Show clusters, their processes and their ports on the host.
+    Status(status::Args),
+    /// Run a shell, or a command, in the network of a node, the router or a pod.
+    Shell(shell::Args),
+    /// Print the path of the administrator's kubeconfig.
+    Kubeconfig,
+    /// Stop a cluster. Its store, logs and configuration stay.
+    Down(down::Args),
+
+    /// Leave for fresh namespaces and start the supervisor there.
+    #[command(hide = true)]
+    Launch(process::InDirectory),
+    /// First process of a cluster.
+    #[command(hide = true)]
+    Supervisor(process::InDirectory),
+    /// The upstream device.
+    #[command(hide = true)]
+    Router(process::InDirectory),
+    /// API server and controllers.
+    #[command(hide = true)]
+    ControlPlane(process::InDirectory),
+    /// A node's agent.
+    #[command(hide = true)]
+    Node(process::NodeArgs),
+    /// Take the terminal and run a command.
+    #[command(hide = true)]
+    Enter(process::EnterArgs),
+}

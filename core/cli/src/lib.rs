@@ -1,0 +1,59 @@
+//! The command `yard`: what was typed, what it means, and what is printed.
+//!
+//! One struct of arguments and one module per verb. Results go to standard output, everything else to standard error.
+
+mod args;
+mod down;
+mod kubeconfig;
+mod output;
+mod process;
+mod shell;
+mod status;
+mod up;
+mod which;
+
+use std::io;
+use std::process::ExitCode;
+
+pub use args::{Cli, Verb};
+
+/// The command did what it was asked.
+pub const OK: u8 = 0;
+/// It failed; standard error says why.
+pub const FAILED: u8 = 1;
+/// It was not understood (clap's own number).
+pub const USAGE: u8 = 2;
+/// There is no such cluster, or it is not running.
+pub const NO_CLUSTER: u8 = 3;
+
+/// Runs a command.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let cluster = which::Which::new(cli.cluster);
+    let done = match cli.verb {
+        Verb::Up(args) => up::run(&args, &cluster),
+        Verb::Status(args) => status::run(&args, &cluster),
+        Verb::Shell(args) => return shell::run(&args, &cluster),
+        Verb::Kubeconfig => kubeconfig::run(&cluster),
+        Verb::Down(args) => down::run(&args, &cluster),
+        Verb::Launch(args) => process::launch(&args),
+        Verb::Supervisor(args) => process::supervisor(&args),
+        Verb::Router(args) => process::router(&args),
+        Verb::ControlPlane(args) => process::control_plane(&args),
+        Verb::Node(args) => process::node(&args),
+        Verb::Enter(args) => process::enter(&args),
+    };
+    done.map(|()| ExitCode::from(OK))
+}
+
+/// Prints an error, once, on one line, cause after cause; a reader that went away is no error.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let closed_pipe = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(closed_pipe) {
+        return ExitCode::from(OK);
+    }
+    eprintln!("yard: {}", output::one_line(error));
+    let code = if error.is::<which::NoCluster>() { NO_CLUSTER } else { FAILED };
+    ExitCode::from(code)
+}

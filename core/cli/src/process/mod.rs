@@ -1,0 +1,57 @@
+//! The processes of a cluster: verbs nobody types.
+
+mod control_plane;
+mod node;
+mod router;
+mod supervisor;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use switchyard_lab::home::Directory;
+
+pub(crate) use control_plane::run as control_plane;
+pub(crate) use node::{Args as NodeArgs, run as node};
+pub(crate) use router::run as router;
+pub(crate) use supervisor::run as supervisor;
+
+/// A process that belongs to the cluster in a folder.
+#[derive(Debug, clap::Args)]
+pub struct InDirectory {
+    /// The cluster's folder.
+    #[arg(long)]
+    directory: PathBuf,
+}
+
+/// A command to become.
+#[derive(Debug, clap::Args)]
+pub struct EnterArgs {
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+/// `yard launch`.
+pub(crate) fn launch(args: &InDirectory) -> anyhow::Result<()> {
+    switchyard_lab::boot::launch(&args.directory()).map_err(|reason| anyhow!(reason))
+}
+
+/// `yard enter`.
+pub(crate) fn enter(args: &EnterArgs) -> anyhow::Result<()> {
+    Err(switchyard_lab::shell::enter(&args.command).into())
+}
+
+/// Logs to standard error, which is the process's log file. `SWITCHYARD_LOG` filters, by default `info`.
+fn log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("SWITCHYARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+// === impl InDirectory ===
+
+impl InDirectory {
+    fn directory(&self) -> Directory {
+        Directory::at(&self.directory)
+    }
+}

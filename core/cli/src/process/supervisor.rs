@@ -1,0 +1,53 @@
+//! `yard supervisor`: which parts a cluster has.
+
+use std::ffi::OsString;
+
+use anyhow::Context as _;
+use switchyard_api::Cluster;
+use switchyard_lab::cluster::Topology;
+use switchyard_lab::home::Directory;
+use switchyard_lab::listeners;
+use switchyard_lab::supervisor::{self, API_INSIDE, Config, Part};
+use switchyard_netstate::Place;
+
+use super::InDirectory;
+
+pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
+    super::log();
+    let directory = args.directory();
+    let cluster = read_cluster(&directory)?;
+    let topology = Topology::of(&cluster)?;
+    let parts = parts(&directory, &cluster, &topology);
+    let config = Config { directory, topology, parts, credentials: Box::new(|| Ok(())) };
+    supervisor::run(config).inspect_err(|error| tracing::error!("{error:#}"))
+}
+
+/// The cluster of a folder, as it was checked by `yard up`.
+pub(super) fn read_cluster(directory: &Directory) -> anyhow::Result<Cluster> {
+    let path = directory.cluster_file();
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    serde_yaml_ng::from_str(&text).with_context(|| format!("read {}", path.display()))
+}
+
+fn parts(directory: &Directory, cluster: &Cluster, topology: &Topology) -> Vec<Part> {
+    let of_cluster = |verb: &str| -> Vec<OsString> { vec![verb.into(), "--directory".into(), directory.path().into()] };
+    let router = Part {
+        name: "router".into(),
+        place: Place::Router,
+        arguments: of_cluster("router"),
+        listeners: (0..cluster.spec.host_ports.len()).map(listeners::name).collect(),
+    };
+    let control_plane = Part {
+        name: "control-plane".into(),
+        place: Place::node(&topology.control_plane().name),
+        arguments: of_cluster("control-plane"),
+        listeners: vec![listeners::API.into(), API_INSIDE.into()],
+    };
+    let nodes = topology.nodes.iter().map(|node| Part {
+        name: format!("node-{}", node.name),
+        place: Place::node(&node.name),
+        arguments: vec!["node".into(), (&node.name).into()],
+        listeners: vec![],
+    });
+    [control_plane, router].into_iter().chain(nodes).collect()
+}

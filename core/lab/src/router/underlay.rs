@@ -1,0 +1,111 @@
+//! The upstream device's static routes: what the active network plugin wants there for each node.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+use switchyard_api::{ActiveNetwork, Network};
+use switchyard_netstate::{Fragment, IfName, Place, UnitId};
+use switchyard_plugin::{Facts, NodeFacts};
+use switchyard_plugin_host::{Plugin, Registry};
+use tokio::task::spawn_blocking;
+use tracing::{error, info};
+
+use super::Changes;
+use super::watch::{Mirror, ObjectName};
+
+/// State of the underlay.
+pub(super) struct Underlay {
+    facts: Arc<Facts>,
+    card: IfName,
+    registry: Arc<Registry>,
+    active: Option<ActiveNetwork>,
+    plugin: Option<Arc<dyn Plugin>>,
+    /// Whether the Network object has been looked at.
+    seen: bool,
+}
+
+// === impl Underlay ===
+
+impl Underlay {
+    pub(super) fn new(facts: Facts, card: IfName, registry: Registry) -> Self {
+        Self {
+            facts: Arc::new(facts),
+            card,
+            registry: Arc::new(registry),
+            active: None,
+            plugin: None,
+            seen: false,
+        }
+    }
+
+    /// Follows the Network. A plugin that does not open leaves the routes as they are.
+    pub(super) async fn network(&mut self, network: Option<&Network>, nodes: &Mirror<Node>) -> Changes {
+        self.seen = true;
+        let active = network.and_then(|network| network.status.as_ref()?.active.clone());
+        let Some(active) = active.filter(|active| self.active.as_ref() != Some(active)) else {
+            return Changes::new();
+        };
+        let (registry, asked) = (self.registry.clone(), active.clone());
+        let opened = spawn_blocking(move || registry.open(&asked.file, &asked.options, asked.hosting)).await;
+        match opened.expect("opening a plugin does not panic") {
+            Ok(plugin) => {
+                info!(plugin = %active.plugin, generation = active.generation, "network plugin opened");
+                self.plugin = Some(plugin);
+                self.active = Some(active);
+            }
+            Err(error) => {
+                error!(plugin = %active.plugin, file = %active.file, %error, "cannot open network plugin");
+                return Changes::new();
+            }
+        }
+        let all: Vec<Node> = nodes.iter().map(|(_, node)| node.clone()).collect();
+        self.nodes(&all, nodes).await
+    }
+
+    /// Units of these nodes; `touched` are versions of them.
+    pub(super) async fn nodes(&self, touched: &[Node], nodes: &Mirror<Node>) -> Changes {
+        let mut changes = Changes::new();
+        let Some(plugin) = &self.plugin else { return changes };
+        for name in touched.iter().map(ObjectName::of) {
+            let unit = UnitId(format!("underlay/{}", name.name));
+            let Some(facts) = nodes.get(&name).and_then(|node| self.facts_of(node)) else {
+                changes.insert(unit, None);
+                continue;
+            };
+            let (plugin, cluster) = (plugin.clone(), self.facts.clone());
+            let answer = spawn_blocking(move || plugin.underlay(&cluster, &facts)).await;
+            match answer.expect("a plugin's panic ends at its boundary") {
+                Ok(fragment) => match elsewhere(&fragment) {
+                    None => drop(changes.insert(unit, Some(fragment))),
+                    Some(place) => error!(node = %name.name, %place, "plugin wants more than the router in underlay"),
+                },
+                Err(error) => error!(node = %name.name, %error, "plugin does not say what the underlay needs"),
+            }
+        }
+        changes
+    }
+
+    /// Whether it is known what is wanted.
+    pub(super) fn is_settled(&self) -> bool {
+        self.seen && (self.active.is_none() || self.plugin.is_some())
+    }
+
+    fn facts_of(&self, node: &Node) -> Option<NodeFacts> {
+        let addresses = node.status.as_ref()?.addresses.iter().flatten();
+        let internal = addresses.filter(|address| address.type_ == "InternalIP");
+        let address: IpAddr = internal.filter_map(|address| address.address.parse().ok()).next()?;
+        Some(NodeFacts {
+            name: node.metadata.name.clone()?,
+            address,
+            pod_cidr: node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()?,
+            uplink: self.card.clone(),
+            mac: None,
+        })
+    }
+}
+
+/// A place that an answer about the underlay must not speak of.
+fn elsewhere(fragment: &Fragment) -> Option<&Place> {
+    fragment.places().map(|(place, _)| place).find(|place| **place != Place::Router)
+}
