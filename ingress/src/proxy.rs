@@ -1,7 +1,7 @@
 //! One request: look up, pick, send, answer.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     pin::Pin,
     rc::Rc,
@@ -15,11 +15,12 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 
 use crate::{
     config::Limits,
     error::ProxyError,
-    gate::{ConnState, Refusal},
+    gate::{self, ConnState, Refusal},
     headers::{self, Ids, Peer, REQUEST_ID},
     metrics::{self, CoreMetrics},
     table::{Backend, BackendId, Miss, SharedTable, Table, normal_host},
@@ -37,8 +38,15 @@ pub struct Core {
     pub metrics: Arc<CoreMetrics>,
     /// Bounds.
     pub limits: Limits,
+    /// Connections that left HTTP and are still open.
+    pub tunnels: Cell<usize>,
+    /// Rings when a connection or tunnel begins or ends.
+    pub changed: Notify,
     ids: Ids,
 }
+
+/// Counts a tunnel while it lives.
+pub(crate) struct TunnelCount(Rc<Core>);
 
 /// The current table behind a count that only this core touches.
 struct CachedTable {
@@ -88,7 +96,15 @@ impl Core {
         let local = Rc::new(table.load());
         let cached =
             CachedTable { cache: Cache::new(TableSource(Arc::clone(&table))), source: Arc::clone(&table), local };
-        Self { table: RefCell::new(cached), pool: Rc::new(pool), metrics, limits, ids: Ids::new() }
+        Self {
+            table: RefCell::new(cached),
+            pool: Rc::new(pool),
+            metrics,
+            limits,
+            ids: Ids::new(),
+            tunnels: Cell::new(0),
+            changed: Notify::new(),
+        }
     }
 
     /// Answers a request; never fails, because errors are answers too.
@@ -142,6 +158,9 @@ impl Core {
         peer: &Peer,
         state: &Arc<ConnState>,
     ) -> Result<Response<AnswerBody>, ProxyError> {
+        if parts.version == Version::HTTP_2 {
+            gate::check_http2(parts)?;
+        }
         if let Some(answer) = answer_here(parts)? {
             return Ok(answer);
         }
@@ -164,8 +183,8 @@ impl Core {
 
         let backend = &table.backends[backend as usize];
         match decision {
-            Some(decision) => self.upgrade(parts, body, target, backend, decision).await,
-            None => self.relay(parts, body, target, backend).await,
+            Some(decision) => self.upgrade(parts, body, target, backend, decision, state).await,
+            None => self.relay(parts, body, target, backend, state).await,
         }
     }
 
@@ -176,8 +195,9 @@ impl Core {
         body: Incoming,
         target: Uri,
         backend: &Backend,
+        state: &Arc<ConnState>,
     ) -> Result<Response<AnswerBody>, ProxyError> {
-        let body = RequestBody::new(body);
+        let body = RequestBody::new(body, self.limits.max_body, state);
         let again = parts.method.is_idempotent() && body.is_end_stream();
         let mut spare =
             again.then(|| Spare { method: parts.method.clone(), uri: target.clone(), headers: parts.headers.clone() });
@@ -276,6 +296,7 @@ impl Core {
         target: Uri,
         backend: &Backend,
         decision: tunnel::Decision,
+        state: &Arc<ConnState>,
     ) -> Result<Response<AnswerBody>, ProxyError> {
         let mut pick = backend.pick();
         let (stream, address) = loop {
@@ -291,7 +312,7 @@ impl Core {
                 }
             }
         };
-        let mut request = Request::new(RequestBody::new(body));
+        let mut request = Request::new(RequestBody::new(body, self.limits.max_body, state));
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = target;
         *request.headers_mut() = parts.headers.clone();
@@ -307,7 +328,7 @@ impl Core {
         {
             metrics::add(&self.metrics.upgrades, 1);
             let backend = hyper::upgrade::on(&mut response);
-            tunnel::join(client, backend);
+            tunnel::join(client, backend, TunnelCount::new(self));
             decision.done();
             let (head, _) = response.into_parts();
             return Ok(Response::from_parts(head, AnswerBody::Own(None)));
@@ -402,6 +423,22 @@ impl Spare {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         request
+    }
+}
+
+// === impl TunnelCount ===
+
+impl TunnelCount {
+    fn new(core: &Rc<Core>) -> Self {
+        core.tunnels.set(core.tunnels.get() + 1);
+        Self(Rc::clone(core))
+    }
+}
+
+impl Drop for TunnelCount {
+    fn drop(&mut self) {
+        self.0.tunnels.set(self.0.tunnels.get() - 1);
+        self.0.changed.notify_waiters();
     }
 }
 

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Notify, watch},
+    sync::watch,
     task::LocalSet,
 };
 
@@ -74,8 +74,6 @@ struct Worker {
     next: Cell<u64>,
     now: Cell<u64>,
     stage: Cell<Stage>,
-    /// Rings when a connection ends or begins.
-    changed: Notify,
     tls: Option<Acceptor>,
 }
 
@@ -188,7 +186,6 @@ impl Worker {
             next: Cell::new(0),
             now: Cell::new(1),
             stage: Cell::new(Stage::Serving),
-            changed: Notify::new(),
             tls,
         }
     }
@@ -214,15 +211,15 @@ impl Worker {
         }
         self.stage.set(Stage::Draining);
         // Accepting stops by itself once the kernel's queue is empty: a connection in it is somebody's request.
-        self.changed.notify_waiters();
+        self.core.changed.notify_waiters();
         let left = async {
             for task in accepting {
                 let _ = task.await;
             }
             self.connections.borrow().values().for_each(|state| state.drain());
             loop {
-                let changed = self.changed.notified();
-                if self.connections.borrow().is_empty() {
+                let changed = self.core.changed.notified();
+                if self.connections.borrow().is_empty() && self.core.tunnels.get() == 0 {
                     break;
                 }
                 changed.await;
@@ -241,7 +238,7 @@ impl Worker {
         let mut swept = Instant::now();
         loop {
             while self.connections.borrow().is_empty() && self.core.pool.is_empty() {
-                self.changed.notified().await;
+                self.core.changed.notified().await;
             }
             tokio::time::sleep(self.timeouts.step).await;
             let now = self.now.get() + 1;
@@ -261,7 +258,7 @@ impl Worker {
             Err(error) => return tracing::error!(%error, "listener unusable"),
         };
         loop {
-            let stopping = self.changed.notified();
+            let stopping = self.core.changed.notified();
             let accepted = if self.stage.get() == Stage::Draining {
                 // What the kernel has queued, and nothing more.
                 match std::future::poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await {
@@ -279,7 +276,7 @@ impl Worker {
                 Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
                     // Out of descriptors: wait for a connection to end rather than spin.
                     tracing::warn!(%error, "accept failed");
-                    let _ = tokio::time::timeout(Duration::from_millis(100), self.changed.notified()).await;
+                    let _ = tokio::time::timeout(Duration::from_millis(100), self.core.changed.notified()).await;
                 }
                 Err(error) => tracing::debug!(%error, "accept failed"),
             }
@@ -305,7 +302,7 @@ impl Worker {
         self.connections.borrow_mut().insert(number, Arc::clone(&state));
         metrics::add(&counters.open, 1);
         if first {
-            self.changed.notify_waiters();
+            self.core.changed.notify_waiters();
         }
         let worker = Rc::clone(self);
         tokio::task::spawn_local(async move {
@@ -322,7 +319,7 @@ impl Worker {
             worker.connections.borrow_mut().remove(&number);
             metrics::subtract(&worker.core.metrics.open, 1);
             if worker.connections.borrow().is_empty() || worker.stage.get() != Stage::Serving {
-                worker.changed.notify_waiters();
+                worker.core.changed.notify_waiters();
             }
         });
     }

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use crate::{
     gate::ConnState,
     headers,
+    proxy::TunnelCount,
     upstream::{RequestBody, builder},
 };
 
@@ -60,8 +61,9 @@ pub(crate) async fn ask(stream: TcpStream, request: Request<RequestBody>) -> Res
 }
 
 /// Carries bytes both ways until both sides are done.
-pub(crate) fn join(client: OnUpgrade, backend: OnUpgrade) {
+pub(crate) fn join(client: OnUpgrade, backend: OnUpgrade, count: TunnelCount) {
     tokio::task::spawn_local(async move {
+        let _open = count;
         let (client, backend) = match futures::future::try_join(client, backend).await {
             Ok(both) => both,
             Err(error) => return tracing::debug!(%error, "upgrade failed"),

@@ -29,9 +29,22 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use crate::gate::{ConnState, Refusal};
+
 /// What is sent to an endpoint.
 #[derive(Debug)]
 pub struct RequestBody(Option<Upload>);
+
+/// Why a request's body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The client's connection, or the gate on it.
+    #[error("{0}")]
+    Broken(#[source] hyper::Error),
+    /// A limit.
+    #[error("{0}")]
+    Refused(#[source] Refusal),
+}
 
 /// Counts the pieces of a body that were passed on: an answer is not late while its request is still coming.
 pub type Progress = Arc<AtomicU64>;
@@ -40,6 +53,9 @@ pub type Progress = Arc<AtomicU64>;
 struct Upload {
     body: Incoming,
     progress: Progress,
+    /// Bytes that may still come, if there is a limit.
+    left: Option<u64>,
+    state: Arc<ConnState>,
 }
 
 /// One connection, ready for a request or busy with one.
@@ -224,9 +240,13 @@ fn step(drive: &mut Option<http1::Connection<TokioIo<TcpStream>, RequestBody>>, 
 // === impl RequestBody ===
 
 impl RequestBody {
-    /// Streams what the client sends.
-    pub fn new(body: Incoming) -> Self {
-        if body.is_end_stream() { Self(None) } else { Self(Some(Upload { body, progress: Progress::default() })) }
+    /// Streams what the client sends, up to `limit` bytes (0 means any); what is over it is noted in `state`.
+    pub fn new(body: Incoming, limit: u64, state: &Arc<ConnState>) -> Self {
+        if body.is_end_stream() {
+            return Self(None);
+        }
+        let left = (limit != 0).then_some(limit);
+        Self(Some(Upload { body, progress: Progress::default(), left, state: Arc::clone(state) }))
     }
 
     /// Its progress, if it has any to make.
@@ -242,16 +262,24 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = UploadError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         match &mut self.0 {
             Some(upload) => {
                 let frame = Pin::new(&mut upload.body).poll_frame(cx);
                 if frame.is_ready() {
                     upload.progress.fetch_add(1, Ordering::Relaxed);
                 }
-                frame
+                if let (Some(left), Poll::Ready(Some(Ok(frame)))) = (&mut upload.left, &frame) {
+                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    let Some(rest) = left.checked_sub(length) else {
+                        upload.state.refuse_body(Refusal::BodyTooLong);
+                        return Poll::Ready(Some(Err(UploadError::Refused(Refusal::BodyTooLong))));
+                    };
+                    *left = rest;
+                }
+                frame.map(|frame| frame.map(|result| result.map_err(UploadError::Broken)))
             }
             None => Poll::Ready(None),
         }

@@ -230,6 +230,34 @@ impl<'a> Seen<'a> {
     }
 }
 
+/// What the gate would say of an HTTP/2 request. That protocol frames by itself; what is left is who and what is asked for.
+///
+/// # Errors
+/// With what is wrong.
+pub fn check_http2(parts: &http::request::Parts) -> Result<(), Refusal> {
+    let target = parts.uri.path();
+    let bad = |b: u8| !matches!(b, 0x21..=0x7e) || matches!(b, b'#' | b'\\');
+    if !(target.starts_with('/') || target == "*" && parts.method == http::Method::OPTIONS) || target.bytes().any(bad) {
+        return Err(Refusal::Target);
+    }
+    check_segments(target.as_bytes())?;
+    let authority = parts.uri.authority().map(|a| a.as_str().as_bytes()).map(check_host).transpose()?;
+    let mut hosts = parts.headers.get_all(http::header::HOST).iter();
+    let host = hosts.next().map(|h| check_host(h.as_bytes())).transpose()?;
+    if hosts.next().is_some() {
+        return Err(Refusal::Hosts);
+    }
+    match (authority, host) {
+        (None, None) => return Err(Refusal::NoHost),
+        (Some(authority), Some(host)) if !same_host(authority, host) => return Err(Refusal::HostMismatch),
+        _ => {}
+    }
+    if parts.headers.keys().any(|name| name.as_str().contains('_') && imitates(name.as_str().as_bytes())) {
+        return Err(Refusal::Imitation);
+    }
+    Ok(())
+}
+
 /// The line from `start` without its end, and where the next one starts.
 fn line(bytes: &[u8], start: usize) -> Result<Option<(&[u8], usize)>, Refusal> {
     let rest = &bytes[start..];

@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::chunk::Chunks;
 pub use self::{
-    head::{Framing, Head, HeadLimits},
+    head::{Framing, Head, HeadLimits, check_http2},
     refusal::Refusal,
     state::{ConnState, Tick, Timeouts, Upgrade},
 };

@@ -157,7 +157,8 @@ impl ConnState {
         self.refused_at.store(request, Relaxed);
     }
 
-    pub(super) fn refuse_body(&self, refusal: Refusal) {
+    /// Notes why the body of the current request ended early.
+    pub fn refuse_body(&self, refusal: Refusal) {
         *lock(&self.body_refusal) = Some(refusal);
     }
 

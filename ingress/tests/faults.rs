@@ -1,0 +1,231 @@
+//! Changes, deaths and departures, under load, without a lost request.
+#![allow(missing_docs)]
+
+mod rig;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::Request;
+use rig::{Client, Ingress, Upstream, World, eventually, full, nobody};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+/// Clients that ask as fast as they can, and note every answer that is not 200.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answers: Arc<AtomicUsize>,
+    clients: JoinSet<Vec<String>>,
+}
+
+impl Load {
+    /// Half keep their connections, half open one for each request.
+    fn start(address: SocketAddr, clients: usize) -> Self {
+        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut set = JoinSet::new();
+        for number in 0..clients {
+            let (stop, answers) = (Arc::clone(&stop), Arc::clone(&answers));
+            set.spawn(async move {
+                let mut wrong = Vec::new();
+                let mut client = Client::connect(address).await;
+                while !stop.load(Ordering::Relaxed) {
+                    if number % 2 == 0 {
+                        client = Client::connect(address).await;
+                    }
+                    let request = Request::builder().uri("/").header("host", "a.net").body(full("")).expect("request");
+                    match client.send(request).await {
+                        Ok(reply) if reply.status == 200 => {
+                            answers.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Ok(reply) => wrong.push(reply.text()),
+                        Err(error) => wrong.push(format!("{error:?}")),
+                    }
+                }
+                wrong
+            });
+        }
+        Self { stop, answers, clients: set }
+    }
+
+    fn answers(&self) -> usize {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Waits for that many more answers.
+    async fn more(&self, count: usize) {
+        let target = self.answers() + count;
+        eventually("more answers", async || self.answers() >= target).await;
+    }
+
+    async fn stop(mut self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut wrong = Vec::new();
+        while let Some(result) = self.clients.join_next().await {
+            wrong.extend(result.expect("no panic"));
+        }
+        wrong
+    }
+}
+
+fn world(endpoints: &[SocketAddr]) -> World {
+    World::new().service("a", endpoints).rule("a.net", "/", "a")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reconfiguration_under_load_loses_nothing() {
+    let (a, b) = (Upstream::echo("a").await, Upstream::echo("b").await);
+    let ingress = Ingress::start(world(&[a.address])).await;
+    let load = Load::start(ingress.http, 4);
+    let mut changes = 0;
+    while load.answers() < 5_000 {
+        let endpoints: &[SocketAddr] = match changes % 3 {
+            0 => &[a.address, b.address],
+            1 => &[b.address],
+            _ => &[a.address],
+        };
+        let mut next = world(endpoints);
+        for extra in 0..changes % 50 {
+            next = next.rule(&format!("x{extra}*.net.org"), "/", "a");
+        }
+        ingress.change(next).await;
+        changes += 1;
+    }
+    assert_eq!(load.stop().await, Vec::<String>::new());
+    assert!(changes > 20, "{changes} changes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_upstream_costs_no_idempotent_request() {
+    let (a, b) = (Upstream::echo("a").await, Upstream::echo("b").await);
+    let ingress = Ingress::start(world(&[a.address, b.address])).await;
+    let load = Load::start(ingress.http, 4);
+    load.more(500).await;
+    let dead = a.address;
+    a.kill().await;
+    load.more(1_000).await;
+    ingress.change(world(&[b.address])).await;
+    load.more(500).await;
+    assert_eq!(load.stop().await, Vec::<String>::new(), "{dead} was killed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_endpoint_is_passed_over_also_for_requests_with_a_body() {
+    let b = Upstream::echo("b").await;
+    let ingress = Ingress::start(world(&[nobody().await, b.address])).await;
+    for _ in 0..10 {
+        let request =
+            Request::builder().method("POST").uri("/").header("host", "a.net").body(full("body")).expect("request");
+        let reply = ingress.client().await.send(request).await.expect("answer");
+        assert_eq!((reply.pod(), &reply.json()["body"]), ("b", &"body".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_may_have_acted_is_not_sent_twice() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let rude = Upstream::raw(move |mut stream| {
+        let count = Arc::clone(&count);
+        async move {
+            let mut head = [0; 4096];
+            if stream.read(&mut head).await.is_ok_and(|n| n > 0) {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    })
+    .await;
+    let ingress = Ingress::start(world(&[rude.address])).await;
+    for (method, sent) in [("POST", 1), ("GET", 3)] {
+        seen.store(0, Ordering::SeqCst);
+        let request =
+            Request::builder().method(method).uri("/").header("host", "a.net").body(full("")).expect("request");
+        let reply = ingress.client().await.send(request).await.expect("answer");
+        assert_eq!((reply.status, seen.load(Ordering::SeqCst)), (502, sent), "{method}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drain_finishes_what_is_open_and_closes_what_is_quiet() {
+    let release = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = Arc::clone(&release);
+    let slow = Upstream::start(move |_| {
+        let gate = Arc::clone(&gate);
+        async move {
+            let _permit = gate.acquire().await.expect("open");
+            http::Response::builder().header("x-pod", "slow").body(full("late")).expect("response")
+        }
+    })
+    .await;
+    let mut ingress = Ingress::start(world(&[slow.address])).await;
+    let mut quiet = TcpStream::connect(ingress.http).await.expect("connect");
+    let address = ingress.http;
+    let open = tokio::spawn(async move { Client::connect(address).await.get("a.net", "/").await });
+    eventually("the request is open", async || slow.requests() == 1).await;
+
+    ingress.terminate();
+    let mut rest = Vec::new();
+    tokio::time::timeout(Duration::from_secs(5), quiet.read_to_end(&mut rest)).await.expect("closed").expect("cleanly");
+    eventually("nobody is accepted any more", async || TcpStream::connect(address).await.is_err()).await;
+    release.add_permits(1);
+    let reply = open.await.expect("no panic");
+    assert_eq!((reply.pod(), reply.headers["connection"].as_bytes()), ("slow", &b"close"[..]));
+    ingress.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grace_is_bounded() {
+    let stuck = Upstream::start(|_| std::future::pending()).await;
+    let mut ingress = Ingress::start_with(world(&[stuck.address]), |c| c.grace = Duration::from_millis(100)).await;
+    let mut stream = TcpStream::connect(ingress.http).await.expect("connect");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a.net\r\n\r\n").await.expect("write");
+    eventually("the request is open", async || stuck.requests() == 1).await;
+    ingress.terminate();
+    ingress.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_under_load_loses_nothing() {
+    // Two replicas; clients that are told to go connect to the other one, as a load balancer would make them.
+    let a = Upstream::echo("a").await;
+    let (mut first, second) = (
+        Ingress::start_with(world(&[a.address]), |c| c.drain_delay = Duration::from_millis(200)).await,
+        Ingress::start(world(&[a.address])).await,
+    );
+    let (from, to) = (first.http, second.http);
+    let moved = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for _ in 0..4 {
+        let moved = Arc::clone(&moved);
+        clients.spawn(async move {
+            let target = |moved: bool| if moved { to } else { from };
+            let mut client = Client::connect(from).await;
+            let mut after = 0;
+            while after < 100 {
+                let gone = moved.load(Ordering::SeqCst);
+                let reply = client.get("a.net", "/").await;
+                assert_eq!(reply.pod(), "a");
+                if reply.headers.get("connection").is_some_and(|v| v == "close") {
+                    client = Client::connect(target(gone)).await;
+                }
+                after += usize::from(gone);
+            }
+        });
+    }
+    eventually("load", async || a.requests() > 200).await;
+    first.terminate();
+    eventually("the first says it leaves", async || first.admin("/readyz").await.status == 503).await;
+    moved.store(true, Ordering::SeqCst);
+    while let Some(result) = clients.join_next().await {
+        result.expect("no lost request");
+    }
+    first.ended().await;
+}
