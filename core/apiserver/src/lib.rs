@@ -1,1 +1,35 @@
 //! A Kubernetes-compatible API over the store.
+//!
+//! Objects are JSON values from the socket to the disk, so fields we do not know survive; the types of `k8s-openapi` only check
+//! what comes in. One table of kinds ([`kinds`]) drives routes, discovery, storage, printing and validation.
+//!
+//! A request goes: connection ([`server`]) → who is it ([`auth`]) → what does it want ([`request`]) → may it ([`auth::rbac`]) →
+//! the verb ([`registry`]) → defaults, checks, quota ([`admission`]) → store. Reads and watches share the bytes the store encoded.
+
+#![allow(unreachable_pub)]
+
+mod accept;
+mod admission;
+mod auth;
+mod body;
+mod discovery;
+mod events;
+mod handler;
+mod kinds;
+mod list;
+mod meta;
+mod openapi;
+mod patch;
+pub mod pki;
+mod printers;
+mod proxy;
+mod registry;
+mod request;
+mod selector;
+mod server;
+mod status;
+mod table;
+mod watch;
+
+pub use auth::User;
+pub use server::{Config, Error, Server};

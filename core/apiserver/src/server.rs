@@ -1,0 +1,311 @@
+//! The server: its parts, its connections, and the way in without a connection.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use switchyard_store::Store;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::{Allocations, Quota};
+use crate::auth::{Auth, User};
+use crate::body::Body;
+use crate::kinds::Kinds;
+use crate::list::Continuations;
+use crate::pki::{Identity, Pki};
+use crate::proxy::Agents;
+use crate::status::ApiError;
+use crate::{auth, watch};
+
+/// Bytes of a request's body at most, as in Kubernetes.
+pub const MOST_BODY_BYTES: usize = 3 << 20;
+/// Bytes of a request's head at most.
+const MOST_HEADER_BYTES: usize = 64 << 10;
+/// Connections at once at most.
+const MOST_CONNECTIONS: usize = 4096;
+/// How long a client may take for its TLS handshake, and for the head of a request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long open requests may take to end when the server stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How a server is set up.
+pub struct Config {
+    /// The store's file; none keeps everything in memory.
+    pub store: Option<PathBuf>,
+    /// The cluster's authority.
+    pub pki: Arc<Pki>,
+    /// Addresses of Services.
+    pub service_cidr: IpNet,
+    /// Ports of Services on nodes.
+    pub node_ports: RangeInclusive<u16>,
+    /// Port of node agents' servers.
+    pub agent_port: u16,
+}
+
+/// A Kubernetes-compatible API server; cheap to clone.
+#[derive(Clone)]
+pub struct Server(pub(crate) Arc<Inner>);
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store could not be opened.
+    #[error("open the store")]
+    Store(#[from] switchyard_store::Error),
+    /// A certificate is no good.
+    #[error("set up TLS: {0}")]
+    Tls(String),
+    /// A listener failed.
+    #[error("listen")]
+    Listen(#[from] std::io::Error),
+}
+
+/// What requests work with.
+pub struct Inner {
+    pub store: Store,
+    pub kinds: Kinds,
+    pub auth: Auth,
+    pub allocations: Allocations,
+    pub quota: Quota,
+    pub continuations: Continuations,
+    pub watches: watch::Open,
+    pub agents: Agents,
+    pub service_cidr: IpNet,
+    pub node_ports: RangeInclusive<u16>,
+    pub stop: CancellationToken,
+    tls: Arc<rustls::ServerConfig>,
+    pub pki: Arc<Pki>,
+}
+
+/// The way into a server without a socket: a `tower` service for `kube`.
+#[derive(Clone)]
+struct InProcess {
+    server: Server,
+    user: Arc<User>,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Everything in memory, ranges as Kubernetes has them.
+    pub fn new(pki: Arc<Pki>) -> Self {
+        Self {
+            store: None,
+            pki,
+            service_cidr: "10.96.0.0/16".parse().expect("a constant prefix"),
+            node_ports: switchyard_api::names::NODE_PORTS,
+            agent_port: switchyard_api::names::AGENT_PORT,
+        }
+    }
+
+    /// The address of the Service `kubernetes`: the first of the range.
+    pub fn first_service_address(cidr: &IpNet) -> Option<IpAddr> {
+        cidr.hosts().next()
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Opens the store and prepares everything; serves nothing yet. Must be called inside a tokio runtime.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let store = Store::open(switchyard_store::Options {
+            path: config.store,
+            index: |key, value| {
+                if !key.starts_with("core/pods/") {
+                    return None;
+                }
+                value.pointer("/spec/nodeName").and_then(|node| node.as_str()).map(Into::into)
+            },
+            ..Default::default()
+        })?;
+        let tls = Arc::new(tls(&config.pki)?);
+        let inner = Arc::new(Inner {
+            kinds: Kinds::built_in(),
+            auth: Auth::new(&config.pki).map_err(Error::Tls)?,
+            allocations: Allocations::default(),
+            quota: Quota::default(),
+            continuations: Continuations::default(),
+            watches: watch::Open::default(),
+            agents: Agents::new(&config.pki, config.agent_port).map_err(Error::Tls)?,
+            service_cidr: config.service_cidr,
+            node_ports: config.node_ports,
+            stop: CancellationToken::new(),
+            tls,
+            pki: config.pki,
+            store,
+        });
+        crate::registry::restore_custom_kinds(&inner);
+        crate::admission::Quota::keep(&inner);
+        Ok(Self(inner))
+    }
+
+    /// A client in this process, as the controllers.
+    pub fn client(&self) -> kube::Client {
+        self.client_as(&Identity::controllers())
+    }
+
+    /// A client in this process, as somebody.
+    pub fn client_as(&self, identity: &Identity) -> kube::Client {
+        let user = Arc::new(User::new(&identity.name, &identity.groups));
+        kube::Client::new(InProcess { server: self.clone(), user }, "default")
+    }
+
+    /// Answers on the listeners until `shutdown`, then lets open requests end for a moment and closes the store.
+    pub async fn serve(
+        &self,
+        listeners: Vec<std::net::TcpListener>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        let acceptor = TlsAcceptor::from(self.0.tls.clone());
+        let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let tasks = TaskTracker::new();
+        for listener in listeners {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let server = self.clone();
+            let (acceptor, slots, connections) = (acceptor.clone(), slots.clone(), tasks.clone());
+            tasks.spawn(async move {
+                loop {
+                    let Ok(slot) = slots.clone().acquire_owned().await else { return };
+                    let accepted = tokio::select! {
+                        accepted = listener.accept() => accepted,
+                        () = server.0.stop.cancelled() => return,
+                    };
+                    match accepted {
+                        Ok((socket, _)) => {
+                            socket.set_nodelay(true).ok();
+                            let connection = server.clone().connection(socket, acceptor.clone());
+                            connections.spawn(async move {
+                                connection.await;
+                                drop(slot);
+                            });
+                        }
+                        Err(error) => {
+                            // Out of file descriptors, most likely: wait for connections to end instead of spinning.
+                            tracing::warn!(%error, "accept failed");
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                    }
+                }
+            });
+        }
+        shutdown.await;
+        self.0.stop.cancel();
+        tasks.close();
+        tokio::time::timeout(GRACE, tasks.wait()).await.ok();
+        self.0.store.close().await;
+        Ok(())
+    }
+
+    async fn connection(self, socket: tokio::net::TcpStream, acceptor: TlsAcceptor) {
+        let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket));
+        let stream = match handshake.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => return tracing::debug!("TLS handshake took too long"),
+        };
+        let user = stream.get_ref().1.peer_certificates().and_then(|chain| auth::user_of_certificate(chain.first()?));
+        let user = user.map(Arc::new);
+        let server = self.clone();
+        let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+            let (server, user) = (server.clone(), user.clone());
+            async move { Ok::<_, Infallible>(server.answer(user, request).await) }
+        });
+        let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE).max_buf_size(MOST_HEADER_BYTES.max(8192));
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(MOST_HEADER_BYTES as u32)
+            .max_concurrent_streams(1000)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .max_send_buf_size(256 << 10)
+            .keep_alive_interval(Some(Duration::from_secs(30)));
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.0.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+
+    /// Reads the body and answers the request.
+    async fn answer<B>(&self, user: Option<Arc<User>>, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (parts, body) = request.into_parts();
+        let body = match Limited::new(body, MOST_BODY_BYTES).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => return ApiError::too_large(MOST_BODY_BYTES).into(),
+            Err(error) => return ApiError::bad_request(format!("read the body: {error}")).into(),
+        };
+        crate::handler::handle(&self.0, user, Request::from_parts(parts, body)).await
+    }
+}
+
+// === impl InProcess ===
+
+impl tower::Service<Request<kube::client::Body>> for InProcess {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<kube::client::Body>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Ok(this.server.answer(Some(this.user), request).await) })
+    }
+}
+
+fn tls(pki: &Pki) -> Result<rustls::ServerConfig, Error> {
+    let failed = |error: String| Error::Tls(error);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(pki.ca_certificate().as_bytes()).map_err(|error| failed(error.to_string()))?;
+    roots.add(ca).map_err(|error| failed(error.to_string()))?;
+    let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    let (certificate, key) = pki.serving();
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(error.to_string()))?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)
+        .map_err(|error| failed(error.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
