@@ -1,7 +1,7 @@
 //! `yard-ingress`: see the library.
 
 use std::{
-    io::{Read, Write},
+    io::{IsTerminal, Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -32,7 +32,11 @@ fn main() {
 
 fn serve(config: Config) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     // The one provider there is, said aloud: a second one in the build must not make the choice a panic.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // Before anything that takes time: from here on a client waits instead of being refused.

@@ -52,8 +52,11 @@ pub(crate) struct TunnelCount(Rc<Core>);
 struct CachedTable {
     source: Arc<SharedTable>,
     cache: Cache<TableSource, Arc<Table>>,
-    local: Rc<Arc<Table>>,
+    local: Rc<Snapshot>,
 }
+
+/// One table; a count of this core's, so that requests do not contend for one that all cores share.
+struct Snapshot(Arc<Table>);
 
 #[derive(Clone)]
 struct TableSource(Arc<SharedTable>);
@@ -93,7 +96,7 @@ impl Core {
     /// Serves from `table`.
     pub fn new(table: Arc<SharedTable>, limits: Limits, metrics: Arc<CoreMetrics>) -> Self {
         let pool = Pool::new(limits.max_idle, limits.upstream_idle_timeout, limits.connect_timeout);
-        let local = Rc::new(table.load());
+        let local = Rc::new(Snapshot(table.load()));
         let cached =
             CachedTable { cache: Cache::new(TableSource(Arc::clone(&table))), source: Arc::clone(&table), local };
         Self {
@@ -176,8 +179,8 @@ impl Core {
             parts.headers.insert(header::HOST, host);
         }
         let host = parts.headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-        let table = self.table();
-        let backend = find(&table, &normal_host(host), parts.uri.path())?;
+        let table = &self.table().0;
+        let backend = find(table, &normal_host(host), parts.uri.path())?;
         let target = origin_form(&parts.uri)?;
         headers::to_upstream(&mut parts.headers, peer, parts.version, upgrade, &self.ids);
 
@@ -266,7 +269,7 @@ impl Core {
         }
     }
 
-    async fn connection(&self, address: std::net::SocketAddr) -> Result<Connection, ConnectError> {
+    async fn connection(&self, address: std::net::SocketAddr) -> Result<Box<Connection>, ConnectError> {
         if let Some(kept) = self.pool.take(address) {
             metrics::add(&self.metrics.reused, 1);
             return Ok(kept);
@@ -275,7 +278,7 @@ impl Core {
         self.pool.connect(address).await
     }
 
-    fn answer(&self, response: Response<Incoming>, connection: Connection) -> Response<AnswerBody> {
+    fn answer(&self, response: Response<Incoming>, connection: Box<Connection>) -> Response<AnswerBody> {
         let (mut head, body) = response.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked for that: the rest of the connection is not HTTP.
@@ -339,12 +342,12 @@ impl Core {
     }
 
     /// The table of this moment. It stays alive, and the same, as long as the request needs it.
-    fn table(&self) -> Rc<Arc<Table>> {
+    fn table(&self) -> Rc<Snapshot> {
         let mut cached = self.table.borrow_mut();
         let cached = &mut *cached;
         let current = cached.cache.load();
-        if !Arc::ptr_eq(current, &cached.local) {
-            cached.local = Rc::new(Arc::clone(current));
+        if !Arc::ptr_eq(current, &cached.local.0) {
+            cached.local = Rc::new(Snapshot(Arc::clone(current)));
         }
         Rc::clone(&cached.local)
     }
@@ -494,6 +497,9 @@ impl std::ops::Deref for TableSource {
 
 impl std::fmt::Debug for CachedTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CachedTable").field("generation", &self.local.generation).field("source", &self.source).finish()
+        f.debug_struct("CachedTable")
+            .field("generation", &self.local.0.generation)
+            .field("source", &self.source)
+            .finish()
     }
 }

@@ -75,6 +75,7 @@ pub async fn run(
     let (synced, mut has_synced) = watch::channel(false);
     let (ready, is_ready) = watch::channel(false);
 
+    let (http_address, admin_address) = (sockets.http.address, sockets.admin.local_addr()?);
     let admin = Admin { table: Arc::clone(&table), metrics: Arc::clone(&metrics), ready: is_ready };
     let admin = Aborting(tokio::spawn(admin.serve(tokio::net::TcpListener::from_std(sockets.admin)?)));
     let follower = Follower::new(origin, Arc::clone(&table), Arc::clone(&metrics), synced);
@@ -90,7 +91,7 @@ pub async fn run(
     };
     let plane = DataPlane::start(&config, sockets.http, https, &table, &metrics)?;
     ready.send_replace(true);
-    tracing::info!("serving");
+    tracing::info!(http = %http_address, admin = %admin_address, "serving");
 
     shutdown.await;
     // Say so first, and go on serving: whoever sends us connections needs a moment to hear it.

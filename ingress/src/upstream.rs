@@ -81,7 +81,7 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -98,7 +98,7 @@ pub enum ConnectError {
 #[derive(Debug)]
 pub struct ResponseBody {
     body: Incoming,
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     pool: Rc<Pool>,
 }
 
@@ -111,7 +111,7 @@ impl Pool {
     }
 
     /// An idle connection that is alive as far as the kernel has told us.
-    pub fn take(&self, address: SocketAddr) -> Option<Connection> {
+    pub fn take(&self, address: SocketAddr) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&address)?;
         while let Some(mut found) = list.pop() {
@@ -127,11 +127,11 @@ impl Pool {
     ///
     /// # Errors
     /// When the endpoint refuses, or does not accept in time.
-    pub async fn connect(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
+    pub async fn connect(&self, address: SocketAddr) -> Result<Box<Connection>, ConnectError> {
         let stream = self.connect_stream(address).await?;
         let (send, drive) =
             builder().handshake(TokioIo::new(stream)).await.map_err(|e| ConnectError::Io(io::Error::other(e)))?;
-        Ok(Connection { send, drive: Some(drive), address, reused: false })
+        Ok(Box::new(Connection { send, drive: Some(drive), address, reused: false }))
     }
 
     /// A new connection as a plain stream.
@@ -174,7 +174,7 @@ impl Pool {
         self.len() == 0
     }
 
-    fn give_back(&self, mut connection: Connection) {
+    fn give_back(&self, mut connection: Box<Connection>) {
         if !connection.is_usable() {
             return;
         }
@@ -298,7 +298,7 @@ impl Body for RequestBody {
 
 impl ResponseBody {
     /// The body of an answer that came over `connection`.
-    pub fn new(body: Incoming, connection: Connection, pool: Rc<Pool>) -> Self {
+    pub fn new(body: Incoming, connection: Box<Connection>, pool: Rc<Pool>) -> Self {
         let mut this = Self { body, connection: Some(connection), pool };
         this.release_at_end();
         this

@@ -228,6 +228,67 @@ async fn http2_without_tls_is_spoken_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn http2_passes_the_same_checks() {
+    let a = Upstream::echo("a").await;
+    let world = World::new().service("a", &[a.address]).rule("a.net", "/", "a");
+    let ingress = Ingress::start_with(world, |c| c.limits.max_body = 5).await;
+    let stream = TcpStream::connect(ingress.http).await.expect("connect");
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut send, connection) = hyper::client::conn::http2::handshake(executor, io).await.expect("handshake");
+    tokio::spawn(connection);
+    let cases = [
+        ("http://a.net/ok", "", "", 200),
+        ("http://a.net/a/../b", "", "", 400),
+        ("http://a.net/%2e%2e/b", "", "", 400),
+        ("http://a.net/", "b.net", "", 400),
+        ("http://a.net/", "a.net", "12345", 200),
+        ("http://a.net/", "", "123456", 413),
+    ];
+    for (uri, host, body, status) in cases {
+        let mut request = Request::builder().method("POST").uri(uri);
+        if !host.is_empty() {
+            request = request.header("host", host);
+        }
+        let answer = send.send_request(request.body(full(body)).expect("request")).await.expect("an answer");
+        assert_eq!(answer.status(), status, "{uri} {host} {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_may_finish_when_the_ingress_leaves() {
+    let a = Upstream::raw(|mut stream| async move {
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head).await;
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+        stream.write_all(answer).await.expect("write");
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+    .await;
+    let mut ingress = ingress_for(&a).await;
+    let mut stream = TcpStream::connect(ingress.http).await.expect("connect");
+    let ask = b"GET / HTTP/1.1\r\nhost: a.net\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+    stream.write_all(ask).await.expect("write");
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.expect("read");
+    assert_eq!(&head, b"HTTP/1.1 101");
+    ingress.terminate();
+    let address = ingress.http;
+    rig::eventually("nobody is accepted", async || TcpStream::connect(address).await.is_err()).await;
+    stream.write_all(b"still here?").await.expect("write");
+    let mut all = Vec::new();
+    while !all.ends_with(b"still here?") {
+        let mut piece = [0; 256];
+        let n = stream.read(&mut piece).await.expect("read");
+        assert!(n > 0, "cut off: {}", String::from_utf8_lossy(&all));
+        all.extend_from_slice(&piece[..n]);
+    }
+    drop(stream);
+    ingress.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_short_answer_is_never_passed_off_as_whole() {
     let short = Upstream::raw(|mut stream| async move {
         let mut head = [0; 4096];

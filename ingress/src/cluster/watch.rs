@@ -98,14 +98,14 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
 pub(super) fn changes(client: &Client, namespace: Option<&str>, secrets: bool) -> Changes {
     let mut stream = SelectAll::new();
     let config = watcher::Config::default;
-    stream.push(follow(api::<Ingress>(client, namespace), config()).map(Change::Ingress).boxed());
-    stream.push(follow(cluster_api::<IngressClass>(client), config()).map(Change::Class).boxed());
-    stream.push(follow(api::<Service>(client, namespace), config()).map(Change::Service).boxed());
-    stream.push(follow(api::<EndpointSlice>(client, namespace), config()).map(Change::Slice).boxed());
+    stream.push(follow(api::<Ingress>(client, namespace), config(), false).map(Change::Ingress).boxed());
+    stream.push(follow(cluster_api::<IngressClass>(client), config(), false).map(Change::Class).boxed());
+    stream.push(follow(api::<Service>(client, namespace), config(), false).map(Change::Service).boxed());
+    stream.push(follow(api::<EndpointSlice>(client, namespace), config(), false).map(Change::Slice).boxed());
     let mut kinds = 4;
     if secrets {
         let config = config().fields("type=kubernetes.io/tls");
-        stream.push(follow(api::<Secret>(client, namespace), config).map(Change::Secret).boxed());
+        stream.push(follow(api::<Secret>(client, namespace), config, true).map(Change::Secret).boxed());
         kinds += 1;
     }
     Changes { stream, kinds }
@@ -129,14 +129,15 @@ where
 }
 
 /// The steps of one kind. A restarted watch gathers the whole kind before it replaces it, so nothing is missing in between.
-fn follow<K>(api: Api<K>, config: watcher::Config) -> BoxStream<'static, Step<K>>
+/// An optional kind counts as complete, and empty, when we may not read it.
+fn follow<K>(api: Api<K>, config: watcher::Config, optional: bool) -> BoxStream<'static, Step<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let events = watcher::watcher(api, config).backoff(Soon::default());
     let gathered: BTreeMap<Name, Arc<K>> = BTreeMap::new();
     events
-        .scan((gathered, true), |(gathered, first), event| {
+        .scan((gathered, true), move |(gathered, first), event| {
             let step = match event {
                 Ok(Event::Apply(object)) => Some(Step::Apply(Arc::new(slim(object)))),
                 Ok(Event::Delete(object)) => Some(Step::Delete(name(object.meta()))),
@@ -151,7 +152,9 @@ where
                 Ok(Event::InitDone) => Some(Step::Replace(std::mem::take(gathered), std::mem::replace(first, false))),
                 Err(error) => {
                     tracing::warn!(%error, kind = %K::kind(&()), "watch failed, trying again");
-                    None
+                    let denied = matches!(&error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 || status.code == 404);
+                    let give_up = denied && optional && std::mem::replace(first, false);
+                    give_up.then(|| Step::Replace(BTreeMap::new(), true))
                 }
             };
             std::future::ready(Some(step))

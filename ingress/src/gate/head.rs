@@ -180,14 +180,12 @@ impl<'a> Seen<'a> {
         }
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
-                if self.host.replace(check_host(value)?).is_some() {
-                    return Err(Refusal::Hosts);
-                }
+                let earlier = self.host.replace(check_host(value)?);
+                return if earlier.is_some() { Err(Refusal::Hosts) } else { Ok(()) };
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                if self.length.replace(check_length(value)?).is_some() {
-                    return Err(Refusal::ContentLength);
-                }
+                let earlier = self.length.replace(check_length(value)?);
+                return if earlier.is_some() { Err(Refusal::ContentLength) } else { Ok(()) };
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 if self.chunked || !request.one_one || !value.eq_ignore_ascii_case(b"chunked") {
@@ -196,9 +194,8 @@ impl<'a> Seen<'a> {
                 self.chunked = true;
             }
             6 if name.eq_ignore_ascii_case(b"expect") => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Refusal::Expect);
-                }
+                let known = value.eq_ignore_ascii_case(b"100-continue");
+                return if known { Ok(()) } else { Err(Refusal::Expect) };
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade |= !value.eq_ignore_ascii_case(b"h2c"),
             10 if name.eq_ignore_ascii_case(b"connection") => {

@@ -57,8 +57,11 @@ struct Partial {
     /// Bit n: some pattern has a prefix of n bytes.
     lengths: u64,
     /// By prefix: suffixes, longest first.
-    prefixes: Map<Box<[u8]>, Vec<(Box<[u8]>, u32)>>,
+    prefixes: Map<Box<[u8]>, Suffixes>,
 }
+
+/// Suffixes and what they lead to, longest first.
+type Suffixes = Vec<(Box<[u8]>, u32)>;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 

@@ -139,7 +139,8 @@ mod tests {
     #[test]
     fn kubernetes_path_table() {
         let all = &[(Prefix, "/"), (Prefix, "/aaa"), (Prefix, "/aaa/bbb")][..];
-        let table: &[(&[(PathKind, &str)], &str, Option<&str>)] = &[
+        type Rules<'a> = &'a [(PathKind, &'a str)];
+        let table: &[(Rules<'_>, &str, Option<&str>)] = &[
             (&[(Prefix, "/")], "/any/thing", Some("Prefix /")),
             (&[(Exact, "/foo")], "/foo", Some("Exact /foo")),
             (&[(Exact, "/foo")], "/bar", None),

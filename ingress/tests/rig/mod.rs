@@ -44,7 +44,7 @@ impl Upstream {
         Self::start(move |request| async move {
             let (parts, body) = request.into_parts();
             let collected = body.collect().await.expect("request body");
-            let trailers = collected.trailers().map(|t| json_headers(t));
+            let trailers = collected.trailers().map(json_headers);
             let body = collected.to_bytes();
             let said = json!({
                 "pod": name, "method": parts.method.as_str(), "target": parts.uri.to_string(),
