@@ -278,7 +278,7 @@ impl Core {
         self.pool.connect(address).await
     }
 
-    fn answer(&self, response: Response<Incoming>, connection: Box<Connection>) -> Response<AnswerBody> {
+    fn answer(&self, response: Response<Incoming>, mut connection: Box<Connection>) -> Response<AnswerBody> {
         let (mut head, body) = response.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked for that: the rest of the connection is not HTTP.
@@ -286,6 +286,11 @@ impl Core {
             head.headers.clear();
             let text = b"502 Bad Gateway\nthe backend switched protocols without being asked\n";
             return Response::from_parts(head, AnswerBody::Own(Some(Bytes::from_static(text))));
+        }
+        if head.headers.contains_key(header::TRANSFER_ENCODING) && head.headers.remove(header::CONTENT_LENGTH).is_some()
+        {
+            // Two lengths: the chunks count, and whoever sends both is not asked again on this connection.
+            connection.doubtful = true;
         }
         headers::to_client(&mut head.headers);
         Response::from_parts(head, AnswerBody::Relayed(ResponseBody::new(body, connection, Rc::clone(&self.pool))))

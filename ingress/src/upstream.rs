@@ -66,6 +66,8 @@ pub struct Connection {
     address: SocketAddr,
     /// Taken from the pool: it may have died without our knowing.
     pub reused: bool,
+    /// Not to be used again: what it says cannot be relied on.
+    pub doubtful: bool,
 }
 
 /// Idle connections of one core.
@@ -131,7 +133,7 @@ impl Pool {
         let stream = self.connect_stream(address).await?;
         let (send, drive) =
             builder().handshake(TokioIo::new(stream)).await.map_err(|e| ConnectError::Io(io::Error::other(e)))?;
-        Ok(Box::new(Connection { send, drive: Some(drive), address, reused: false }))
+        Ok(Box::new(Connection { send, drive: Some(drive), address, reused: false, doubtful: false }))
     }
 
     /// A new connection as a plain stream.
@@ -189,7 +191,7 @@ impl Pool {
 /// How we speak to endpoints.
 pub fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(64 * 1024);
+    builder.max_buf_size(64 * 1024).max_header_size(64 * 1024);
     builder
 }
 
@@ -225,7 +227,7 @@ impl Connection {
     /// Polls an idle connection: it must have nothing to say.
     fn is_usable(&mut self) -> bool {
         step(&mut self.drive, &mut Context::from_waker(Waker::noop()));
-        self.drive.is_some() && self.send.is_ready()
+        !self.doubtful && self.drive.is_some() && self.send.is_ready()
     }
 }
 

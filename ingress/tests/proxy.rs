@@ -288,6 +288,73 @@ async fn a_tunnel_may_finish_when_the_ingress_leaves() {
     ingress.ended().await;
 }
 
+/// What a careless or hostile backend says must not reach the next client as something else.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_answers_do_not_spread() {
+    let big = format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "a".repeat(100_000));
+    let cases: Vec<(&str, String, u16, &str, bool)> = vec![
+        ("good", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".into(), 200, "ok", true),
+        (
+            "both lengths",
+            "HTTP/1.1 200 OK\r\ncontent-length: 50\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".into(),
+            200,
+            "ok",
+            false,
+        ),
+        ("two lengths", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok".into(), 502, "", false),
+        (
+            "more than promised",
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n".into(),
+            200,
+            "ok",
+            false,
+        ),
+        (
+            "unasked switch",
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n".into(),
+            502,
+            "",
+            false,
+        ),
+        ("body of a 204", "HTTP/1.1 204 No Content\r\n\r\nevil".into(), 204, "", false),
+        (
+            "early hints",
+            "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".into(),
+            200,
+            "ok",
+            true,
+        ),
+        ("huge head", big, 502, "", false),
+        ("no HTTP", "SSH-2.0-OpenSSH\r\n".into(), 502, "", false),
+    ];
+    for (name, answer, status, body, kept) in cases {
+        let odd = Upstream::raw(move |mut stream| {
+            let answer = answer.clone();
+            async move {
+                let mut head = [0; 4096];
+                while stream.read(&mut head).await.is_ok_and(|n| n > 0) {
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            }
+        })
+        .await;
+        let ingress = Ingress::start_with(World::new().service("a", &[odd.address]).rule("a.net", "/", "a"), |c| {
+            c.threads = 1;
+            c.limits.tries = 1;
+        })
+        .await;
+        for _ in 0..2 {
+            let reply = ingress.get("a.net", "/").await;
+            assert_eq!(reply.status, status, "{name}: {}", reply.text());
+            if status < 300 {
+                assert_eq!(reply.text(), body, "{name}");
+                assert!(!(name == "both lengths" && reply.headers.contains_key("content-length")), "{name}");
+            }
+        }
+        assert_eq!(odd.connections() == 1, kept, "{name}: {} connections", odd.connections());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_answer_is_never_passed_off_as_whole() {
     let short = Upstream::raw(|mut stream| async move {
