@@ -1,0 +1,43 @@
+# The whole daily life of the project; CI runs the same targets.
+
+CARGO ?= cargo
+RELEASE = target/release
+YARD = $(RELEASE)/yard
+# The programs behind built-in images and the plugins that a running cluster needs.
+PRODUCT = -p switchyard -p switchyard-echo -p switchyard-pause -p switchyard-ingress -p switchyard-kubenet
+# What the tests call besides cargo: oracles for the kernel's state, and a second opinion on the API.
+TOOLS = ip:iproute2 nft:nftables setpriv:util-linux curl:curl
+ifneq ($(CARGO_TARGET_DIR),)
+RELEASE = $(CARGO_TARGET_DIR)/release
+endif
+
+.PHONY: demo build down check test tools bench
+
+# Boots the cluster of examples/sphinx, asks it a few questions, prints what there is and what to try. Again: applies it again.
+demo: build
+	$(YARD) up -f examples/sphinx
+
+build:
+	$(CARGO) build --release $(PRODUCT)
+
+down:
+	$(YARD) down --cluster sphinx
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+# Programs and plugin first: the end-to-end tests boot real clusters with them.
+test: tools
+	$(CARGO) build --workspace --bins --lib
+	$(CARGO) test --workspace
+
+tools:
+	@missing=""; for pair in $(TOOLS); do command -v "$${pair%%:*}" > /dev/null || missing="$$missing $${pair##*:}"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; \
+	else echo "tests need:$$missing; install with: sudo apt-get install$$missing" >&2; exit 1; fi
+
+bench:
+	$(CARGO) bench --workspace
