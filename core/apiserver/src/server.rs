@@ -151,6 +151,7 @@ impl Server {
             store,
         });
         crate::registry::restore_custom_kinds(&inner);
+        crate::registry::create_system_namespaces(&inner)?;
         crate::admission::Quota::keep(&inner);
         Ok(Self(inner))
     }

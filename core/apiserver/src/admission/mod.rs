@@ -52,6 +52,13 @@ impl Admission<'_> {
         if self.kind.namespaced {
             self.namespace_takes(meta::name(object))?;
         }
+        // A copy of another object brings a status that is not this one's. Nodes come with theirs.
+        if self.kind.status && matches!(self.kind.kind.as_str(), "Service" | "Ingress" | "Network" | "ResourceQuota") || matches!(self.kind.group.as_str(), "apps" | "batch") {
+            meta::as_map(object).shift_remove("status");
+        }
+        if matches!(self.kind.kind.as_str(), "Service" | "Ingress") {
+            meta::as_map(object).insert("status".into(), json!({"loadBalancer": {}}));
+        }
         if self.kind.is("", "Pod") {
             pod::mutate(self, object)?;
             limits::pod_defaults(self, object)?;

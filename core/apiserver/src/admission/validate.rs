@@ -1,9 +1,111 @@
-//! Checks of whole objects.
+//! Checks of whole objects, in Kubernetes' words.
+
+mod pods;
+mod rest;
 
 use serde_json::Value;
 
 use crate::kinds::Kind;
+use crate::meta;
 use crate::status::FieldErrors;
 
 /// Checks an object; `old` is there on updates.
-pub fn object(_kind: &Kind, _object: &Value, _old: Option<&Value>, _errors: &mut FieldErrors) {}
+pub fn object(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+    match (kind.group.as_str(), kind.kind.as_str()) {
+        ("", "Pod") => {
+            pods::spec(object, "spec", "/spec", errors);
+            if let Some(old) = old {
+                pods::update(old, object, errors);
+            }
+        }
+        ("", "Service") => rest::service(object, old, errors),
+        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") => workload(kind, object, old, errors),
+        ("batch", "Job") => {
+            let policy = meta::text(object, "/spec/template/spec/restartPolicy");
+            if policy == "Always" {
+                errors.unsupported("spec.template.spec.restartPolicy", policy, &["OnFailure", "Never"]);
+            }
+            template(object, errors);
+        }
+        ("networking.k8s.io", "Ingress") => rest::ingress(object, errors),
+        ("", "ConfigMap" | "Secret") => rest::data(kind, object, old, errors),
+        ("", "ResourceQuota") => rest::quota(object, errors),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            if let Some(old) = old
+                && old.get("roleRef") != object.get("roleRef")
+            {
+                errors.invalid("roleRef", object.get("roleRef").cloned().unwrap_or_default(), "cannot change roleRef");
+            }
+        }
+        ("discovery.k8s.io", "EndpointSlice") => {
+            let kind = meta::text(object, "/addressType");
+            if kind.is_empty() {
+                errors.required("addressType", "");
+            }
+            errors.one_of("addressType", kind, &["IPv4", "IPv6", "FQDN"]);
+        }
+        (switchyard_api::names::GROUP, "Network") => {
+            if meta::name(object) != switchyard_api::names::NETWORK {
+                let why = format!("the cluster's one network is named {:?}", switchyard_api::names::NETWORK);
+                errors.invalid("metadata.name", meta::name(object), &why);
+            }
+            if meta::text(object, "/spec/plugin").is_empty() {
+                errors.required("spec.plugin", "the name of a plugin on the search path, or a path to its file");
+            }
+        }
+        _ => {}
+    }
+}
+
+fn workload(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+    let replicas = object.pointer("/spec/replicas");
+    if let Some(number) = replicas
+        && number.as_i64().is_none_or(|number| number < 0)
+    {
+        errors.invalid("spec.replicas", number.clone(), "must be greater than or equal to 0");
+    }
+    let selector = object.pointer("/spec/selector");
+    let labels = meta::map(object, "/spec/selector/matchLabels");
+    let expressions = meta::list(object, "/spec/selector/matchExpressions");
+    if selector.is_none() {
+        errors.required("spec.selector", "");
+    } else if labels.is_none_or(serde_json::Map::is_empty) && expressions.is_empty() {
+        let why = format!("empty selector is invalid for {}", kind.kind.to_lowercase());
+        errors.invalid("spec.selector", selector.cloned().unwrap_or_default(), &why);
+    }
+    let own = meta::map(object, "/spec/template/metadata/labels");
+    for (key, value) in labels.into_iter().flatten() {
+        if own.and_then(|own| own.get(key)) != Some(value) {
+            let shown = own.cloned().map(Value::Object).unwrap_or_else(|| Value::Object(Default::default()));
+            errors.invalid("spec.template.metadata.labels", shown, "`selector` does not match template `labels`");
+            break;
+        }
+    }
+    let policy = meta::text(object, "/spec/template/spec/restartPolicy");
+    if policy != "Always" {
+        errors.unsupported("spec.template.spec.restartPolicy", policy, &["Always"]);
+    }
+    if let Some(old) = old
+        && old.pointer("/spec/selector") != selector
+    {
+        errors.invalid("spec.selector", selector.cloned().unwrap_or_default(), "field is immutable");
+    }
+    if kind.kind == "Deployment" {
+        errors.one_of("spec.strategy.type", meta::text(object, "/spec/strategy/type"), &["Recreate", "RollingUpdate"]);
+        let none = |field: &str| {
+            let value = object.pointer(&format!("/spec/strategy/rollingUpdate/{field}"));
+            value.is_some_and(|value| *value == 0 || *value == "0%" || *value == "0")
+        };
+        if none("maxUnavailable") && none("maxSurge") {
+            let why = "may not be 0 when `maxSurge` is 0";
+            errors.invalid("spec.strategy.rollingUpdate.maxUnavailable", 0, why);
+        }
+    }
+    template(object, errors);
+}
+
+fn template(object: &Value, errors: &mut FieldErrors) {
+    if let Some(template) = object.pointer("/spec/template") {
+        pods::spec(template, "spec.template.spec", "/spec", errors);
+    }
+}

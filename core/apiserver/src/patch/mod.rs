@@ -1,6 +1,7 @@
 //! Patches, in the four forms Kubernetes has.
 
 pub mod apply;
+mod fields;
 pub mod schema;
 mod strategic;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use switchyard_store::{Entry, Expect};
 
-use super::{Write, check};
+use super::{Write, check, custom};
 use crate::admission::{self, Admission};
 use crate::meta;
 use crate::status::{ApiError, FieldErrors, Result};
@@ -58,6 +58,9 @@ impl Write<'_> {
             return Err(ApiError::exists(kind, &name));
         }
         let admission = Admission { server: self.server, user: self.user, kind, namespace: self.namespace, dry_run: self.dry_run };
+        if kind.kind == custom::DEFINITION {
+            custom::establish(&mut object);
+        }
         admission::defaults(kind, &mut object);
         admission.mutate(&mut object)?;
         let mut errors = FieldErrors::default();
@@ -73,6 +76,9 @@ impl Write<'_> {
         let entry = stored.map_err(|error| self.store_error(&name, error))?;
         drop(held);
         self.server.quota.touch(self.namespace);
+        if kind.kind == custom::DEFINITION {
+            custom::serve(self.server, &entry.value);
+        }
         Ok(entry)
     }
 }

@@ -1,10 +1,13 @@
 //! Kinds defined while the server runs.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kinds::Kind;
 use crate::meta;
 use crate::server::Inner;
+
+/// The kind that defines kinds.
+pub const DEFINITION: &str = "CustomResourceDefinition";
 
 /// Serves the kinds that stored definitions define.
 pub fn restore_custom_kinds(server: &Inner) {
@@ -12,6 +15,21 @@ pub fn restore_custom_kinds(server: &Inner) {
     for definition in definitions {
         serve(server, &definition.value);
     }
+}
+
+/// Says in a definition's status that its kinds are served; they are by the time anybody reads it.
+pub fn establish(definition: &mut Value) {
+    let names = definition.pointer("/spec/names").cloned().unwrap_or_default();
+    let versions: Vec<Value> =
+        meta::list(definition, "/spec/versions").iter().filter_map(|version| version.get("name").cloned()).collect();
+    let condition = |kind: &str, reason: &str| {
+        json!({"type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": meta::now()})
+    };
+    let conditions = [condition("NamesAccepted", "NoConflicts"), condition("Established", "InitialNamesAccepted")];
+    meta::as_map(definition).insert(
+        "status".into(),
+        json!({"acceptedNames": names, "conditions": conditions, "storedVersions": versions}),
+    );
 }
 
 /// Serves the kinds of a definition from now on.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use switchyard_store::{Entry, Expect};
 
-use super::Write;
+use super::{Write, custom};
 use crate::body;
 use crate::meta;
 use crate::request::Query;
@@ -111,6 +111,9 @@ impl Write<'_> {
             }
             let gone = self.server.store.delete(&key, expect).await.map_err(|error| self.store_error(name, error))?;
             self.server.quota.touch(self.namespace);
+            if kind.kind == custom::DEFINITION {
+                custom::withdraw(self.server, &gone.value);
+            }
             return Ok(Deleted::Gone(gone));
         }
         let deadline = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(grace));

@@ -9,6 +9,7 @@ mod create;
 mod custom;
 mod delete;
 mod subresource;
+mod system;
 mod update;
 
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,7 @@ use crate::status::{ApiError, Result};
 pub use check::{is_dns_label, is_dns_subdomain};
 pub use custom::restore_custom_kinds;
 pub use delete::DeleteOptions;
+pub use system::create_system_namespaces;
 
 /// A request that changes something.
 pub struct Write<'a> {

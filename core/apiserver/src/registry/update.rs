@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use switchyard_store::{Entry, Expect};
 
-use super::{Part, Write, check};
+use super::{Part, Write, check, custom};
 use crate::admission::{self, Admission};
 use crate::meta;
 use crate::patch::apply;
@@ -105,6 +105,13 @@ impl Write<'_> {
         let entry = stored.map_err(|error| self.store_error(name, error))?;
         drop(held);
         self.server.quota.touch(self.namespace);
+        if kind.kind == custom::DEFINITION {
+            if gone {
+                custom::withdraw(self.server, &entry.value);
+            } else {
+                custom::serve(self.server, &entry.value);
+            }
+        }
         Ok(entry)
     }
 
