@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{down, process, shell, status, up};
+use crate::{apply, delete, down, exec, get, logs, process, shell, status, up};
 
 /// A Kubernetes-style cluster on this machine, with real packets.
 #[derive(Debug, Parser)]
@@ -31,6 +31,16 @@ pub enum Verb {
     Up(up::Args),
     /// Show clusters, their processes and their ports on the host.
     Status(status::Args),
+    /// Show objects.
+    Get(get::Args),
+    /// Create objects, or change them to what files say.
+    Apply(apply::Args),
+    /// Delete objects, or a whole cluster.
+    Delete(delete::Args),
+    /// Print what a container wrote.
+    Logs(logs::Args),
+    /// Run a command in a container.
+    Exec(exec::Args),
     /// Run a shell, or a command, in the network of a node, the router or a pod.
     Shell(shell::Args),
     /// Print the path of the administrator's kubeconfig.

@@ -2,9 +2,15 @@
 //!
 //! One struct of arguments and one module per verb. Results go to standard output, everything else to standard error.
 
+mod api;
+mod apply;
 mod args;
+mod delete;
 mod down;
+mod exec;
+mod get;
 mod kubeconfig;
+mod logs;
 mod output;
 mod process;
 mod shell;
@@ -31,6 +37,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let cluster = which::Which::new(cli.cluster);
     let done = match cli.verb {
         Verb::Up(args) => up::run(&args, &cluster),
+        Verb::Get(args) => get::run(&args, &cluster),
+        Verb::Apply(args) => apply::run(&args, &cluster),
+        Verb::Delete(args) => delete::run(&args, &cluster),
+        Verb::Logs(args) => logs::run(&args, &cluster),
+        Verb::Exec(args) => return exec::run(&args, &cluster),
         Verb::Status(args) => status::run(&args, &cluster),
         Verb::Shell(args) => return shell::run(&args, &cluster),
         Verb::Kubeconfig => kubeconfig::run(&cluster),

@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 /// A terminal in raw mode; put back when dropped.
-struct Raw(Termios);
+pub(crate) struct Raw(Termios);
 
 pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<ExitCode> {
     let (directory, control) = cluster.control()?;
@@ -105,7 +105,7 @@ fn connect(near: OwnedFd) -> io::Result<Raw> {
 // === impl Raw ===
 
 impl Raw {
-    fn enter() -> io::Result<Self> {
+    pub(crate) fn enter() -> io::Result<Self> {
         let before = termios::tcgetattr(io::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();

@@ -1,7 +1,9 @@
 //! The processes of a cluster: verbs nobody types.
 
 mod control_plane;
+mod credentials;
 mod node;
+pub(crate) mod plugins;
 mod router;
 mod supervisor;
 
@@ -10,6 +12,8 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use switchyard_lab::home::Directory;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use control_plane::run as control_plane;
 pub(crate) use node::{Args as NodeArgs, run as node};
@@ -46,6 +50,30 @@ fn log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("SWITCHYARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+/// Runs a long-lived part of the cluster.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    runtime.block_on(work).inspect_err(|error| tracing::error!("{error:#}"))
+}
+
+/// Threads of a part's runtime: parts are many and machines may be small.
+const WORKERS: usize = 2;
+
+/// Cancelled when somebody asks this process to end.
+fn terminated() -> std::io::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancel.cancel();
+    });
+    Ok(token)
 }
 
 // === impl InDirectory ===

@@ -10,7 +10,7 @@ use switchyard_lab::listeners;
 use switchyard_lab::supervisor::{self, API_INSIDE, Config, Part};
 use switchyard_netstate::Place;
 
-use super::InDirectory;
+use super::{InDirectory, credentials};
 
 pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
     super::log();
@@ -18,7 +18,9 @@ pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
     let cluster = read_cluster(&directory)?;
     let topology = Topology::of(&cluster)?;
     let parts = parts(&directory, &cluster, &topology);
-    let config = Config { directory, topology, parts, credentials: Box::new(|| Ok(())) };
+    let (place, whole) = (directory.clone(), topology.clone());
+    let credentials = Box::new(move || credentials::write(&place, &cluster, &whole));
+    let config = Config { directory, topology, parts, credentials };
     supervisor::run(config).inspect_err(|error| tracing::error!("{error:#}"))
 }
 

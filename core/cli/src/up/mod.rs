@@ -1,11 +1,19 @@
 //! `yard up`.
 
+mod answers;
+mod progress;
+mod ready;
+mod summary;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum;
 use switchyard_api::Cluster;
 use switchyard_lab::boot;
 use switchyard_lab::cluster::{self, Loaded};
@@ -14,7 +22,10 @@ use switchyard_lab::handover::Handover;
 use switchyard_lab::home::{Directory, Home, Lock};
 use switchyard_lab::listeners::{self, Ports};
 
+use crate::api::{Api, block_on};
 use crate::which::Which;
+use crate::{apply, output};
+use progress::Progress;
 
 /// Start a cluster, and create in it what the files describe.
 ///
@@ -24,22 +35,95 @@ pub struct Args {
     /// A file, or a folder of files: one Cluster, and any Kubernetes manifests. Default: as it was last time.
     #[arg(short, long, value_name = "FILE|FOLDER")]
     file: Option<PathBuf>,
+    /// What to wait for.
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    wait: Wait,
+    /// Seconds to wait at most.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    timeout: u64,
+}
+
+/// When `yard up` returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Wait {
+    /// The API server has taken all manifests.
+    None,
+    /// Network and nodes are ready.
+    Nodes,
+    /// Everything described runs, and a request from outside is answered.
+    #[default]
+    Pods,
 }
 
 pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
-    let begun = Instant::now();
+    let progress = Progress::new(Instant::now());
     let (directory, loaded) = plan(args, cluster)?;
     directory.create().with_context(|| format!("make {}", directory.path().display()))?;
     match directory.lock().with_context(|| format!("lock {}", directory.path().display()))? {
         Some(lock) => start(&directory, &loaded, lock)?,
         None => {
             same_cluster(&directory, &loaded.cluster)?;
-            eprintln!("cluster {} is running already", directory.name());
+            progress.say(&format!("cluster {} is running already", directory.name()));
         }
     }
-    follow(&directory)?;
-    eprintln!("cluster {} started in {:.0?}", directory.name(), begun.elapsed());
+    follow(&directory, &progress)?;
+    let page = block_on(async {
+        let limit = Duration::from_secs(args.timeout);
+        let waiting = Mutex::new(BTreeMap::new());
+        let late = || {
+            let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let missing: Vec<_> = waiting.values().flatten().map(String::as_str).collect();
+            let what = if missing.is_empty() { "an answer".into() } else { missing.join(", ") };
+            format!("not ready after {} s: {what}; the cluster goes on trying (yard get pods -A, yard status)", args.timeout)
+        };
+        tokio::time::timeout(limit, populate(args, &directory, &loaded, &progress, &waiting)).await.with_context(late)?
+    })?;
+    drop(progress);
+    output::print(&page)?;
     Ok(())
+}
+
+/// Creates what the manifests describe, while nodes are starting, and waits as long as was asked.
+async fn populate(
+    args: &Args,
+    directory: &Directory,
+    loaded: &Loaded,
+    progress: &Progress,
+    waiting: &Mutex<BTreeMap<usize, Vec<String>>>,
+) -> anyhow::Result<String> {
+    let api = Api::at(directory).await?;
+    let targets = apply::targets(&api, loaded.manifests.clone(), "default").await?;
+    let count = apply::put(&api, targets).await?;
+    progress.say(&format!("API server answers; {count} objects applied"));
+    if args.wait == Wait::None {
+        return Ok(String::new());
+    }
+    let mut conditions = ready::machines(&loaded.cluster);
+    if args.wait == Wait::Pods {
+        conditions.extend(ready::workloads(&loaded.manifests));
+    }
+    let hold = |(index, condition): (usize, ready::Condition)| {
+        let note = move |missing: Vec<String>| {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.insert(index, missing);
+            let missing: Vec<_> = waiting.values().flatten().map(String::as_str).collect();
+            if !missing.is_empty() && progress.is_moving() {
+                progress.say(&format!("waiting for {}", missing.join(", ")));
+            }
+        };
+        let api = api.clone();
+        async move { condition.hold(&api, note).await }
+    };
+    futures::future::try_join_all(conditions.into_iter().enumerate().map(hold)).await?;
+    let ports = Ports::remembered(directory);
+    let first = answers::hosts(&loaded.manifests).into_iter().next().filter(|_| args.wait == Wait::Pods);
+    if let (Some(host), Some(door)) = (first, ports.host.iter().find(|port| port.to.port() == 80)) {
+        progress.say("everything is ready; sending a request");
+        answers::first(door.listen, &host).await;
+    }
+    let took = progress.elapsed();
+    progress.say("ready");
+    summary::page(&api, directory, &loaded.manifests, &ports, took).await
 }
 
 /// What to start, and where it is kept.
@@ -94,7 +178,7 @@ fn start(directory: &Directory, loaded: &Loaded, lock: Lock) -> anyhow::Result<(
 }
 
 /// Waits until all processes of the cluster have been started.
-fn follow(directory: &Directory) -> anyhow::Result<()> {
+fn follow(directory: &Directory, progress: &Progress) -> anyhow::Result<()> {
     let log = directory.log_of("supervisor");
     let gone = || format!("the supervisor ended; its log is {}", log.display());
     let control = Control::connect(directory).with_context(gone)?;
@@ -103,8 +187,12 @@ fn follow(directory: &Directory) -> anyhow::Result<()> {
         let (event, _): (Event, _) = control.channel().receive().with_context(gone)?;
         match event.step {
             Step::Failed(reason) => bail!("{reason}"),
-            Step::Started => return Ok(()),
-            step => eprintln!("{step:?} after {} ms", event.at_milliseconds),
+            Step::Started => {
+                progress.say("all processes are started");
+                return Ok(());
+            }
+            Step::Credentials => progress.say("keys and kubeconfigs are written"),
+            Step::Hardware => progress.say("router and nodes are wired"),
         }
     }
 }

@@ -238,7 +238,9 @@ fn images(spec: &ClusterSpec) -> Result<(), Error> {
                 "an image name has 1 to 255 characters and no white space",
             );
         }
-        if !PROGRAMS.contains(&source.0.as_str()) {
+        // Default arguments may follow: `yard/echo --port=80`.
+        let program = source.0.split_whitespace().next().unwrap_or_default();
+        if !PROGRAMS.contains(&program) {
             return wrong(
                 format!("spec.images[{name:?}]"),
                 &source.0,

@@ -1,0 +1,69 @@
+//! The page at the end of `yard up`.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use switchyard_lab::home::Directory;
+use switchyard_lab::listeners::Ports;
+
+use super::answers::{self, Answer};
+use crate::api::{Api, JSON, TABLE};
+use crate::get;
+
+/// Requests sent to each host name, to see the balancing.
+const ROUNDS: usize = 2;
+/// A host name that no Ingress knows.
+const UNKNOWN: &str = "other.example.net";
+
+/// Nodes, pods, services, network, answers, what to try.
+pub(crate) async fn page(
+    api: &Api,
+    directory: &Directory,
+    manifests: &[Value],
+    ports: &Ports,
+    took: Duration,
+) -> anyhow::Result<String> {
+    let (nodes, pods, services, network) = tokio::try_join!(
+        api.get("/api/v1/nodes", TABLE),
+        api.get("/api/v1/pods", TABLE),
+        api.get("/api/v1/services", TABLE),
+        api.get("/apis/switchyard.dev/v1alpha1/networks/default", JSON),
+    )?;
+    let count = |table: &Value| table["rows"].as_array().map_or(0, Vec::len);
+    let active = &network["status"]["active"];
+    let word = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let mut text = String::new();
+    let (name, seconds) = (directory.name(), took.as_secs_f64());
+    let plugin = format!("{} {}", word(&active["plugin"]), word(&active["version"]));
+    let _ = writeln!(text, "cluster {name}: {} nodes and {} pods ready after {seconds:.2} s, network plugin {plugin}", count(&nodes), count(&pods));
+    for (table, namespaced) in [(&nodes, false), (&pods, true), (&services, true)] {
+        let _ = write!(text, "\n{}", get::table_of(table, namespaced));
+    }
+    let hosts = answers::hosts(manifests);
+    if let Some(door) = ports.host.iter().find(|port| port.to.port() == 80).filter(|_| !hosts.is_empty()) {
+        text.push('\n');
+        for host in hosts.iter().map(String::as_str).chain([UNKNOWN]) {
+            for _ in 0..ROUNDS {
+                let _ = writeln!(text, "{}", line(door.listen, host).await);
+            }
+        }
+    }
+    let cluster = if std::env::var_os("SWITCHYARD_CLUSTER").is_some() { String::new() } else { format!(" --cluster {name}") };
+    let _ = write!(
+        text,
+        "\nyard status · yard get pods -A -o wide · yard shell {} · yard down{cluster}\nkubectl --kubeconfig {} get nodes,pods,svc -A -o wide\n",
+        nodes["rows"][0]["object"]["metadata"]["name"].as_str().unwrap_or("NODE"),
+        directory.kubeconfig().display(),
+    );
+    Ok(text)
+}
+
+async fn line(door: SocketAddr, host: &str) -> String {
+    let command = format!("curl -H 'Host: {host}' http://{door}/");
+    match answers::once(door, host).await {
+        Ok(Answer { status, from }) => format!("{command}   {} {from}", status.as_u16()),
+        Err(error) => format!("{command}   {error:#}"),
+    }
+}

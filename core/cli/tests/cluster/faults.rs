@@ -1,0 +1,58 @@
+//! `kill -9`, under traffic: what does not depend on the killed thing loses nothing, the rest is back within moments.
+
+use std::time::Duration;
+
+use crate::rig::{Cluster, Powers, Traffic, eventually, scenarios};
+
+scenarios! {
+    the_control_plane_dies
+    an_agent_dies
+    the_router_dies
+    the_supervisor_dies
+}
+
+const HOST: &str = "sphinx-v1.esxcloud.net";
+const MOMENTS: Duration = Duration::from_secs(2);
+
+fn the_control_plane_dies(powers: Powers) {
+    let cluster = Cluster::boot(powers);
+    let traffic = Traffic::start(cluster.door(), HOST);
+    traffic.more(50);
+    let before = cluster.kill("control-plane");
+    traffic.more(200);
+    traffic.stop().lost_nothing();
+    eventually("another control plane", || (cluster.pid("control-plane") != before).then_some(()));
+    assert!(cluster.yard(&["get", "pods"]).contains("sphinx-rs-1-"), "what was acknowledged is there");
+}
+
+fn an_agent_dies(powers: Powers) {
+    let cluster = Cluster::boot(powers);
+    let traffic = Traffic::start(cluster.door(), HOST);
+    traffic.more(50);
+    for node in ["node-worker-1", "node-worker-2"] {
+        let before = cluster.kill(node);
+        traffic.more(100);
+        eventually("another agent", || (cluster.pid(node) != before).then_some(()));
+    }
+    traffic.more(100);
+    traffic.stop().lost_nothing();
+}
+
+fn the_router_dies(powers: Powers) {
+    let cluster = Cluster::boot(powers);
+    let traffic = Traffic::start(cluster.door(), HOST);
+    traffic.more(50);
+    cluster.kill("router");
+    traffic.more(200);
+    traffic.stop().was_back_within(MOMENTS);
+}
+
+fn the_supervisor_dies(powers: Powers) {
+    let cluster = Cluster::boot(powers);
+    let names = |cluster: &Cluster| cluster.yard(&["get", "services", "-A", "-o", "name"]);
+    let before = names(&cluster);
+    cluster.kill("supervisor");
+    cluster.yard(&["up"]);
+    assert_eq!(names(&cluster), before);
+    assert_eq!(cluster.ask(HOST).status, 200);
+}
