@@ -7,6 +7,7 @@
 //! Depends on nothing else of the project and runs in any Kubernetes cluster.
 
 pub mod admin;
+pub mod answer;
 pub mod cluster;
 pub mod config;
 pub mod error;
@@ -19,6 +20,7 @@ pub mod table;
 pub mod tls;
 pub mod upstream;
 
+mod begin;
 mod run;
 mod tunnel;
 

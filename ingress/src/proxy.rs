@@ -3,21 +3,20 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
     time::Instant,
 };
 
 use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::Notify;
 
 use crate::{
+    answer::{Answer, AnswerBody, Open},
     config::Limits,
     error::ProxyError,
     gate::{self, ConnState, Refusal},
@@ -60,28 +59,6 @@ struct Snapshot(Arc<Table>);
 
 #[derive(Clone)]
 struct TableSource(Arc<SharedTable>);
-
-/// A body on its way to the client; tells its connection when the request is over.
-pub struct Answer {
-    body: AnswerBody,
-    /// Held for its `Drop`.
-    _open: Open,
-}
-
-enum AnswerBody {
-    Own(Option<Bytes>),
-    Relayed(ResponseBody),
-    /// Of a connection that runs on its own, because it was to be upgraded.
-    Apart(Incoming),
-}
-
-/// An open request.
-struct Open {
-    state: Arc<ConnState>,
-    core: Rc<Core>,
-    since: Instant,
-    status: StatusCode,
-}
 
 /// A request in a form that can be sent more than once.
 struct Spare {
@@ -447,46 +424,6 @@ impl Drop for TunnelCount {
     fn drop(&mut self) {
         self.0.tunnels.set(self.0.tunnels.get() - 1);
         self.0.changed.notify_waiters();
-    }
-}
-
-// === impl Open ===
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.core.metrics.answered(self.status, self.since.elapsed());
-        self.state.finish();
-    }
-}
-
-// === impl Answer ===
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.body {
-            AnswerBody::Own(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            AnswerBody::Relayed(body) => Pin::new(body).poll_frame(cx),
-            AnswerBody::Apart(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.body {
-            AnswerBody::Own(bytes) => bytes.is_none(),
-            AnswerBody::Relayed(body) => body.is_end_stream(),
-            AnswerBody::Apart(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            AnswerBody::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            AnswerBody::Relayed(body) => body.size_hint(),
-            AnswerBody::Apart(body) => body.size_hint(),
-        }
     }
 }
 
