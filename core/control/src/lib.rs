@@ -1,1 +1,29 @@
 //! Scheduler, address management and controllers.
+//!
+//! Everything here speaks to the cluster through a `kube` client alone, holds one cache a kind for the whole process, and does its
+//! work from queues that events fill. Nothing is remembered that the API does not hold, so all of it may be killed at any moment.
+
+mod cache;
+mod config;
+mod context;
+mod endpoints;
+mod error;
+mod events;
+mod gc;
+mod ipam;
+mod loadbalancer;
+mod meta;
+mod namespace;
+mod network;
+mod node;
+mod ownership;
+mod pod;
+mod quantity;
+mod queue;
+mod replicaset;
+mod run;
+mod scheduler;
+mod template;
+
+pub use config::Config;
+pub use run::run;

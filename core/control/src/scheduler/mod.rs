@@ -1,0 +1,250 @@
+//! The scheduler: gives each pod a node and an address.
+//!
+//! One task owns the picture of the cluster and decides, pod by pod; decisions are written side by side. Nothing is remembered that
+//! a Pod object does not say: after a crash the picture is made anew from the API.
+
+mod bind;
+pub(crate) mod filter;
+mod queue;
+mod report;
+mod score;
+pub(crate) mod snapshot;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::core::v1::Pod;
+use switchyard_plugin::{NodeFacts, PodFacts};
+use tokio::sync::mpsc;
+
+use crate::cache::Key;
+use crate::context::{Context, SERVICE_NAMESPACE};
+use crate::pod;
+use bind::Decision;
+use filter::Spread;
+use queue::Pending;
+use report::Reports;
+use snapshot::{Followed, PodInfo, Snapshot};
+
+struct Scheduler {
+    context: Arc<Context>,
+    snapshot: Snapshot,
+    pending: Pending,
+    reports: Reports,
+}
+
+enum Changed {
+    Pod(Key),
+    Node(Key),
+}
+
+const NAME: &str = "default-scheduler";
+/// Decisions being written at once.
+const IN_FLIGHT: usize = 64;
+
+pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
+    let (sender, changes) = mpsc::unbounded_channel();
+    let pods = sender.clone();
+    context.caches.pods.on_change(move |old, new| {
+        if let Some(pod) = new.or(old) {
+            let _ = pods.send(Changed::Pod(Key::of(&pod.metadata)));
+        }
+    });
+    context.caches.nodes.on_change(move |old, new| {
+        if let Some(node) = new.or(old) {
+            let _ = sender.send(Changed::Node(Key::of(&node.metadata)));
+        }
+    });
+    let scheduler = Scheduler {
+        context: context.clone(),
+        snapshot: Snapshot::new(),
+        pending: Pending::default(),
+        reports: Reports::new(),
+    };
+    Box::pin(async move {
+        let caches = &scheduler.context.caches;
+        // Not before every address in use is known.
+        tokio::join!(caches.pods.synced(), caches.nodes.synced(), caches.services.synced());
+        let reports = scheduler.reports.clone().run(scheduler.context.clone());
+        tokio::join!(scheduler.run(changes), reports);
+    })
+}
+
+// === impl Scheduler ===
+
+impl Scheduler {
+    async fn run(mut self, mut changes: mpsc::UnboundedReceiver<Changed>) {
+        let mut binding = FuturesUnordered::new();
+        let mut network = self.context.network.subscribe();
+        loop {
+            while let Ok(change) = changes.try_recv() {
+                self.follow(change);
+            }
+            while binding.len() < IN_FLIGHT
+                && let Some((key, pod)) = self.pending.pop()
+            {
+                if let Some(decision) = self.decide(key, pod) {
+                    binding.push(bind::bind(self.context.clone(), decision));
+                }
+            }
+            let retry_at = self.pending.retry_at();
+            let retry = async {
+                match retry_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Some(change) => self.follow(change),
+                    // The caches were closed.
+                    None => return,
+                },
+                Some((decision, bound)) = binding.next(), if !binding.is_empty() => self.bound(&decision, bound),
+                Ok(()) = network.changed() => self.pending.retry_soon(),
+                () = retry => self.pending.retry(),
+            }
+        }
+    }
+
+    fn follow(&mut self, change: Changed) {
+        let followed = match change {
+            Changed::Node(key) => {
+                let node = self.context.caches.nodes.get(&key);
+                self.snapshot.follow_node(&key.name, node.as_deref())
+            }
+            Changed::Pod(key) => self.follow_pod(key),
+        };
+        if followed == Followed::Room {
+            self.pending.retry_soon();
+        }
+    }
+
+    fn follow_pod(&mut self, key: Key) -> Followed {
+        let pod = self.context.caches.pods.get(&key);
+        let (followed, other) = self.snapshot.follow_pod(&key, pod.as_ref());
+        if let (Some(other), Some(pod)) = (other, &pod) {
+            let ip = snapshot::address(pod);
+            tracing::error!(pod = %key, ?ip, other, "two pods hold one address");
+            self.context.events.warning(
+                NAME,
+                &**pod,
+                "DuplicateAddress",
+                format!("pod with uid {other} holds the same address"),
+            );
+        }
+        match pod {
+            Some(pod) if waits(&pod) => self.pending.put(key, pod),
+            _ => {
+                self.pending.remove(&key);
+                self.reports.forget(&key);
+            }
+        }
+        followed
+    }
+
+    /// Chooses a node and an address and counts them as taken; or says why there are none.
+    fn decide(&mut self, key: Key, pod: Arc<Pod>) -> Option<Decision> {
+        let group = snapshot::owner_group(&pod).or_else(|| self.service_group(&pod));
+        let info = Arc::new(PodInfo::of(&pod, group));
+        match self.choose(&info) {
+            Ok((node, ip)) => {
+                self.snapshot.assume(key.clone(), &node, info.clone(), ip);
+                Some(Decision { key, uid: info.uid.clone(), node, ip, pod })
+            }
+            Err(message) => {
+                self.pending.park(&key, &info.uid);
+                self.reports.say(&key, message);
+                None
+            }
+        }
+    }
+
+    fn choose(&mut self, info: &PodInfo) -> Result<(String, Option<IpAddr>), String> {
+        let total = self.snapshot.nodes.values().filter(|node| node.fixed.is_some()).count();
+        let mut reasons = vec![];
+        let mut feasible = vec![];
+        let spread = Spread::of(&info.pod, &self.snapshot);
+        for (name, node) in &self.snapshot.nodes {
+            let Some(fixed) = &node.fixed else { continue };
+            let here = filter::reasons(info, node, &spread);
+            if here.is_empty() {
+                feasible.push((name.as_str(), node, fixed));
+            } else {
+                reasons.extend(here);
+            }
+        }
+        let ranked: Vec<String> = score::ranked(info, &feasible).into_iter().map(str::to_owned).collect();
+        if pod::is_host_network(&info.pod) {
+            let best = ranked.into_iter().next();
+            return best.map(|node| (node, None)).ok_or_else(|| filter::sentence(total, &reasons));
+        }
+        for node in ranked {
+            match self.take_address(info, &node) {
+                Ok(ip) => return Ok((node, Some(ip))),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(filter::sentence(total, &reasons))
+    }
+
+    fn take_address(&mut self, info: &PodInfo, node: &str) -> Result<IpAddr, String> {
+        let facts = self.snapshot.nodes.get(node).and_then(|node| node.fixed.as_ref()?.facts.as_ref());
+        let facts = facts.ok_or("node(s) had no address or no block of pod addresses yet")?;
+        let network = self.context.network.borrow().clone().ok_or("node(s) had no pod network: none is active")?;
+        let pool = network
+            .pool(&self.context.config.facts, facts, &pod_facts(info, facts))
+            .map_err(|error| format!("node(s) got no address pool from the network plugin: {error}"))?;
+        let ip = self.snapshot.addresses.take(&pool, &info.uid);
+        ip.ok_or_else(|| format!("node(s) had no free pod address in {}", pool.block))
+    }
+
+    fn bound(&mut self, decision: &Decision, bound: bool) {
+        if bound {
+            return;
+        }
+        self.snapshot.forget(&decision.key, &decision.uid);
+        // Whatever it is now, look at it as new.
+        self.pending.park(&decision.key, &decision.uid);
+        self.follow_pod(decision.key.clone());
+        self.pending.retry_soon();
+    }
+
+    /// Pods without an owner are spread with those of the first Service that selects them.
+    fn service_group(&self, pod: &Pod) -> Option<Arc<str>> {
+        let labels = pod.metadata.labels.as_ref()?;
+        let services = self.context.caches.services.by(SERVICE_NAMESPACE, pod.metadata.namespace.as_deref()?);
+        let selects = services.iter().filter(|service| {
+            let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+            selector
+                .is_some_and(|selector| !selector.is_empty() && selector.iter().all(|(k, v)| labels.get(k) == Some(v)))
+        });
+        selects.filter_map(|service| service.metadata.uid.as_deref()).min().map(Into::into)
+    }
+}
+
+/// Whether a pod is ours to place.
+fn waits(pod: &Pod) -> bool {
+    let Some(spec) = pod::spec(pod) else { return false };
+    let ours = spec.scheduler_name.as_deref().is_none_or(|name| name.is_empty() || name == NAME);
+    let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
+    ours && !gated && pod::node(pod).is_none() && pod::is_active(pod)
+}
+
+fn pod_facts(info: &PodInfo, node: &NodeFacts) -> PodFacts {
+    let unspecified: IpAddr = match node.pod_cidr {
+        ipnet::IpNet::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        ipnet::IpNet::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let meta = &info.pod.metadata;
+    PodFacts {
+        uid: info.uid.clone(),
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        labels: meta.labels.clone().unwrap_or_default(),
+        ip: unspecified,
+    }
+}
