@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use crate::meta::cluster_scoped;
+pub use switchyard_plugin::{Hosting, Options as PluginOptions};
 
-/// Options of a plugin, as its manifest describes them.
-pub type PluginOptions = serde_json::Map<String, serde_json::Value>;
+use crate::meta::cluster_scoped;
 
 /// The cluster's network. There is one, named `default`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,17 +38,6 @@ pub struct NetworkSpec {
     /// Where its code runs. Default `in-process`.
     #[serde(default)]
     pub hosting: Hosting,
-}
-
-/// Where a plugin's code runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Hosting {
-    /// Loaded into the process that asks it.
-    #[default]
-    InProcess,
-    /// In a child process.
-    Process,
 }
 
 /// How the network is.

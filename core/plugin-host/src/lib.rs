@@ -1,1 +1,18 @@
 //! Finds, inspects, loads and runs network plugins.
+//!
+//! A library is loaded in steps, each with an error of its own: the file is found, is an ELF shared object for this machine, has
+//! a manifest section of our major version (read before any of its code runs), opens, has the entry symbol, takes its options.
+//! It is never unloaded, since nothing can promise that no thread still stands in its code; a rebuilt plugin is a new file, told
+//! from the old one by its content.
+
+mod file;
+mod library;
+mod plugin;
+mod registry;
+mod statics;
+
+pub use file::{InspectError, Inspected, inspect};
+pub use library::LoadError;
+pub use plugin::{CallError, Plugin, State};
+pub use registry::{Listed, OpenError, Registry};
+pub use switchyard_plugin::Hosting;

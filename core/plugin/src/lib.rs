@@ -6,11 +6,17 @@
 //! [`Fragment`](switchyard_netstate::Fragment): plain data saying which links, addresses, routes and rules should exist in which
 //! network namespaces. The same facts must give the same answer; a plugin opens no socket, reads no file, keeps no clock.
 
+pub mod abi;
+pub mod export;
 mod facts;
+mod hosting;
 mod manifest;
 mod network_plugin;
+mod options;
 
 pub use facts::{Facts, NodeFacts, PodFacts, Pool};
+pub use hosting::Hosting;
 pub use manifest::{Manifest, OptionSpec};
-pub use network_plugin::{NetworkPlugin, Options, OptionsError};
+pub use network_plugin::NetworkPlugin;
+pub use options::{OptionReader, Options, OptionsError};
 pub use switchyard_netstate as netstate;

@@ -1,31 +1,14 @@
 //! The trait.
 
-use serde_json::{Map, Value};
 use switchyard_netstate::Fragment;
 
-use crate::{Facts, Manifest, NodeFacts, PodFacts, Pool};
-
-/// Options as the user gave them.
-pub type Options = Map<String, Value>;
-
-/// An option that a plugin does not take.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("option {option}: {problem}")]
-pub struct OptionsError {
-    /// Its name.
-    pub option: String,
-    /// What is wrong with it, with the value given and what would be right.
-    pub problem: String,
-}
+use crate::{Facts, NodeFacts, Options, OptionsError, PodFacts, Pool};
 
 /// A network. Pure: the same arguments give the same answer.
 ///
 /// Each answer is the *whole* wanted state of its unit; what an earlier answer wanted and this one does not is removed. Units may
 /// share an object as long as they agree on it.
 pub trait NetworkPlugin: Sized + Send + Sync + 'static {
-    /// What it says about itself.
-    fn manifest() -> Manifest;
-
     /// A network with these options.
     fn new(options: &Options) -> Result<Self, OptionsError>;
 

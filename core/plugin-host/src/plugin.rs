@@ -1,0 +1,178 @@
+//! A started plugin: typed calls, and answers that are checked before anybody believes them.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use switchyard_netstate::{Fragment, Place};
+use switchyard_plugin::abi::{Arguments, operation};
+use switchyard_plugin::{Facts, Manifest, NodeFacts, PodFacts, Pool};
+
+use crate::library::Instance;
+
+/// A network plugin with its options, ready to be asked. Calls may come from several threads.
+pub trait Plugin: Send + Sync {
+    /// What it says about itself.
+    fn manifest(&self) -> &Manifest;
+    /// The file it came from; empty for one that is linked in.
+    fn file(&self) -> &Path;
+    /// SHA-256 of that file, hexadecimal.
+    fn sha256(&self) -> &str;
+    /// Whether it still answers.
+    fn state(&self) -> State;
+    /// See [`NetworkPlugin::pool`](switchyard_plugin::NetworkPlugin::pool).
+    fn pool(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Result<Pool, CallError>;
+    /// See [`NetworkPlugin::node`](switchyard_plugin::NetworkPlugin::node).
+    fn node(&self, facts: &Facts, node: &NodeFacts) -> Result<Fragment, CallError>;
+    /// See [`NetworkPlugin::peer`](switchyard_plugin::NetworkPlugin::peer).
+    fn peer(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts) -> Result<Fragment, CallError>;
+    /// See [`NetworkPlugin::pod`](switchyard_plugin::NetworkPlugin::pod).
+    fn pod(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Result<Fragment, CallError>;
+    /// See [`NetworkPlugin::remote`](switchyard_plugin::NetworkPlugin::remote).
+    fn remote(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Result<Fragment, CallError>;
+    /// See [`NetworkPlugin::underlay`](switchyard_plugin::NetworkPlugin::underlay).
+    fn underlay(&self, facts: &Facts, node: &NodeFacts) -> Result<Fragment, CallError>;
+}
+
+/// How a plugin is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It answers.
+    Started,
+    /// A call panicked; it is asked no more.
+    Poisoned,
+}
+
+/// A call that gave no answer to believe.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum CallError {
+    #[error("{operation}: the plugin does not implement it")]
+    NotImplemented { operation: &'static str },
+    #[error("{operation}: the plugin panicked and is not asked again: {message}")]
+    Panicked { operation: &'static str, message: String },
+    #[error("{operation}: the plugin refused its input: {message}")]
+    Refused { operation: &'static str, message: String },
+    #[error("{operation}: the plugin failed with status {status}: {message}")]
+    Failed { operation: &'static str, status: i32, message: String },
+    #[error("{operation}: the plugin's answer has more than {limit} bytes")]
+    TooLong { operation: &'static str, limit: usize },
+    #[error("{operation}: the plugin's answer is not understood: {why}")]
+    Malformed { operation: &'static str, why: String },
+    #[error("{operation}: the plugin speaks about {place}, which this call does not concern")]
+    WrongPlace { operation: &'static str, place: Place },
+}
+
+/// A plugin in a loaded library.
+pub(crate) struct Loaded {
+    pub(crate) manifest: Manifest,
+    pub(crate) file: PathBuf,
+    pub(crate) sha256: String,
+    pub(crate) instance: Instance,
+    pub(crate) poisoned: AtomicBool,
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    fn ask<T: DeserializeOwned>(&self, operation: &'static str, arguments: &Arguments) -> Result<T, CallError> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(CallError::Panicked { operation, message: "an earlier call did".to_owned() });
+        }
+        let input = serde_json::to_vec(arguments).expect("facts have string keys only");
+        let answer = self.instance.call(operation, &input).inspect_err(|error| {
+            if matches!(error, CallError::Panicked { .. }) {
+                self.poisoned.store(true, Ordering::Release);
+            }
+        })?;
+        serde_json::from_slice(&answer).map_err(|error| CallError::Malformed { operation, why: error.to_string() })
+    }
+
+    /// Asks for a fragment; one that is not implemented wants nothing.
+    fn fragment(
+        &self,
+        operation: &'static str,
+        arguments: &Arguments,
+        may: impl Fn(&Place) -> bool,
+    ) -> Result<Fragment, CallError> {
+        let fragment: Fragment = match self.ask(operation, arguments) {
+            Err(CallError::NotImplemented { .. }) if operation != operation::NODE && operation != operation::POD => {
+                return Ok(Fragment::new());
+            }
+            answer => answer?,
+        };
+        confined(operation, fragment, may)
+    }
+}
+
+impl Plugin for Loaded {
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn file(&self) -> &Path {
+        &self.file
+    }
+
+    fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    fn state(&self) -> State {
+        if self.poisoned.load(Ordering::Acquire) { State::Poisoned } else { State::Started }
+    }
+
+    fn pool(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Result<Pool, CallError> {
+        match self.ask(operation::POOL, &arguments(facts, node, None, Some(pod))) {
+            Err(CallError::NotImplemented { .. }) => Ok(Pool { block: node.pod_cidr, reserved: Vec::new() }),
+            answer => answer,
+        }
+    }
+
+    fn node(&self, facts: &Facts, node: &NodeFacts) -> Result<Fragment, CallError> {
+        self.fragment(operation::NODE, &arguments(facts, node, None, None), |place| on(place, &node.name))
+    }
+
+    fn peer(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts) -> Result<Fragment, CallError> {
+        self.fragment(operation::PEER, &arguments(facts, node, Some(peer), None), |place| on(place, &node.name))
+    }
+
+    fn pod(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Result<Fragment, CallError> {
+        let own = |place: &Place| on(place, &node.name) || *place == Place::pod(&*pod.uid);
+        self.fragment(operation::POD, &arguments(facts, node, None, Some(pod)), own)
+    }
+
+    fn remote(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Result<Fragment, CallError> {
+        self.fragment(operation::REMOTE, &arguments(facts, node, Some(peer), Some(pod)), |place| on(place, &node.name))
+    }
+
+    fn underlay(&self, facts: &Facts, node: &NodeFacts) -> Result<Fragment, CallError> {
+        self.fragment(operation::UNDERLAY, &arguments(facts, node, None, None), |place| *place == Place::Router)
+    }
+}
+
+/// The fragment, if every place it speaks about may be spoken about.
+pub(crate) fn confined(
+    operation: &'static str,
+    fragment: Fragment,
+    may: impl Fn(&Place) -> bool,
+) -> Result<Fragment, CallError> {
+    match fragment.places().map(|(place, _)| place).find(|place| !may(place)) {
+        Some(place) => Err(CallError::WrongPlace { operation, place: place.clone() }),
+        None => Ok(fragment),
+    }
+}
+
+/// Whether a place is the node, or one that a plugin asked for on it.
+pub(crate) fn on(place: &Place, name: &str) -> bool {
+    match place {
+        Place::Node(node) | Place::Extra { node, .. } => node == name,
+        Place::Router | Place::Pod(_) => false,
+    }
+}
+
+fn arguments(facts: &Facts, node: &NodeFacts, peer: Option<&NodeFacts>, pod: Option<&PodFacts>) -> Arguments {
+    Arguments { facts: facts.clone(), node: node.clone(), peer: peer.cloned(), pod: pod.cloned() }
+}
