@@ -15,7 +15,7 @@ use crate::request::{Query, Target};
 use crate::server::Inner;
 use crate::status::{ApiError, Result};
 use crate::table::{self, Include};
-use crate::{discovery, list, openapi, proxy, watch};
+use crate::{discovery, list, openapi, protobuf, proxy, watch};
 
 /// Answers a request. `user` is who the connection's certificate speaks for.
 pub async fn handle(server: &Arc<Inner>, user: Option<Arc<User>>, request: Request<Bytes>) -> Response<Body> {
@@ -41,7 +41,7 @@ async fn route(server: &Arc<Inner>, user: Option<Arc<User>>, request: Request<By
         }
         return meta_path(server, request.headers(), path);
     }
-    if let Some(response) = reviews::answer(server, &user, request.method(), path, request.body())? {
+    if let Some(response) = reviews::answer(server, &user, &request)? {
         return Ok(response);
     }
     let target = Target::parse(&server.kinds.now(), path)?;
@@ -188,11 +188,15 @@ fn media_type(headers: &http::HeaderMap) -> &str {
 }
 
 /// Reads a body as the media type says.
-fn parse_body(headers: &http::HeaderMap, bytes: &[u8]) -> Result<Value> {
+pub fn parse_body(headers: &http::HeaderMap, bytes: &[u8]) -> Result<Value> {
     match media_type(headers) {
         "" | "application/json" | "text/plain" | "application/x-www-form-urlencoded" => parse_json(bytes),
         "application/yaml" => parse_yaml(bytes),
-        other => Err(ApiError::unsupported_media(other, "application/json, application/yaml")),
+        "application/vnd.kubernetes.protobuf" => protobuf::decode(bytes),
+        other => Err(ApiError::unsupported_media(
+            other,
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
     }
 }
 

@@ -22,6 +22,7 @@ mod openapi;
 mod patch;
 pub mod pki;
 mod printers;
+mod protobuf;
 mod proxy;
 mod registry;
 mod request;

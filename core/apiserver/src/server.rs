@@ -89,7 +89,6 @@ pub struct Inner {
     pub node_ports: RangeInclusive<u16>,
     pub stop: CancellationToken,
     tls: Arc<rustls::ServerConfig>,
-    pub pki: Arc<Pki>,
 }
 
 /// The way into a server without a socket: a `tower` service for `kube`.
@@ -147,7 +146,6 @@ impl Server {
             node_ports: config.node_ports,
             stop: CancellationToken::new(),
             tls,
-            pki: config.pki,
             store,
         });
         crate::registry::restore_custom_kinds(&inner);

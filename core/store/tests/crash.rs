@@ -61,7 +61,7 @@ fn acknowledged_writes_survive_kill_9() {
         let mut note = |line: String| {
             let words: Vec<&str> = line.split(' ').collect();
             match words.as_slice() {
-                [first, revision] if first.ends_with("open") => begin = revision.parse().expect("a revision"),
+                [.., "open", revision] => begin = revision.parse().expect("a revision"),
                 ["acked", writer, revision] => {
                     acked[writer.parse::<usize>().expect("a writer")] = revision.parse().expect("a revision");
                 }
@@ -89,6 +89,9 @@ fn acknowledged_writes_survive_kill_9() {
         highest = highest.max(acked.into_iter().max().unwrap_or(0));
         assert!(store.revision() > highest);
         assert!(store.watch("", None, highest).is_err(), "clients from before must list anew");
+        // The next victim needs the file, which the writer's thread lets go of when it has ended.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(store.close());
     }
 }
 

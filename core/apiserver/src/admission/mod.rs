@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::auth::User;
 use crate::kinds::Kind;
 use crate::meta;
 use crate::server::Inner;
@@ -23,24 +22,22 @@ pub use service::Allocations;
 /// A write on its way to the store.
 pub struct Admission<'a> {
     pub server: &'a Inner,
-    pub user: &'a User,
     pub kind: &'a Arc<Kind>,
     pub namespace: &'a str,
-    pub dry_run: bool,
 }
 
 /// What a write has taken but does not yet have in the store; given back when dropped, by which time the store says the same.
 #[derive(Default)]
 pub struct Held {
-    addresses: Option<service::Reservation>,
-    charge: Option<quota::Charge>,
+    _addresses: Option<service::Reservation>,
+    _charge: Option<quota::Charge>,
 }
 
 // === impl Held ===
 
 impl Held {
     pub fn charge(&mut self, charge: Option<quota::Charge>) {
-        self.charge = charge;
+        self._charge = charge;
     }
 }
 
@@ -75,7 +72,7 @@ impl Admission<'_> {
             return Ok(Held::default());
         }
         let addresses = self.server.allocations.allocate(self, object, old)?;
-        Ok(Held { addresses: Some(addresses), charge: None })
+        Ok(Held { _addresses: Some(addresses), _charge: None })
     }
 
     /// Counts the object against its namespace's quotas.

@@ -62,6 +62,7 @@ impl User {
         Self { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()], uid: String::new() }
     }
 
+    /// Whether the user is in the group.
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|own| own == group)
     }

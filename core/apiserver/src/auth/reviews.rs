@@ -1,6 +1,7 @@
 //! Questions about access, asked as objects: nothing is stored.
 
-use http::{Method, Response};
+use bytes::Bytes;
+use http::{Method, Request, Response};
 use serde_json::{Value, json};
 
 use super::rbac::{self, Attributes};
@@ -30,7 +31,8 @@ pub fn of(group: &str, version: &str) -> impl Iterator<Item = &'static (&'static
 }
 
 /// Answers a request that is a review.
-pub fn answer(server: &Inner, user: &User, method: &Method, path: &str, body: &[u8]) -> Result<Option<Response<Body>>> {
+pub fn answer(server: &Inner, user: &User, request: &Request<Bytes>) -> Result<Option<Response<Body>>> {
+    let path = request.uri().path();
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let (group, plural) = match parts.as_slice() {
         ["apis", group, "v1", plural] => (*group, *plural),
@@ -38,7 +40,7 @@ pub fn answer(server: &Inner, user: &User, method: &Method, path: &str, body: &[
         _ => return Ok(None),
     };
     let Some((plural, kind, _)) = of(group, "v1").find(|(known, ..)| *known == plural) else { return Ok(None) };
-    if method != Method::POST {
+    if request.method() != Method::POST {
         return Err(ApiError::method_not_allowed());
     }
     let wanted = Attributes::object("create", group, plural, "");
@@ -49,7 +51,7 @@ pub fn answer(server: &Inner, user: &User, method: &Method, path: &str, body: &[
             ApiError::forbidden_path(&user.name, "create", path)
         });
     }
-    let review = crate::handler::parse_json(body)?;
+    let review = crate::handler::parse_body(request.headers(), request.body())?;
     let status = match *kind {
         "SelfSubjectAccessReview" => access(server, user, &review),
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {

@@ -1,7 +1,6 @@
 //! Sets of fields: who owns what, as `metadata.managedFields` keeps it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
@@ -194,12 +193,12 @@ pub fn show(path: &[Step]) -> String {
     let mut out = String::new();
     for step in path {
         match step {
-            Step::Field(name) => drop(write!(out, ".{name}")),
-            Step::Value(value) => drop(write!(out, "[={value}]")),
+            Step::Field(name) => out.push_str(&format!(".{name}")),
+            Step::Value(value) => out.push_str(&format!("[={value}]")),
             Step::Key(key) => {
                 let map: Map<String, Value> = serde_json::from_str(key).unwrap_or_default();
                 let keys: Vec<String> = map.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                drop(write!(out, "[{}]", keys.join(",")));
+                out.push_str(&format!("[{}]", keys.join(",")));
             }
         }
     }

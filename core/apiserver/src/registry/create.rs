@@ -57,7 +57,7 @@ impl Write<'_> {
         if !name.is_empty() && self.server.store.get(&key).is_some() {
             return Err(ApiError::exists(kind, &name));
         }
-        let admission = Admission { server: self.server, user: self.user, kind, namespace: self.namespace, dry_run: self.dry_run };
+        let admission = Admission { server: self.server, kind, namespace: self.namespace };
         if kind.kind == custom::DEFINITION {
             custom::establish(&mut object);
         }

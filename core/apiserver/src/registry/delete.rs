@@ -65,11 +65,6 @@ impl DeleteOptions {
         }
         Ok(options)
     }
-
-    /// Options that name the object and nothing else.
-    pub fn of_uid(uid: &str) -> Self {
-        Self { uid: Some(uid.into()), ..Self::default() }
-    }
 }
 
 impl Write<'_> {

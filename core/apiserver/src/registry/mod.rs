@@ -77,21 +77,8 @@ impl FieldValidation {
 
 // === impl Write ===
 
-impl<'a> Write<'a> {
-    /// The same request about another kind.
-    pub fn of<'b>(&'b self, kind: &'b Arc<Kind>) -> Write<'b> {
-        Write {
-            server: self.server,
-            user: self.user,
-            kind,
-            namespace: self.namespace,
-            dry_run: self.dry_run,
-            validation: self.validation,
-            manager: self.manager.clone(),
-            warnings: Mutex::default(),
-        }
-    }
-
+impl Write<'_> {
+    /// Notes what the client should be told besides the answer.
     pub fn warn(&self, text: impl Into<String>) {
         let mut warnings = self.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if warnings.len() < 20 {

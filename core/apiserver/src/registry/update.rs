@@ -66,7 +66,7 @@ impl Write<'_> {
         let kind = self.kind;
         let key = kind.key(self.namespace, name);
         self.keep_servers_fields(&old.value, &mut new, part)?;
-        let admission = Admission { server: self.server, user: self.user, kind, namespace: self.namespace, dry_run: self.dry_run };
+        let admission = Admission { server: self.server, kind, namespace: self.namespace };
         if part != Part::Status {
             admission::defaults(kind, &mut new);
             admission::keep(kind, &old.value, &mut new);
