@@ -1,9 +1,13 @@
 //! What a plugin file says about itself, read with an ELF parser and never executed.
 
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use object::{Object as _, ObjectSection as _};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 use sha2::{Digest as _, Sha256};
 use switchyard_plugin::{Manifest, abi};
 
@@ -17,6 +21,14 @@ const LARGEST_MANIFEST: u32 = 1 << 20;
 const HERE: object::Architecture = object::Architecture::X86_64;
 #[cfg(target_arch = "aarch64")]
 const HERE: object::Architecture = object::Architecture::Aarch64;
+
+/// A file as it was when it was read.
+pub(crate) struct Content {
+    pub(crate) path: PathBuf,
+    /// SHA-256, hexadecimal.
+    pub(crate) sha256: String,
+    bytes: Vec<u8>,
+}
 
 /// A plugin file that could be loaded.
 #[derive(Clone, Debug)]
@@ -84,15 +96,45 @@ pub enum InspectError {
 
 /// Reads what a plugin file says about itself. Runs none of its code.
 pub fn inspect(path: &Path) -> Result<Inspected, InspectError> {
-    let data = read(path)?;
-    let (abi, manifest) = manifest(path, &data)?;
-    let sha256 = Sha256::digest(&data).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Inspected { path: path.to_owned(), sha256, abi, manifest })
+    Content::read(path)?.inspect()
+}
+
+// === impl Content ===
+
+impl Content {
+    pub(crate) fn read(path: &Path) -> Result<Self, InspectError> {
+        let bytes = read(path)?;
+        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { path: path.to_owned(), sha256, bytes })
+    }
+
+    pub(crate) fn inspect(&self) -> Result<Inspected, InspectError> {
+        let (abi, manifest) = manifest(&self.path, &self.bytes)?;
+        Ok(Inspected { path: self.path.clone(), sha256: self.sha256.clone(), abi, manifest })
+    }
+
+    /// A private copy in memory that nobody can change any more.
+    ///
+    /// The dynamic linker knows a file by its inode and would give the old library for a path that was overwritten in place; and
+    /// what was inspected must be what is opened.
+    pub(crate) fn sealed(&self) -> Result<OwnedFd, InspectError> {
+        let copy = || -> std::io::Result<OwnedFd> {
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+            let mut file = File::from(rustix::fs::memfd_create("switchyard-plugin", flags)?);
+            file.write_all(&self.bytes)?;
+            let seals = SealFlags::SEAL | SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK;
+            rustix::fs::fcntl_add_seals(&file, seals)?;
+            Ok(file.into())
+        };
+        copy().map_err(|source| InspectError::Read { path: self.path.clone(), source })
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, InspectError> {
     let failed = |source| InspectError::Read { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(failed)?;
+    // A pipe in its place must not make us wait.
+    let file =
+        File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(InspectError::NotALibrary { path: path.to_owned(), why: "not a regular file".to_owned() });
@@ -100,9 +142,9 @@ fn read(path: &Path) -> Result<Vec<u8>, InspectError> {
     if metadata.len() > LARGEST_FILE {
         return Err(InspectError::TooLarge { path: path.to_owned(), size: metadata.len() });
     }
-    let mut data = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-    file.take(LARGEST_FILE).read_to_end(&mut data).map_err(failed)?;
-    Ok(data)
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    file.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 fn manifest(path: &Path, data: &[u8]) -> Result<((u32, u32), Manifest), InspectError> {
@@ -147,10 +189,6 @@ fn manifest(path: &Path, data: &[u8]) -> Result<((u32, u32), Manifest), InspectE
     let json = bytes.get(start..).and_then(|rest| rest.get(..length));
     let json =
         json.ok_or_else(|| bad(format!("{length} bytes of JSON at {start} do not fit its {} bytes", bytes.len())))?;
-    let manifest: Manifest = serde_json::from_slice(json).map_err(|error| bad(error.to_string()))?;
-    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if manifest.name.is_empty() || manifest.name.len() > 63 || !manifest.name.bytes().all(good) {
-        return Err(bad(format!("name {:?}: must be 1 to 63 of a-z, 0-9 and '-'", manifest.name)));
-    }
+    let manifest = Manifest::parse(json).map_err(bad)?;
     Ok(((major, minor), manifest))
 }

@@ -4,15 +4,20 @@
 //! a manifest section of our major version (read before any of its code runs), opens, has the entry symbol, takes its options.
 //! It is never unloaded, since nothing can promise that no thread still stands in its code; a rebuilt plugin is a new file, told
 //! from the old one by its content.
+//!
+//! The same file can also be run in a child process, see [`child`].
 
 mod file;
 mod library;
 mod plugin;
+mod process;
 mod registry;
-mod statics;
+mod state;
 
 pub use file::{InspectError, Inspected, inspect};
 pub use library::LoadError;
-pub use plugin::{CallError, Plugin, State};
-pub use registry::{Listed, OpenError, Registry};
+pub use plugin::{CallError, Plugin};
+pub use process::{ProcessHost, child};
+pub use registry::{OpenError, Registry};
+pub use state::{Listed, State};
 pub use switchyard_plugin::Hosting;

@@ -1,22 +1,27 @@
-//! A loaded library and its instances.
+//! A library, loaded or linked in, and its instances: the one place that calls through the C table.
 #![allow(unsafe_code, reason = "loads a library and calls through its C table")]
 
 use std::ffi::c_void;
+use std::mem::offset_of;
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
-use switchyard_plugin::Options;
 use switchyard_plugin::abi::{self, Bytes, EntryFn, Host, Sink, Table};
+use switchyard_plugin::{NetworkPlugin, export};
 
 use crate::plugin::CallError;
 
 /// Largest answer in bytes.
-const LARGEST_ANSWER: usize = 16 << 20;
+pub(crate) const LARGEST_ANSWER: usize = 16 << 20;
+/// A status of our own, beside those of the boundary: the answer was larger than that.
+pub(crate) const TOO_LONG: i32 = i32::MIN;
+/// So much of a message is kept.
+const LONGEST_MESSAGE: usize = 4096;
 
-/// A library that is open for ever, and its table.
+/// A plugin's table. What stands behind it stays for ever.
 pub(crate) struct Library {
-    path: PathBuf,
     create: abi::CreateFn,
     destroy: abi::DestroyFn,
     call: abi::CallFn,
@@ -25,7 +30,15 @@ pub(crate) struct Library {
 /// An instance of a library's plugin.
 pub(crate) struct Instance {
     pointer: *mut c_void,
+    /// Last, because code must outlive what it made.
     library: Arc<Library>,
+}
+
+/// What came back: a status of the boundary, or [`TOO_LONG`], and the answer or a message.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: i32,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Why an inspected file did not load.
@@ -62,7 +75,7 @@ pub enum LoadError {
         problem: String,
     },
     /// It failed or panicked while making an instance.
-    #[error("{}: making an instance: {source}", path.display())]
+    #[error("{}: {source}", path.display())]
     Create {
         /// The file.
         path: PathBuf,
@@ -86,18 +99,34 @@ unsafe impl Sync for Instance {}
 // === impl Library ===
 
 impl Library {
-    /// Opens an inspected file and takes its table.
-    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
-        let bad_table = |why: String| LoadError::BadTable { path: path.to_owned(), why };
+    /// Opens the private copy of an inspected file and takes its table; errors speak about `path`.
+    pub(crate) fn open(path: &Path, copy: OwnedFd) -> Result<Self, LoadError> {
+        let link = format!("/proc/self/fd/{}", copy.as_raw_fd());
         // SAFETY: opening runs the library's constructors; the file was inspected and is one that its user chose to run.
-        let handle = unsafe { Handle::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
-            .map_err(|error| LoadError::Open { path: path.to_owned(), why: error.to_string() })?;
+        let handle = unsafe { Handle::open(Some(&link), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| {
+            let why = error.to_string().replace(&format!("{link}: "), "");
+            LoadError::Open { path: path.to_owned(), why }
+        })?;
+        // The linker also knows a library by the name it was opened with, so that name must not come to mean another file.
+        let _ = copy.into_raw_fd();
         // SAFETY: the symbol's type is what the boundary's major version, which was checked, says.
-        let entry = unsafe { handle.get::<EntryFn>(abi::ENTRY.as_bytes()) }
-            .map(|symbol| *symbol)
-            .map_err(|_| LoadError::MissingSymbol { path: path.to_owned() });
+        let entry = unsafe { handle.get::<EntryFn>(abi::ENTRY.as_bytes()) }.map(|symbol| *symbol);
         // Never unloaded: nothing can promise that no thread still stands in its code.
         std::mem::forget(handle);
+        let entry = entry.map_err(|_| LoadError::MissingSymbol { path: path.to_owned() })?;
+        // SAFETY: what `filled` passes is valid for the call and says its sizes.
+        Self::filled(|host, table| unsafe { entry(host, table) })
+            .map_err(|why| LoadError::BadTable { path: path.to_owned(), why })
+    }
+
+    /// The table of a plugin that is linked into the program.
+    pub(crate) fn linked<P: NetworkPlugin>() -> Self {
+        // SAFETY: what `filled` passes is valid for the call and says its sizes.
+        Self::filled(|host, table| unsafe { export::entry::<P>(host, table, std::ptr::null()) })
+            .expect("host and plugin were built from one source")
+    }
+
+    fn filled(entry: impl FnOnce(*const Host, *mut Table) -> i32) -> Result<Self, String> {
         let host = Host { struct_size: size_of::<Host>(), abi_major: abi::ABI_MAJOR, abi_minor: abi::ABI_MINOR };
         let mut table = Table {
             struct_size: size_of::<Table>(),
@@ -106,38 +135,30 @@ impl Library {
             call: None,
             manifest: std::ptr::null(),
         };
-        // SAFETY: both structures are valid for the call and say their sizes.
-        let status = unsafe { entry?(&raw const host, &raw mut table) };
+        let status = entry(&raw const host, &raw mut table);
         if status != abi::OK {
-            return Err(bad_table(format!("status {status}")));
+            return Err(format!("status {status}"));
         }
-        let needed = std::mem::offset_of!(Table, manifest);
+        let needed = offset_of!(Table, manifest);
         if table.struct_size < needed {
-            return Err(bad_table(format!("it has {} bytes, at least {needed} are needed", table.struct_size)));
+            return Err(format!("struct_size is {}, at least {needed} is needed", table.struct_size));
         }
         match (table.create, table.destroy, table.call) {
-            (Some(create), Some(destroy), Some(call)) => Ok(Self { path: path.to_owned(), create, destroy, call }),
-            _ => Err(bad_table("create, destroy and call must all be set".to_owned())),
+            (Some(create), Some(destroy), Some(call)) => Ok(Self { create, destroy, call }),
+            _ => Err("create, destroy and call must all be set".to_owned()),
         }
     }
 
-    /// Makes an instance with these options.
-    pub(crate) fn create(self: &Arc<Self>, options: &Options) -> Result<Instance, LoadError> {
-        let options = serde_json::to_vec(options).expect("a JSON map serialises");
+    /// Makes an instance with these options, a JSON object.
+    pub(crate) fn create(self: &Arc<Self>, options: &[u8]) -> Result<Instance, Reply> {
         let mut answer = Answer::default();
         let sink = answer.sink();
         let mut pointer = std::ptr::null_mut();
         // SAFETY: the bytes, the place for the pointer and the sink are valid for the call.
-        let status = unsafe { (self.create)(Bytes::of(&options), &raw mut pointer, &raw const sink) };
+        let status = unsafe { (self.create)(Bytes::of(options), &raw mut pointer, &raw const sink) };
         match status {
             abi::OK => Ok(Instance { pointer, library: Arc::clone(self) }),
-            abi::INVALID => {
-                let said: serde_json::Value = serde_json::from_slice(&answer.bytes).unwrap_or_default();
-                let text = |key: &str| said[key].as_str().map(str::to_owned);
-                let problem = text("problem").unwrap_or_else(|| answer.text());
-                Err(LoadError::BadOptions { option: text("option").unwrap_or_default(), problem })
-            }
-            status => Err(LoadError::Create { path: self.path.clone(), source: answer.error(status, "create") }),
+            status => Err(answer.reply(status)),
         }
     }
 }
@@ -146,18 +167,13 @@ impl Library {
 
 impl Instance {
     /// Performs an operation.
-    pub(crate) fn call(&self, operation: &'static str, input: &[u8]) -> Result<Vec<u8>, CallError> {
+    pub(crate) fn call(&self, operation: &[u8], input: &[u8]) -> Reply {
         let mut answer = Answer::default();
         let sink = answer.sink();
         // SAFETY: `create` made the pointer and `destroy` runs only in `drop`; the bytes and the sink are valid for the call.
-        let status = unsafe {
-            (self.library.call)(self.pointer, Bytes::of(operation.as_bytes()), Bytes::of(input), &raw const sink)
-        };
-        match status {
-            abi::OK if answer.overflow => Err(CallError::TooLong { operation, limit: LARGEST_ANSWER }),
-            abi::OK => Ok(answer.bytes),
-            status => Err(answer.error(status, operation)),
-        }
+        let status =
+            unsafe { (self.library.call)(self.pointer, Bytes::of(operation), Bytes::of(input), &raw const sink) };
+        answer.reply(status)
     }
 }
 
@@ -168,6 +184,39 @@ impl Drop for Instance {
     }
 }
 
+// === impl Reply ===
+
+impl Reply {
+    /// The answer, or what went wrong.
+    pub(crate) fn answer(self, operation: &'static str) -> Result<Vec<u8>, CallError> {
+        let Self { status, bytes } = self;
+        let message = || String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_MESSAGE)]).into_owned();
+        Err(match status {
+            abi::OK => return Ok(bytes),
+            abi::NOT_IMPLEMENTED => CallError::NotImplemented { operation },
+            abi::INVALID => CallError::Refused { operation, message: message() },
+            abi::PANICKED => CallError::Panicked { operation, message: message() },
+            TOO_LONG => CallError::TooLong { operation, limit: LARGEST_ANSWER },
+            status => CallError::Failed { operation, status, message: message() },
+        })
+    }
+
+    /// What went wrong with `create`.
+    pub(crate) fn refusal(self, path: &Path) -> LoadError {
+        if self.status != abi::INVALID {
+            let source = self.answer("create").expect_err("create failed");
+            return LoadError::Create { path: path.to_owned(), source };
+        }
+        let said: serde_json::Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
+        let text = |key: &str| said[key].as_str().map(str::to_owned);
+        let raw = || String::from_utf8_lossy(&self.bytes[..self.bytes.len().min(LONGEST_MESSAGE)]).into_owned();
+        LoadError::BadOptions {
+            option: text("option").unwrap_or_default(),
+            problem: text("problem").unwrap_or_else(raw),
+        }
+    }
+}
+
 // === impl Answer ===
 
 impl Answer {
@@ -175,18 +224,11 @@ impl Answer {
         Sink { struct_size: size_of::<Sink>(), context: (&raw mut *self).cast(), write }
     }
 
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes[..self.bytes.len().min(4096)]).into_owned()
-    }
-
-    fn error(&self, status: i32, operation: &'static str) -> CallError {
-        let message = self.text();
-        match status {
-            abi::NOT_IMPLEMENTED => CallError::NotImplemented { operation },
-            abi::PANICKED => CallError::Panicked { operation, message },
-            abi::INVALID => CallError::Refused { operation, message },
-            _ => CallError::Failed { operation, status, message },
+    fn reply(self, status: i32) -> Reply {
+        if self.overflow && status == abi::OK {
+            return Reply { status: TOO_LONG, bytes: Vec::new() };
         }
+        Reply { status, bytes: self.bytes }
     }
 }
 

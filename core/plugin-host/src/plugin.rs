@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use switchyard_netstate::{Fragment, Place};
 use switchyard_plugin::abi::{Arguments, operation};
 use switchyard_plugin::{Facts, Manifest, NodeFacts, PodFacts, Pool};
 
 use crate::library::Instance;
+use crate::state::State;
 
-/// A network plugin with its options, ready to be asked. Calls may come from several threads.
+/// A network plugin with its options, ready to be asked.
+///
+/// Calls may come from several threads and run at the same time; one in a child process answers them one after the other. A call
+/// blocks, for a child process up to its deadline.
 pub trait Plugin: Send + Sync {
     /// What it says about itself.
     fn manifest(&self) -> &Manifest;
@@ -35,16 +38,6 @@ pub trait Plugin: Send + Sync {
     fn underlay(&self, facts: &Facts, node: &NodeFacts) -> Result<Fragment, CallError>;
 }
 
-/// How a plugin is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// It answers.
-    Started,
-    /// A call panicked; it is asked no more.
-    Poisoned,
-}
-
 /// A call that gave no answer to believe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
@@ -57,6 +50,10 @@ pub enum CallError {
     Refused { operation: &'static str, message: String },
     #[error("{operation}: the plugin failed with status {status}: {message}")]
     Failed { operation: &'static str, status: i32, message: String },
+    #[error("{operation}: the plugin's process ended: {why}")]
+    Died { operation: &'static str, why: String },
+    #[error("{operation}: the plugin's process gave no answer within {seconds} s and was ended")]
+    Timeout { operation: &'static str, seconds: u64 },
     #[error("{operation}: the plugin's answer has more than {limit} bytes")]
     TooLong { operation: &'static str, limit: usize },
     #[error("{operation}: the plugin's answer is not understood: {why}")]
@@ -65,24 +62,42 @@ pub enum CallError {
     WrongPlace { operation: &'static str, place: Place },
 }
 
-/// A plugin in a loaded library.
-pub(crate) struct Loaded {
-    pub(crate) manifest: Manifest,
-    pub(crate) file: PathBuf,
-    pub(crate) sha256: String,
-    pub(crate) instance: Instance,
-    pub(crate) poisoned: AtomicBool,
+/// Whatever answers operations: an instance in this process, or a child process.
+pub(crate) trait Answers: Send + Sync {
+    fn call(&self, operation: &'static str, input: &[u8]) -> Result<Vec<u8>, CallError>;
 }
 
-// === impl Loaded ===
+/// A started plugin, wherever it runs.
+pub(crate) struct Started {
+    manifest: Manifest,
+    file: PathBuf,
+    sha256: String,
+    poisoned: AtomicBool,
+    /// Last, because code must outlive what it made.
+    answers: Box<dyn Answers>,
+}
 
-impl Loaded {
+// === impl Answers ===
+
+impl Answers for Instance {
+    fn call(&self, operation: &'static str, input: &[u8]) -> Result<Vec<u8>, CallError> {
+        Instance::call(self, operation.as_bytes(), input).answer(operation)
+    }
+}
+
+// === impl Started ===
+
+impl Started {
+    pub(crate) fn new(manifest: Manifest, file: PathBuf, sha256: String, answers: Box<dyn Answers>) -> Self {
+        Self { manifest, file, sha256, poisoned: AtomicBool::new(false), answers }
+    }
+
     fn ask<T: DeserializeOwned>(&self, operation: &'static str, arguments: &Arguments) -> Result<T, CallError> {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(CallError::Panicked { operation, message: "an earlier call did".to_owned() });
         }
         let input = serde_json::to_vec(arguments).expect("facts have string keys only");
-        let answer = self.instance.call(operation, &input).inspect_err(|error| {
+        let answer = self.answers.call(operation, &input).inspect_err(|error| {
             if matches!(error, CallError::Panicked { .. }) {
                 self.poisoned.store(true, Ordering::Release);
             }
@@ -107,7 +122,7 @@ impl Loaded {
     }
 }
 
-impl Plugin for Loaded {
+impl Plugin for Started {
     fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -154,11 +169,7 @@ impl Plugin for Loaded {
 }
 
 /// The fragment, if every place it speaks about may be spoken about.
-pub(crate) fn confined(
-    operation: &'static str,
-    fragment: Fragment,
-    may: impl Fn(&Place) -> bool,
-) -> Result<Fragment, CallError> {
+fn confined(operation: &'static str, fragment: Fragment, may: impl Fn(&Place) -> bool) -> Result<Fragment, CallError> {
     match fragment.places().map(|(place, _)| place).find(|place| !may(place)) {
         Some(place) => Err(CallError::WrongPlace { operation, place: place.clone() }),
         None => Ok(fragment),
@@ -166,7 +177,7 @@ pub(crate) fn confined(
 }
 
 /// Whether a place is the node, or one that a plugin asked for on it.
-pub(crate) fn on(place: &Place, name: &str) -> bool {
+fn on(place: &Place, name: &str) -> bool {
     match place {
         Place::Node(node) | Place::Extra { node, .. } => node == name,
         Place::Router | Place::Pod(_) => false,

@@ -1,33 +1,35 @@
 //! The plugins there are: a search path of directories, and what has been loaded from it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use switchyard_plugin::{Hosting, Manifest, NetworkPlugin, Options};
 
-use crate::file::{InspectError, Inspected, inspect};
+use crate::file::{Content, InspectError, Inspected, inspect};
 use crate::library::{Library, LoadError};
-use crate::plugin::{Loaded, Plugin};
-use crate::statics::Static;
+use crate::plugin::{Answers, Plugin, Started};
+use crate::process::ProcessHost;
+use crate::state::{Listed, State};
 
 /// Finds and starts plugins.
 #[derive(Default)]
 pub struct Registry {
     search: Vec<PathBuf>,
-    statics: Vec<Static>,
-    /// Open libraries by the SHA-256 of their content: a file that did not change is opened once.
-    libraries: Mutex<HashMap<String, Arc<Library>>>,
+    linked: Vec<(Manifest, Arc<Library>)>,
+    process_host: ProcessHost,
+    /// What is known of each content, by its SHA-256: a file that did not change is opened once.
+    known: Mutex<HashMap<String, Known>>,
 }
 
-/// A plugin file on the search path.
-#[derive(Debug)]
-pub struct Listed {
-    /// Where it is.
-    pub path: PathBuf,
-    /// What it says about itself, or why it cannot be loaded.
-    pub inspected: Result<Inspected, InspectError>,
+/// What has happened to a plugin file's content.
+#[derive(Default)]
+struct Known {
+    library: Option<Arc<Library>>,
+    /// Why it did not load or start the last time.
+    failed: Option<String>,
+    /// The instance made last.
+    last: Weak<Started>,
 }
 
 /// Why a plugin did not start. [`OpenError::reason`] is the word for a condition.
@@ -57,9 +59,14 @@ pub enum OpenError {
         /// The name asked for.
         wanted: String,
     },
-    /// The hosting is not available.
-    #[error("hosting: process: not supported by this version; use in-process")]
-    Hosting,
+    /// Its process did not come up.
+    #[error("{}: hosting: process: {why}", path.display())]
+    Process {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        why: String,
+    },
 }
 
 // === impl Registry ===
@@ -70,21 +77,27 @@ impl Registry {
         Self { search, ..Self::default() }
     }
 
-    /// Adds a plugin that is linked into the program.
+    /// Adds a plugin that is linked into the program; it goes through the same table as a loaded one.
     ///
     /// # Panics
     /// If `manifest`, a constant of the program, is malformed.
     #[must_use]
     pub fn with_static<P: NetworkPlugin>(mut self, manifest: &str) -> Self {
-        let manifest: Manifest =
-            serde_json::from_str(manifest).expect("the manifest of a linked plugin is well-formed");
-        self.statics.push(Static::of::<P>(manifest));
+        let manifest = Manifest::parse(manifest.as_bytes()).expect("the manifest of a linked plugin is well-formed");
+        self.linked.push((manifest, Arc::new(Library::linked::<P>())));
+        self
+    }
+
+    /// Says how to host a plugin in a process, in place of the default.
+    #[must_use]
+    pub fn with_process_host(mut self, host: ProcessHost) -> Self {
+        self.process_host = host;
         self
     }
 
     /// All plugin files on the search path, also those that cannot be loaded.
     pub fn list(&self) -> Vec<Listed> {
-        let mut names = std::collections::BTreeMap::new();
+        let mut names = BTreeMap::new();
         for dir in &self.search {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
@@ -93,7 +106,16 @@ impl Registry {
                 }
             }
         }
-        names.into_values().map(|path| Listed { inspected: inspect(&path), path }).collect()
+        names.into_values().map(|path| self.listed(path)).collect()
+    }
+
+    fn listed(&self, path: PathBuf) -> Listed {
+        let inspected = inspect(&path);
+        let state = match &inspected {
+            Err(error) => State::Failed(error.to_string()),
+            Ok(inspected) => self.known().get(&inspected.sha256).map_or(State::Declared, Known::state),
+        };
+        Listed { path, inspected, state }
     }
 
     /// The file of a plugin, by its name or by a path to it.
@@ -108,46 +130,86 @@ impl Registry {
 
     /// What a plugin, by its name or by a path, says about itself. Runs none of its code.
     pub fn inspect(&self, name: &str) -> Result<Inspected, OpenError> {
-        let path = self.find(name)?;
-        let inspected = inspect(&path)?;
-        if !name.contains('/') && inspected.manifest.name != name {
-            return Err(OpenError::OtherName { path, found: inspected.manifest.name, wanted: name.to_owned() });
-        }
-        Ok(inspected)
+        Ok(self.read(name)?.1)
     }
 
     /// Starts a plugin, by its name or by a path to its file, with these options.
     pub fn open(&self, name: &str, options: &Options, hosting: Hosting) -> Result<Arc<dyn Plugin>, OpenError> {
-        if let Some(linked) = self.statics.iter().find(|linked| linked.manifest.name == name) {
-            let refused = |error: switchyard_plugin::OptionsError| LoadError::BadOptions {
-                option: error.option,
-                problem: error.problem,
-            };
-            return Ok(linked.start(options).map_err(refused)?);
+        let options = serde_json::to_vec(options).expect("a JSON map serialises");
+        if let Some((manifest, library)) = self.linked.iter().find(|(manifest, _)| manifest.name == name) {
+            let instance = library.create(&options).map_err(|reply| reply.refusal(Path::new(name)))?;
+            let manifest = manifest.clone();
+            return Ok(Arc::new(Started::new(manifest, PathBuf::new(), String::new(), Box::new(instance))));
         }
-        if hosting == Hosting::Process {
-            return Err(OpenError::Hosting);
+        let (content, inspected) = self.read(name)?;
+        let started = self.start(&content, inspected, options, hosting);
+        let mut known = self.known();
+        let entry = known.entry(content.sha256).or_default();
+        match &started {
+            Ok(started) => {
+                entry.failed = None;
+                entry.last = Arc::downgrade(started);
+            }
+            Err(error) => entry.failed = Some(error.to_string()),
         }
-        let inspected = self.inspect(name)?;
-        let library = self.library(&inspected)?;
-        let instance = library.create(options)?;
-        Ok(Arc::new(Loaded {
-            manifest: inspected.manifest,
-            file: inspected.path,
-            sha256: inspected.sha256,
-            instance,
-            poisoned: AtomicBool::new(false),
-        }))
+        Ok(started?)
     }
 
-    fn library(&self, inspected: &Inspected) -> Result<Arc<Library>, OpenError> {
-        let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(library) = libraries.get(&inspected.sha256) {
+    fn read(&self, name: &str) -> Result<(Content, Inspected), OpenError> {
+        let path = self.find(name)?;
+        let content = Content::read(&path)?;
+        let inspected = content.inspect()?;
+        if !name.contains('/') && inspected.manifest.name != name {
+            return Err(OpenError::OtherName { path, found: inspected.manifest.name, wanted: name.to_owned() });
+        }
+        Ok((content, inspected))
+    }
+
+    fn start(
+        &self,
+        content: &Content,
+        inspected: Inspected,
+        options: Vec<u8>,
+        hosting: Hosting,
+    ) -> Result<Arc<Started>, OpenError> {
+        let answers: Box<dyn Answers> = match hosting {
+            Hosting::InProcess => {
+                let library = self.library(content)?;
+                Box::new(library.create(&options).map_err(|reply| reply.refusal(&content.path))?)
+            }
+            Hosting::Process => Box::new(self.process_host.start(&content.path, content.sealed()?, options)?),
+        };
+        let Inspected { path, sha256, manifest, .. } = inspected;
+        Ok(Arc::new(Started::new(manifest, path, sha256, answers)))
+    }
+
+    fn library(&self, content: &Content) -> Result<Arc<Library>, OpenError> {
+        // Held while the library's constructors run, so that no content is opened twice.
+        let mut known = self.known();
+        let entry = known.entry(content.sha256.clone()).or_default();
+        if let Some(library) = &entry.library {
             return Ok(Arc::clone(library));
         }
-        let library = Arc::new(open_content(&inspected.path)?);
-        libraries.insert(inspected.sha256.clone(), Arc::clone(&library));
+        let library = Arc::new(Library::open(&content.path, content.sealed()?)?);
+        entry.library = Some(Arc::clone(&library));
         Ok(library)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    fn state(&self) -> State {
+        match (self.last.upgrade(), &self.failed, &self.library) {
+            (_, Some(reason), _) => State::Failed(reason.clone()),
+            (Some(last), ..) => last.state(),
+            (None, None, Some(_)) => State::Loaded,
+            (None, None, None) => State::Declared,
+        }
     }
 }
 
@@ -169,35 +231,8 @@ impl OpenError {
             Self::Load(LoadError::BadOptions { .. }) => "BadOptions",
             Self::Load(LoadError::Create { .. }) => "CreateFailed",
             Self::OtherName { .. } => "OtherPlugin",
-            Self::Hosting => "HostingNotSupported",
+            Self::Process { .. } => "ProcessFailed",
         }
-    }
-}
-
-/// Opens the library by the content it has now. The dynamic linker knows a file by its inode and would give the old library for
-/// a path that was overwritten in place, so what is opened is a private copy.
-fn open_content(path: &Path) -> Result<Library, OpenError> {
-    let failed = |source| InspectError::Read { path: path.to_owned(), source };
-    let content = std::fs::read(path).map_err(failed)?;
-    let name = path.file_name().map_or_else(|| "plugin".into(), |name| name.to_string_lossy());
-    let copy =
-        rustix::fs::memfd_create(&*name, rustix::fs::MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-    let mut file = std::fs::File::from(copy);
-    std::io::Write::write_all(&mut file, &content).map_err(failed)?;
-    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-    let library = Library::open(Path::new(&link)).map_err(|error| renamed(error, &link, path))?;
-    Ok(library)
-}
-
-/// An error about the private copy, told about the file it is a copy of.
-fn renamed(error: LoadError, link: &str, path: &Path) -> LoadError {
-    let path = path.to_owned();
-    match error {
-        LoadError::Open { why, .. } => LoadError::Open { why: why.replace(&format!("{link}: "), ""), path },
-        LoadError::MissingSymbol { .. } => LoadError::MissingSymbol { path },
-        LoadError::BadTable { why, .. } => LoadError::BadTable { why, path },
-        LoadError::Create { source, .. } => LoadError::Create { source, path },
-        options @ LoadError::BadOptions { .. } => options,
     }
 }
 

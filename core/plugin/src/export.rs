@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -63,7 +64,9 @@ impl<const N: usize> Record<N> {
 /// Exports a [`NetworkPlugin`](crate::NetworkPlugin) from a `cdylib`.
 ///
 /// The second argument is the manifest's JSON, usually `include_str!("../manifest.json")`; it is placed in an ELF section of its
-/// own, where the host reads it before it opens the library.
+/// own, where the host reads it before it opens the library. In the crate's tests, one more checks that it is well-formed.
+///
+/// There is one entry symbol for all plugins: a program that also links plugins as `rlib`s can link one of them.
 #[macro_export]
 macro_rules! export_plugin {
     ($plugin:ty, $manifest:expr) => {
@@ -84,6 +87,14 @@ macro_rules! export_plugin {
                 unsafe { $crate::export::entry::<$plugin>(host, table, &raw const RECORD.header) }
             }
         };
+
+        #[cfg(test)]
+        #[test]
+        fn manifest_is_well_formed() {
+            if let Err(problem) = $crate::Manifest::check($manifest) {
+                panic!("manifest: {problem}");
+            }
+        }
     };
 }
 
@@ -98,18 +109,20 @@ pub unsafe fn entry<P: NetworkPlugin>(
 ) -> i32 {
     // SAFETY: promised by the caller; `struct_size` is the first field of every version.
     let room = unsafe { (&raw const (*table).struct_size).read() };
-    if room < size_of::<abi::Table>() {
+    if room < offset_of!(abi::Table, manifest) {
         return abi::INVALID;
     }
+    // An older host has a shorter table, a newer one a longer; both sides go by the shorter of the two.
+    let size = room.min(size_of::<abi::Table>());
     let filled = abi::Table {
-        struct_size: size_of::<abi::Table>(),
+        struct_size: size,
         create: Some(create::<P>),
         destroy: Some(destroy::<P>),
         call: Some(call::<P>),
         manifest,
     };
-    // SAFETY: there is room for the whole table, as checked above.
-    unsafe { table.write(filled) };
+    // SAFETY: there is room for `size` bytes, and `filled` has at least as many.
+    unsafe { (&raw const filled).cast::<u8>().copy_to_nonoverlapping(table.cast(), size) };
     abi::OK
 }
 
@@ -128,7 +141,7 @@ unsafe extern "C" fn create<P: NetworkPlugin>(options: Bytes, instance: *mut *mu
             abi::OK
         }
         Ok(Err(problem)) => out.finish(abi::INVALID, problem.as_bytes()),
-        Err(panic) => out.finish(abi::PANICKED, message(&*panic).as_bytes()),
+        Err(panic) => out.finish(abi::PANICKED, message(panic).as_bytes()),
     }
 }
 
@@ -136,7 +149,9 @@ unsafe extern "C" fn destroy<P: NetworkPlugin>(instance: *mut c_void) {
     // SAFETY: the host hands back, once, a pointer that `create` made.
     let boxed = unsafe { Box::from_raw(instance.cast::<Instance<P>>()) };
     // A panic in a destructor ends here; there is nobody left to tell.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(boxed)));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(boxed))) {
+        message(panic);
+    }
 }
 
 unsafe extern "C" fn call<P: NetworkPlugin>(
@@ -157,7 +172,7 @@ unsafe extern "C" fn call<P: NetworkPlugin>(
         Ok(Outcome::Invalid(why)) => out.finish(abi::INVALID, why.as_bytes()),
         Err(panic) => {
             instance.poisoned.store(true, Ordering::Release);
-            out.finish(abi::PANICKED, message(&*panic).as_bytes())
+            out.finish(abi::PANICKED, message(panic).as_bytes())
         }
     }
 }
@@ -191,9 +206,12 @@ fn problem(option: &str, problem: &str) -> String {
     serde_json::json!({ "option": option, "problem": problem }).to_string()
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
+fn message(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    // A payload of another type could panic once more when it is dropped.
+    std::mem::forget(panic);
+    text.unwrap_or_else(|| "no message".to_owned())
 }
 
 // === impl Bytes, Sink ===

@@ -1,10 +1,12 @@
 //! What a plugin says about itself before any of its code runs.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A plugin's description. In a library it lies, as JSON, in an ELF section of its own, and is read before the library is opened.
+/// Fields that a host does not know are those of a newer minor version, and are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Manifest {
     /// Its name, a DNS label; also the last part of the file name: `libswitchyard_NAME.so`.
     pub name: String,
@@ -26,7 +28,7 @@ pub struct Manifest {
 
 /// One option of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct OptionSpec {
     /// Its name, in camelCase.
     pub name: String,
@@ -39,4 +41,69 @@ pub struct OptionSpec {
     /// What it does.
     #[serde(default)]
     pub description: String,
+}
+
+// === impl Manifest ===
+
+impl Manifest {
+    /// Reads a manifest's JSON.
+    pub fn parse(json: &[u8]) -> Result<Self, String> {
+        let manifest: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let name = &manifest.name;
+        let fits = (1..=63).contains(&name.len()) && name.bytes().all(good);
+        if !fits || name.starts_with('-') || name.ends_with('-') {
+            return Err(format!(
+                "name {name:?}: must be 1 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'"
+            ));
+        }
+        if manifest.version.is_empty() || manifest.version.len() > 63 {
+            return Err(format!("version {:?}: must have 1 to 63 bytes", manifest.version));
+        }
+        Ok(manifest)
+    }
+
+    /// Like [`parse`](Self::parse), for authors' tests: a field that is not of this version is an error as well.
+    pub fn check(json: &str) -> Result<Self, String> {
+        let manifest = Self::parse(json.as_bytes())?;
+        let given: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        let known = serde_json::to_value(&manifest).map_err(|error| error.to_string())?;
+        match unknown("", &given, &known) {
+            Some(field) => Err(format!("field {field} is unknown")),
+            None => Ok(manifest),
+        }
+    }
+}
+
+/// The first field of `given` that `known` does not have.
+fn unknown(at: &str, given: &Value, known: &Value) -> Option<String> {
+    match (given, known) {
+        (Value::Object(given), Value::Object(known)) => given.iter().find_map(|(name, value)| match known.get(name) {
+            Some(known) => unknown(&format!("{at}{name}."), value, known),
+            None => Some(format!("{at}{name}")),
+        }),
+        (Value::Array(given), Value::Array(known)) => given.iter().zip(known).find_map(|(g, k)| unknown(at, g, k)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_ignores_what_it_does_not_know_and_an_author_is_told() {
+        let json = r#"{"name":"a","version":"1","options":[{"name":"x","type":"string","defualt":"1"}]}"#;
+        assert_eq!(Manifest::parse(json.as_bytes()).unwrap().options.len(), 1);
+        assert_eq!(Manifest::check(json).unwrap_err(), "field options.defualt is unknown");
+        assert!(Manifest::check(r#"{"name":"a","version":"1"}"#).is_ok());
+    }
+
+    #[test]
+    fn names_are_labels() {
+        for bad in ["", "A", "a/b", "-a", "a-", &"x".repeat(64)] {
+            let json = format!(r#"{{"name":"{bad}","version":"1"}}"#);
+            assert!(Manifest::parse(json.as_bytes()).unwrap_err().contains("1 to 63"), "{bad}");
+        }
+    }
 }
