@@ -1,1 +1,21 @@
 //! The node agent: pods, probes, the network attachment, the service data plane.
+//!
+//! [`run`] registers the node, follows what is bound to it, and makes it so: a pause process a pod, containers below it, the pod's
+//! network as the active plugin wants it. Everything is an event; everything is taken over when the agent starts again.
+
+mod agent;
+mod config;
+mod env;
+mod events;
+mod images;
+mod lease;
+mod network;
+mod pods;
+mod probe;
+mod quantity;
+mod register;
+mod server;
+mod services;
+
+pub use agent::run;
+pub use config::{Config, Underlay};

@@ -1,0 +1,237 @@
+//! The agent as a whole: clients, watches, and the parts that act on what they hear.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt, utils::Backoff};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use switchyard_api::Network as NetworkObject;
+use switchyard_api::names::{AGENT_PORT, NETWORK, OWNER_AGENT};
+use switchyard_kernel::{Engine, Netns, Owner, Places};
+use switchyard_netstate::{IfName, Place};
+use switchyard_plugin::{Facts, NodeFacts};
+use switchyard_plugin_host::Registry;
+use switchyard_services::NodeServiceFacts;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::events::Recorder;
+use crate::lease;
+use crate::network::{Actor, Call, List, Network};
+use crate::pods::Context;
+use crate::pods::manager::Manager;
+use crate::register::Registrar;
+use crate::server::{self, Tls};
+use crate::services::{Heard, Services};
+
+/// Questions of the agent's server that may wait.
+const ASKS: usize = 64;
+
+/// Runs a node's agent until `shutdown`. Pods go on without it, and the next one takes them over.
+///
+/// It runs in the node's network namespace. One runtime thread is enough for it and keeps it small.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    std::fs::create_dir_all(config.pods_dir()).with_context(|| format!("make {}", config.pods_dir().display()))?;
+    std::fs::create_dir_all(&config.log_dir).with_context(|| format!("make {}", config.log_dir.display()))?;
+    let kubeconfig =
+        Kubeconfig::read_from(&config.kubeconfig).with_context(|| format!("read {}", config.kubeconfig.display()))?;
+    let tls = Tls::of_kubeconfig(&kubeconfig).with_context(|| format!("{}", config.kubeconfig.display()))?;
+    let client_config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let client = Client::try_from(client_config)?;
+    let listener = TcpListener::bind((config.node_ip, AGENT_PORT))
+        .await
+        .with_context(|| format!("listen on {}:{AGENT_PORT}", config.node_ip))?;
+    let mut agent = Agent { config: Arc::new(config), client, tasks: JoinSet::new() };
+    agent.start(listener, tls, &shutdown)?;
+    tokio::select! {
+        () = shutdown.cancelled() => info!("leaving; pods go on"),
+        Some(ended) = agent.tasks.join_next() => {
+            ended.context("a part of the agent failed")?;
+            anyhow::bail!("a part of the agent ended");
+        }
+    }
+    Ok(())
+}
+
+struct Agent {
+    config: Arc<Config>,
+    client: Client,
+    tasks: JoinSet<()>,
+}
+
+// === impl Agent ===
+
+impl Agent {
+    fn start(&mut self, listener: TcpListener, tls: Tls, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let config = Arc::clone(&self.config);
+        let (recorder, events) = Recorder::new(self.client.clone(), &config.name);
+        self.tasks.spawn(events);
+        self.tasks.spawn(lease::renew(self.client.clone(), config.name.clone()));
+
+        let network = self.network()?;
+        let context = Context::new(Arc::clone(&config), self.client.clone(), recorder, network.clone())?;
+        let (asks, questions) = mpsc::channel(ASKS);
+        self.tasks.spawn(server::run(listener, tls, asks, shutdown.clone()));
+        let own = watcher::Config::default().fields(&format!("spec.nodeName={}", config.name));
+        self.tasks.spawn(Manager::new(context).run(follow::<Pod>(&self.client, own), questions));
+
+        let (node_seen, node) = watch::channel(None);
+        self.tasks.spawn(nodes(Arc::clone(&config), self.client.clone(), network.clone(), node_seen));
+        self.tasks.spawn(networks(self.client.clone(), network.clone()));
+        self.tasks.spawn(services(Arc::clone(&config), self.client.clone(), network.clone(), node.clone()));
+        let registrar = Registrar::new(self.client.clone(), config);
+        self.tasks.spawn(registrar.run(network.state(), node));
+        Ok(())
+    }
+
+    /// The task that owns the node's network, in the namespace the agent was started in.
+    fn network(&mut self) -> anyhow::Result<Network> {
+        let config = &self.config;
+        let facts = Facts {
+            cluster: config.cluster.clone(),
+            pod_cidr: config.cluster_cidr,
+            service_cidr: config.service_cidr,
+            underlay_cidr: config.underlay.cidr,
+            underlay_gateway: config.underlay.gateway,
+            underlay_mtu: config.underlay.mtu,
+        };
+        let mut places = Places::new();
+        places.add(Place::node(&config.name), Netns::current().context("open the node's network namespace")?);
+        let engine = Engine::new(Owner { protocol: OWNER_AGENT }, places);
+        let plugins = Registry::new(config.plugin_path.clone());
+        let (actor, network) = Actor::new(&config.name, facts, plugins, engine)?;
+        self.tasks.spawn(actor.run());
+        Ok(network)
+    }
+}
+
+/// Follows the Network object.
+async fn networks(client: Client, network: Network) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={NETWORK}"));
+    let mut events = std::pin::pin!(follow::<NetworkObject>(&client, config));
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Apply(object) | Event::InitApply(object)) if object.name_any() == NETWORK => {
+                let active = object.status.and_then(|status| status.active);
+                network.tell(Call::Active(active.map(Box::new)));
+            }
+            // The network stays as it is when its object goes.
+            Ok(_) => {}
+            Err(error) => warn!(%error, "watching the Network failed; trying again"),
+        }
+    }
+}
+
+/// Follows Nodes: the others are peers, and this one may get its block of addresses here.
+async fn nodes(config: Arc<Config>, client: Client, network: Network, own: watch::Sender<Option<Node>>) {
+    let mut events = std::pin::pin!(follow::<Node>(&client, watcher::Config::default()));
+    let mut listed: Option<std::collections::BTreeSet<String>> = None;
+    let mut known = std::collections::BTreeSet::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed = Some(Default::default()),
+            Ok(Event::Apply(node) | Event::InitApply(node)) => {
+                let name = node.name_any();
+                if let Some(listed) = &mut listed {
+                    listed.insert(name.clone());
+                }
+                known.insert(name.clone());
+                if let Some(facts) = facts(&config, &node) {
+                    network.tell(Call::Node(Box::new(facts)));
+                }
+                if name == config.name {
+                    own.send_replace(Some(node));
+                }
+            }
+            Ok(Event::Delete(node)) => {
+                known.remove(&node.name_any());
+                network.tell(Call::NodeGone(node.name_any()));
+            }
+            Ok(Event::InitDone) => {
+                let listed = listed.take().unwrap_or_default();
+                for gone in known.difference(&listed) {
+                    network.tell(Call::NodeGone(gone.clone()));
+                }
+                known = listed;
+                network.tell(Call::Listed(List::Nodes));
+            }
+            Err(error) => warn!(%error, "watching Nodes failed; trying again"),
+        }
+    }
+}
+
+/// What a plugin is told about a node, once everything is known.
+fn facts(config: &Config, node: &Node) -> Option<NodeFacts> {
+    let name = node.name_any();
+    let own = name == config.name;
+    let block = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).and_then(|block| block.parse().ok());
+    let block = if own { config.pod_cidr.or(block) } else { block };
+    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    let address = addresses.into_iter().find(|one| one.type_ == "InternalIP").and_then(|one| one.address.parse().ok());
+    let address = if own { Some(config.node_ip) } else { address };
+    let uplink = IfName::new(config.underlay.uplink.clone()).ok()?;
+    Some(NodeFacts { name, address: address?, pod_cidr: block?, uplink, mac: None })
+}
+
+/// Follows Services, once the node's block of addresses is known.
+async fn services(config: Arc<Config>, client: Client, network: Network, mut node: watch::Receiver<Option<Node>>) {
+    let block = loop {
+        let block = node.borrow_and_update().as_ref().and_then(|node| facts(&config, node)).map(|facts| facts.pod_cidr);
+        if let Some(block) = config.pod_cidr.or(block) {
+            break block;
+        }
+        if node.changed().await.is_err() {
+            return;
+        }
+    };
+    let facts = NodeServiceFacts {
+        node: config.name.clone(),
+        address: config.node_ip,
+        pod_cidrs: vec![block],
+        service_cidr: config.service_cidr,
+    };
+    let services = follow::<Service>(&client, watcher::Config::default()).map(|event| event.map(Heard::Service));
+    let slices = follow::<EndpointSlice>(&client, watcher::Config::default()).map(|event| event.map(Heard::Slice));
+    Services::new(facts, network).run(futures::stream::select(services, slices)).await;
+}
+
+/// Watches objects of a kind for ever, trying again after failures.
+fn follow<K>(client: &Client, config: watcher::Config) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    watcher(Api::<K>::all(client.clone()), config).backoff(Again::default())
+}
+
+/// Pauses between attempts to reach the API server: short ones first, as it comes back within moments when it is restarted.
+#[derive(Clone, Debug, Default)]
+struct Again {
+    last: Option<Duration>,
+}
+
+impl Iterator for Again {
+    type Item = Duration;
+    fn next(&mut self) -> Option<Duration> {
+        let next = self.last.map_or(Duration::from_millis(50), |last| (last * 2).min(Duration::from_secs(5)));
+        self.last = Some(next);
+        Some(next)
+    }
+}
+
+impl Backoff for Again {
+    fn reset(&mut self) {
+        self.last = None;
+    }
+}

@@ -1,0 +1,48 @@
+//! The node's heartbeat: a Lease that is renewed while the agent lives.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use switchyard_api::names::LEASE_NAMESPACE;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::warn;
+
+/// A heartbeat has a period by definition.
+const PERIOD: Duration = Duration::from_secs(10);
+/// How long the control plane waits before it takes the node for dead.
+const DURATION_SECONDS: i32 = 40;
+
+/// Renews the lease until dropped.
+pub(crate) async fn renew(client: Client, node: String) {
+    let leases: Api<Lease> = Api::namespaced(client, LEASE_NAMESPACE);
+    let mut beat = interval(PERIOD);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        if let Err(error) = renew_once(&leases, &node).await {
+            warn!(%error, "renewing the lease failed");
+        }
+    }
+}
+
+async fn renew_once(leases: &Api<Lease>, node: &str) -> kube::Result<()> {
+    let spec = json!({
+        "holderIdentity": node,
+        "leaseDurationSeconds": DURATION_SECONDS,
+        "renewTime": format!("{:.6}", Timestamp::now()),
+    });
+    let patch = Patch::Merge(json!({ "spec": spec }));
+    match leases.patch(node, &PatchParams::default(), &patch).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        other => return other.map(drop),
+    }
+    let lease =
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": node}, "spec": spec});
+    let lease: Lease = serde_json::from_value(lease).map_err(kube::Error::SerdeError)?;
+    debug_assert_eq!(lease.name_any(), node);
+    leases.create(&PostParams::default(), &lease).await.map(drop)
+}

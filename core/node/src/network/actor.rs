@@ -1,0 +1,288 @@
+//! The task that owns the wishes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use switchyard_api::ActiveNetwork;
+use switchyard_kernel::{Audit, Engine, Netns};
+use switchyard_netstate::{Place, UnitId};
+use switchyard_plugin::{Facts, NodeFacts, PodFacts};
+use switchyard_plugin_host::{Plugin, Registry};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::network::engine::EngineThread;
+use crate::network::{AttachError, Call, List, Network, State, Units};
+
+/// Owns what is wanted of the node's network.
+pub(crate) struct Actor {
+    name: String,
+    facts: Facts,
+    plugins: Registry,
+    engine: EngineThread,
+    calls: mpsc::UnboundedReceiver<Call>,
+    state: watch::Sender<State>,
+    node: Option<NodeFacts>,
+    peers: BTreeMap<String, NodeFacts>,
+    pods: BTreeMap<String, PodFacts>,
+    services: Units,
+    active: Option<ActiveNetwork>,
+    /// The plugin whose answers are in the kernel.
+    plugin: Option<(ActiveNetwork, Arc<dyn Plugin>)>,
+    listed: BTreeSet<List>,
+    /// What was there has been compared with what is wanted.
+    begun: bool,
+}
+
+// === impl Actor ===
+
+impl Actor {
+    /// The task's value, to be run, and a handle for everyone else.
+    pub(crate) fn new(name: &str, facts: Facts, plugins: Registry, engine: Engine) -> std::io::Result<(Self, Network)> {
+        let (calls_in, calls) = mpsc::unbounded_channel();
+        let (state, state_out) = watch::channel(State::default());
+        let actor = Self {
+            name: name.to_owned(),
+            facts,
+            plugins,
+            engine: EngineThread::start(engine)?,
+            calls,
+            state,
+            node: None,
+            peers: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            services: Units::new(),
+            active: None,
+            plugin: None,
+            listed: BTreeSet::new(),
+            begun: false,
+        };
+        Ok((actor, Network { calls: calls_in, state: state_out }))
+    }
+
+    /// Works until every handle is gone.
+    pub(crate) async fn run(mut self) {
+        while let Some(call) = self.calls.recv().await {
+            self.call(call).await;
+        }
+    }
+
+    async fn call(&mut self, call: Call) {
+        match call {
+            Call::Adopt { pod, netns } => {
+                if let Err(error) = self.add_place(&pod.uid, netns).await {
+                    warn!(pod = %pod.name, %error, "a pod's namespace cannot be opened");
+                    return;
+                }
+                self.pods.insert(pod.uid.clone(), pod);
+            }
+            Call::Attach { pod, netns, reply } => drop(reply.send(self.attach(pod, netns).await)),
+            Call::Detach { uid, reply } => {
+                let outcome = self.detach(&uid).await;
+                match (reply, outcome) {
+                    (Some(reply), outcome) => drop(reply.send(outcome)),
+                    (None, Err(error)) => warn!(uid, %error, "detaching failed"),
+                    (None, Ok(())) => {}
+                }
+            }
+            Call::Listed(list) => {
+                self.listed.insert(list);
+                self.follow().await;
+            }
+            Call::Active(active) => {
+                self.active = active.map(|active| *active);
+                self.follow().await;
+            }
+            Call::Node(node) => self.node_changed(*node).await,
+            Call::NodeGone(name) => {
+                if self.peers.remove(&name).is_some() {
+                    self.change(Units::from([(peer_unit(&name), None)])).await;
+                }
+            }
+            Call::Services(units) => {
+                for (unit, fragment) in &units {
+                    match fragment {
+                        Some(_) => self.services.insert(unit.clone(), fragment.clone()),
+                        None => self.services.remove(unit),
+                    };
+                }
+                if self.begun {
+                    self.change(units).await;
+                }
+            }
+        }
+    }
+
+    async fn node_changed(&mut self, node: NodeFacts) {
+        if node.name == self.name {
+            if self.node.as_ref() != Some(&node) {
+                self.node = Some(node);
+                // Everything depends on the node itself.
+                self.plugin = None;
+                self.follow().await;
+            }
+            return;
+        }
+        let name = node.name.clone();
+        if self.peers.insert(name.clone(), node.clone()).as_ref() == Some(&node) {
+            return;
+        }
+        let (Some((_, plugin)), Some(own)) = (&self.plugin, &self.node) else { return };
+        match plugin.peer(&self.facts, own, &node) {
+            Ok(fragment) => self.change(Units::from([(peer_unit(&name), Some(fragment))])).await,
+            Err(error) => self.report(Some(format!("peer {name}: {error}"))),
+        }
+    }
+
+    /// Brings the active network into force, if it is not and can be.
+    async fn follow(&mut self) {
+        let complete = [List::Pods, List::Nodes, List::Services].iter().all(|list| self.listed.contains(list));
+        let (true, Some(active), Some(node)) = (complete, self.active.clone(), self.node.clone()) else {
+            return;
+        };
+        if self.plugin.as_ref().is_some_and(|(current, _)| *current == active) {
+            return;
+        }
+        let outcome = match self.plugins.open(&active.plugin, &active.options, active.hosting.into()) {
+            Ok(plugin) => self.bring_in(&node, &active, plugin).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match outcome {
+            Ok(()) => {
+                info!(plugin = %active.plugin, generation = active.generation, "network in force");
+                self.report(None);
+            }
+            Err(error) => {
+                warn!(plugin = %active.plugin, generation = active.generation, %error, "network refused");
+                self.report(Some(error));
+            }
+        }
+    }
+
+    /// Asks a plugin for everything and makes it so, all or nothing.
+    async fn bring_in(
+        &mut self,
+        node: &NodeFacts,
+        active: &ActiveNetwork,
+        plugin: Arc<dyn Plugin>,
+    ) -> Result<(), String> {
+        let mut units =
+            Units::from([(node_unit(), Some(plugin.node(&self.facts, node).map_err(|error| error.to_string())?))]);
+        for (name, peer) in &self.peers {
+            let fragment = plugin.peer(&self.facts, node, peer).map_err(|error| format!("peer {name}: {error}"))?;
+            units.insert(peer_unit(name), Some(fragment));
+        }
+        for (uid, pod) in &self.pods {
+            let fragment = plugin.pod(&self.facts, node, pod).map_err(|error| format!("pod {}: {error}", pod.name))?;
+            units.insert(pod_unit(uid), Some(fragment));
+        }
+        if self.begun {
+            self.apply(units).await?;
+        } else {
+            units.extend(self.services.clone());
+            self.adopt(units).await?;
+            self.begun = true;
+        }
+        self.plugin = Some((active.clone(), plugin));
+        Ok(())
+    }
+
+    /// Takes over what an earlier agent left, and makes the rest so: nothing is touched that is right.
+    async fn adopt(&self, units: Units) -> Result<(), String> {
+        let work = move |engine: &mut Engine| -> Result<Audit, switchyard_kernel::Error> {
+            engine.adopt(units)?;
+            engine.reconcile()
+        };
+        let audit = self.engine.run(work).await.map_err(|gone| gone.to_string())?.map_err(|error| error.to_string())?;
+        info!(?audit, "compared with the kernel");
+        Ok(())
+    }
+
+    async fn attach(&mut self, pod: PodFacts, netns: PathBuf) -> Result<(), AttachError> {
+        let (Some((_, plugin)), Some(node)) = (self.plugin.clone(), self.node.clone()) else {
+            let why = self.state.borrow().status.error.clone();
+            let why = why.unwrap_or_else(|| "no network is active yet".into());
+            return Err(AttachError(format!("the node's network is not ready: {why}")));
+        };
+        let fragment = plugin.pod(&self.facts, &node, &pod).map_err(|error| AttachError(error.to_string()))?;
+        let known = self.pods.contains_key(&pod.uid);
+        if !known {
+            self.add_place(&pod.uid, netns).await.map_err(AttachError)?;
+        }
+        let uid = pod.uid.clone();
+        match self.apply(Units::from([(pod_unit(&uid), Some(fragment))])).await {
+            Ok(()) => {
+                self.pods.insert(uid, pod);
+                Ok(())
+            }
+            Err(error) => {
+                if !known {
+                    let _ = self.engine.run(move |engine| engine.remove_place(&Place::Pod(uid))).await;
+                }
+                Err(AttachError(error))
+            }
+        }
+    }
+
+    async fn detach(&mut self, uid: &str) -> Result<(), AttachError> {
+        if self.pods.remove(uid).is_none() {
+            return Ok(());
+        }
+        let (unit, place) = (pod_unit(uid), Place::Pod(uid.to_owned()));
+        let work = move |engine: &mut Engine| {
+            let outcome = engine.remove(unit);
+            // The engine's handle kept the namespace alive until its links were taken out of it.
+            engine.remove_place(&place);
+            outcome
+        };
+        let outcome = self.engine.run(work).await.map_err(|gone| AttachError(gone.to_string()))?;
+        outcome.map_err(|error| AttachError(error.to_string()))
+    }
+
+    async fn add_place(&self, uid: &str, netns: PathBuf) -> Result<(), String> {
+        let opened = Netns::open(&netns).map_err(|error| format!("{}: {error}", netns.display()))?;
+        let place = Place::Pod(uid.to_owned());
+        self.engine.run(move |engine| engine.add_place(place, opened)).await.map_err(|gone| gone.to_string())
+    }
+
+    /// A change that nobody waits for; its failure is the node's.
+    async fn change(&self, units: Units) {
+        if !self.begun {
+            return;
+        }
+        if let Err(error) = self.apply(units).await {
+            warn!(%error, "a change of the network failed");
+            self.report(Some(error));
+        }
+    }
+
+    async fn apply(&self, units: Units) -> Result<(), String> {
+        let outcome = self.engine.run(move |engine| engine.apply(units).map(drop)).await;
+        outcome.map_err(|gone| gone.to_string())?.map_err(|error| error.to_string())
+    }
+
+    fn report(&self, error: Option<String>) {
+        self.state.send_modify(|state| {
+            if let Some((active, _)) = &self.plugin {
+                state.status.generation = active.generation;
+                state.status.plugin = active.plugin.clone();
+            }
+            state.ready = self.plugin.is_some();
+            state.status.error = error;
+            state.attempts += 1;
+        });
+    }
+}
+
+fn node_unit() -> UnitId {
+    UnitId("node".into())
+}
+
+fn peer_unit(name: &str) -> UnitId {
+    UnitId(format!("peer/{name}"))
+}
+
+fn pod_unit(uid: &str) -> UnitId {
+    UnitId(format!("pod/{uid}"))
+}

@@ -1,0 +1,131 @@
+//! The node's network: what the active plugin and the Services want, kept in force.
+//!
+//! One task owns the wishes, so that two of them never meet halfway; it asks the plugin for fragments and hands them to the
+//! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `services` and `service/NAMESPACE/NAME`. A plugin that fails changes
+//! nothing: what is in the kernel stays, and the error goes to the Node.
+
+mod actor;
+mod engine;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use switchyard_api::{ActiveNetwork, NodeNetworkStatus};
+use switchyard_netstate::{Fragment, UnitId};
+use switchyard_plugin::{NodeFacts, PodFacts};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use actor::Actor;
+
+/// A handle on the node's network; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    calls: mpsc::UnboundedSender<Call>,
+    state: watch::Receiver<State>,
+}
+
+/// How the network does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct State {
+    /// For the Node's annotation.
+    pub(crate) status: NodeNetworkStatus,
+    /// Some plugin's network is in force.
+    pub(crate) ready: bool,
+    /// Counts the attempts, so that those who wait try again.
+    pub(crate) attempts: u64,
+}
+
+/// Changes of units.
+pub(crate) type Units = BTreeMap<UnitId, Option<Fragment>>;
+
+/// Something that keeps a pod from being attached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct AttachError(pub(crate) String);
+
+/// What the network's task is told.
+#[derive(Debug)]
+pub(crate) enum Call {
+    /// A pod whose namespace outlived the agent.
+    Adopt {
+        pod: PodFacts,
+        netns: PathBuf,
+    },
+    Attach {
+        pod: PodFacts,
+        netns: PathBuf,
+        reply: oneshot::Sender<Result<(), AttachError>>,
+    },
+    Detach {
+        uid: String,
+        reply: Option<oneshot::Sender<Result<(), AttachError>>>,
+    },
+    /// One of the lists that have to be complete before the kernel is touched is.
+    Listed(List),
+    /// The Network object's active network.
+    Active(Option<Box<ActiveNetwork>>),
+    /// This node or another.
+    Node(Box<NodeFacts>),
+    NodeGone(String),
+    /// What Services want.
+    Services(Units),
+}
+
+/// Lists that have to be complete before what an earlier agent left is compared with what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum List {
+    Pods,
+    Nodes,
+    Services,
+}
+
+// === impl Network ===
+
+impl Network {
+    /// Connects a pod; an error leaves nothing behind.
+    pub(crate) async fn attach(&self, pod: PodFacts, netns: PathBuf) -> Result<(), AttachError> {
+        let (reply, outcome) = oneshot::channel();
+        self.tell(Call::Attach { pod, netns, reply });
+        outcome.await.unwrap_or_else(|_| Err(AttachError("the agent is leaving".into())))
+    }
+
+    /// Takes a pod's connection away.
+    pub(crate) async fn detach(&self, uid: &str) -> Result<(), AttachError> {
+        let (reply, outcome) = oneshot::channel();
+        self.tell(Call::Detach { uid: uid.to_owned(), reply: Some(reply) });
+        outcome.await.unwrap_or_else(|_| Err(AttachError("the agent is leaving".into())))
+    }
+
+    /// Takes the connection of a pod away whose namespace died; what comes after comes after.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.tell(Call::Detach { uid: uid.to_owned(), reply: None });
+    }
+
+    /// Names a pod that is there from before; before [`Network::begin`].
+    pub(crate) fn adopt(&self, pod: PodFacts, netns: PathBuf) {
+        self.tell(Call::Adopt { pod, netns });
+    }
+
+    /// All pods that are there from before have been named.
+    pub(crate) fn begin(&self) {
+        self.tell(Call::Listed(List::Pods));
+    }
+
+    /// Tells the network's task something.
+    pub(crate) fn tell(&self, call: Call) {
+        let _ = self.calls.send(call);
+    }
+
+    /// Returns when the network's state has changed since this handle was cloned, or seen last.
+    pub(crate) async fn changed(mut self) {
+        self.state.mark_unchanged();
+        if self.state.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The state, to be followed.
+    pub(crate) fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+}

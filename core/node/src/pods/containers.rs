@@ -1,0 +1,246 @@
+//! What becomes of a container: pure decisions about its runs, without a process in sight.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use switchyard_pause::protocol::Exit;
+use tokio::time::Instant;
+
+/// First pause before a container is started again.
+const FIRST_BACK_OFF: Duration = Duration::from_secs(10);
+/// Longest pause.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(300);
+/// A container that ran this long starts with the first pause again.
+const GOOD_RUN: Duration = Duration::from_secs(600);
+
+/// One container of a pod, over all its runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    /// Runs before the present or latest one.
+    pub(crate) restarts: u32,
+    /// All its runs; the number of the next one.
+    pub(crate) runs: u32,
+    pub(crate) state: State,
+    /// How the run before the present one ended.
+    pub(crate) last: Option<Run>,
+    /// Its startup probe has succeeded, or it has none; its postStart hook is done.
+    pub(crate) started: bool,
+    /// Its readiness probe has succeeded, or it has none.
+    pub(crate) ready: bool,
+    /// When it may be started again.
+    pub(crate) retry_at: Option<Instant>,
+    pub(crate) back_off: Duration,
+}
+
+/// What a container does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Waiting { reason: &'static str, message: String },
+    Running { started_us: i64 },
+    Terminated(Run),
+}
+
+/// A run that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) started_us: i64,
+    pub(crate) exit: Exit,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// A pod's restartPolicy, or a container's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+/// What is to be done with a container now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Start it.
+    Start,
+    /// It runs, or waits for its turn: nothing.
+    Wait,
+    /// It will not run again.
+    Over { failed: bool },
+}
+
+// === impl Slot ===
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            restarts: 0,
+            runs: 0,
+            state: State::Waiting { reason: "ContainerCreating", message: String::new() },
+            last: None,
+            started: false,
+            ready: false,
+            retry_at: None,
+            back_off: Duration::ZERO,
+        }
+    }
+}
+
+impl Slot {
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
+    /// What to do, at this time.
+    pub(crate) fn step(&self, policy: Policy, now: Instant) -> Step {
+        match &self.state {
+            State::Running { .. } => Step::Wait,
+            State::Terminated(run) if !policy.restarts(run.exit.code) => Step::Over { failed: run.exit.code != 0 },
+            _ if self.retry_at.is_some_and(|at| at > now) => Step::Wait,
+            _ => Step::Start,
+        }
+    }
+
+    /// Its run of this number runs.
+    pub(crate) fn running(&mut self, restart: u32, started_us: i64) {
+        if let State::Terminated(run) = &self.state {
+            self.last = Some(run.clone());
+        }
+        (self.restarts, self.runs) = (restart, restart + 1);
+        self.state = State::Running { started_us };
+        self.retry_at = None;
+    }
+
+    /// It ran and ended. Says how long it is to wait, if it is to run again.
+    pub(crate) fn ended(&mut self, run: Run, policy: Policy, now: Instant) -> Option<Duration> {
+        (self.started, self.ready) = (false, false);
+        let lasted = u64::try_from(run.exit.finished_us - run.started_us).map_or(Duration::ZERO, Duration::from_micros);
+        let again = policy.restarts(run.exit.code);
+        self.state = State::Terminated(run);
+        if !again {
+            return None;
+        }
+        if lasted >= GOOD_RUN {
+            self.back_off = Duration::ZERO;
+        }
+        // The first restart comes at once, as in Kubernetes: only what ends again and again is held back.
+        let pause = self.back_off;
+        self.back_off = if pause.is_zero() { FIRST_BACK_OFF } else { (pause * 2).min(LONGEST_BACK_OFF) };
+        self.retry_at = Some(now + pause);
+        Some(pause)
+    }
+
+    /// It could not be started; the same pauses as after an end.
+    pub(crate) fn not_started(&mut self, reason: &'static str, message: String, now: Instant) {
+        self.back_off =
+            if self.back_off.is_zero() { FIRST_BACK_OFF } else { (self.back_off * 2).min(LONGEST_BACK_OFF) };
+        self.retry_at = Some(now + self.back_off);
+        self.state = State::Waiting { reason, message };
+    }
+
+    /// Turns an ended run into the last one, and says why the container waits.
+    pub(crate) fn hold_back(&mut self, message: String) {
+        if let State::Terminated(run) = &self.state {
+            self.last = Some(run.clone());
+            self.state = State::Waiting { reason: "CrashLoopBackOff", message };
+        }
+    }
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// Of a pod's container.
+    pub(crate) fn of(pod: &Pod) -> Self {
+        match pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) {
+            Some("Never") => Self::Never,
+            Some("OnFailure") => Self::OnFailure,
+            _ => Self::Always,
+        }
+    }
+
+    /// Of an init container: it runs until it succeeds, unless the pod's policy is Never.
+    pub(crate) fn of_init(pod: &Pod) -> Self {
+        match Self::of(pod) {
+            Self::Never => Self::Never,
+            _ => Self::OnFailure,
+        }
+    }
+
+    fn restarts(self, code: i32) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// Why a run ended, in one word.
+pub(crate) fn reason(exit: &Exit) -> &'static str {
+    match exit {
+        Exit { oom: true, .. } => "OOMKilled",
+        Exit { code: 0, .. } => "Completed",
+        _ => "Error",
+    }
+}
+
+/// Whether it is a sidecar: an init container that runs beside the others.
+pub(crate) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(code: i32, lasted: Duration) -> Run {
+        let exit = Exit { code, signal: None, oom: false, finished_us: lasted.as_micros() as i64 };
+        Run { started_us: 0, exit, reason: "Error", message: String::new() }
+    }
+
+    #[test]
+    fn back_off_doubles_to_five_minutes_and_a_good_run_forgives() {
+        let (mut slot, now) = (Slot::default(), Instant::now());
+        let mut ended = |lasted| slot.ended(run(1, lasted), Policy::Always, now).unwrap().as_secs();
+        let short = Duration::from_secs(1);
+        let pauses: Vec<_> = (0..8).map(|_| ended(short)).collect();
+        assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(ended(GOOD_RUN), 0);
+        assert_eq!(ended(short), 10);
+    }
+
+    #[test]
+    fn the_policy_says_what_runs_again() {
+        let now = Instant::now();
+        let after = |policy, code| {
+            let mut slot = Slot::default();
+            slot.ended(run(code, Duration::ZERO), policy, now);
+            slot.step(policy, now)
+        };
+        assert_eq!(after(Policy::Always, 0), Step::Start);
+        assert_eq!(after(Policy::OnFailure, 0), Step::Over { failed: false });
+        assert_eq!(after(Policy::OnFailure, 3), Step::Start);
+        assert_eq!(after(Policy::Never, 3), Step::Over { failed: true });
+    }
+
+    #[test]
+    fn a_container_that_is_held_back_waits_and_shows_its_last_run() {
+        let (mut slot, now) = (Slot::default(), Instant::now());
+        for _ in 0..2 {
+            slot.ended(run(1, Duration::ZERO), Policy::Always, now);
+        }
+        slot.hold_back("back-off 10s".into());
+        assert_eq!(slot.step(Policy::Always, now), Step::Wait);
+        assert_eq!(slot.step(Policy::Always, now + FIRST_BACK_OFF), Step::Start);
+        assert_eq!(slot.last.unwrap().exit.code, 1);
+        assert!(matches!(slot.state, State::Waiting { reason: "CrashLoopBackOff", .. }));
+    }
+
+    #[test]
+    fn what_cannot_start_is_tried_again_later() {
+        let (mut slot, now) = (Slot::default(), Instant::now());
+        slot.not_started("ErrImagePull", String::new(), now);
+        assert_eq!(slot.step(Policy::Never, now), Step::Wait);
+        assert_eq!(slot.step(Policy::Never, now + FIRST_BACK_OFF), Step::Start);
+    }
+}

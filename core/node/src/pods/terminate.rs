@@ -1,0 +1,134 @@
+//! The end of a pod: asked to leave, then made to; namespaces, links and files away; last the object.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::events::Kind;
+use crate::pods::hooks;
+use crate::pods::pause::PauseEvent;
+use crate::pods::worker::Worker;
+use crate::pods::write;
+
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+/// Grace of a pod that says nothing, as in Kubernetes.
+const GRACE: Duration = Duration::from_secs(30);
+
+impl Worker {
+    /// One step towards the end; over once nothing is left.
+    pub(super) async fn terminate(&mut self) -> ControlFlow<()> {
+        let grace = self.deletion_grace();
+        let running: Vec<_> =
+            self.slots.iter().filter(|(_, slot)| slot.is_running()).map(|(name, _)| name.clone()).collect();
+        // A second, shorter grace replaces the first.
+        if !self.terminating || self.grace.is_some_and(|earlier| grace < earlier) {
+            let first = !self.terminating;
+            (self.terminating, self.grace) = (true, Some(grace));
+            for name in &running {
+                if first {
+                    self.event(Some(name), Kind::Normal, "Killing", format!("Stopping container {name}"));
+                }
+                self.stop(name, grace);
+            }
+        }
+        if !running.is_empty() && self.sandbox.is_some() {
+            return ControlFlow::Continue(());
+        }
+        self.release().await;
+        // The object goes last: as long as it is there, its address is taken.
+        if !self.gone {
+            let status = self.status();
+            let current = self.written.is_current(&status);
+            let context = Arc::clone(&self.context);
+            let _request = context.requests.acquire().await;
+            let written = if current { Ok(()) } else { write::status(&context.client, &self.pod, status).await };
+            let deleted = match written {
+                Ok(()) => write::delete(&context.client, &self.pod).await,
+                error => error,
+            };
+            if let Err(error) = deleted {
+                warn!(pod = %self.pod.name_any(), %error, "the pod's object cannot be deleted yet");
+                self.written.forget();
+                self.written.retry_soon(Instant::now());
+                return ControlFlow::Continue(());
+            }
+        }
+        if let Err(error) = self.places.remove_logs() {
+            warn!(path = %self.places.logs.display(), %error, "logs cannot be removed");
+        }
+        ControlFlow::Break(())
+    }
+
+    /// Ends a container: its preStop hook, SIGTERM, and SIGKILL when the grace is over.
+    pub(super) fn stop(&mut self, name: &str, grace: Duration) {
+        let (Some(pause), Some(ip)) = (self.sandbox.clone(), self.ip()) else { return };
+        let container = self.container(name).cloned();
+        let Some(live) = self.live.get_mut(name) else { return };
+        if let Some(earlier) = live.stopper.take() {
+            earlier.abort();
+        }
+        // Probes have nothing to say about a container that is to end.
+        live.tasks.drain(..).for_each(|task| task.abort());
+        let (name, deadline) = (name.to_owned(), Instant::now() + grace);
+        let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
+        let stopper = tokio::spawn(async move {
+            let hook =
+                container.as_ref().and_then(|one| one.lifecycle.as_ref()).and_then(|hooks| hooks.pre_stop.clone());
+            if let (Some(hook), Some(container)) = (hook, &container)
+                && !grace.is_zero()
+            {
+                let run = hooks::runner(&pause, &name);
+                if let Err(why) = hooks::perform(&hook, container, ip, &run, grace).await {
+                    context.recorder.pod(&pod, Some(&name), Kind::Warning, "FailedPreStopHook", why);
+                }
+            }
+            if !grace.is_zero() {
+                let _ = pause.signal(&name, SIGTERM).await;
+                tokio::time::sleep_until(deadline).await;
+            }
+            let _ = pause.signal(&name, SIGKILL).await;
+        });
+        live.stopper = Some(stopper.abort_handle());
+    }
+
+    /// Gives back everything but the object and the logs: processes, namespaces, links, files.
+    pub(super) async fn release(&mut self) {
+        self.live.clear();
+        if let Some(pause) = self.sandbox.take() {
+            pause.kill();
+            while let Some(event) = self.events.recv().await {
+                if matches!(event, PauseEvent::Gone) {
+                    break;
+                }
+            }
+        }
+        if std::mem::take(&mut self.attached) && self.facts().is_some() {
+            if let Err(error) = self.context.network.detach(&self.uid()).await {
+                warn!(pod = %self.pod.name_any(), %error, "detaching the pod failed; the audit will see to it");
+            }
+        }
+        self.volumes = None;
+        self.renew_at = None;
+        if let Err(error) = self.places.remove() {
+            warn!(path = %self.places.dir.display(), %error, "the pod's directory cannot be removed");
+        }
+    }
+
+    pub(super) fn grace_of_spec(&self) -> Duration {
+        let spec = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+        spec.map_or(GRACE, |seconds| Duration::from_secs(seconds.max(0).unsigned_abs()))
+    }
+
+    fn deletion_grace(&self) -> Duration {
+        if self.gone {
+            return Duration::ZERO;
+        }
+        let seconds = self.pod.metadata.deletion_grace_period_seconds;
+        seconds.map_or_else(|| self.grace_of_spec(), |seconds| Duration::from_secs(seconds.max(0).unsigned_abs()))
+    }
+}

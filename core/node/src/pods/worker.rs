@@ -1,0 +1,584 @@
+//! One pod: hears what happens to it, and acts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::ResourceExt;
+use switchyard_api::names::POD_IP;
+use switchyard_pause::protocol::{self, Exit};
+use switchyard_plugin::PodFacts;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::env::Sources;
+use crate::events::Kind;
+use crate::pods::containers::{self, Policy, Run, Slot, State, Step, is_sidecar};
+use crate::pods::pause::{Pause, PauseEvent};
+use crate::pods::sandbox::{self, Places};
+use crate::pods::status::{Phase, View};
+use crate::pods::volumes::Volumes;
+use crate::pods::write::{self, Written};
+use crate::pods::{Context, start};
+use crate::probe;
+use crate::server::{AskError, Command, LogFile};
+
+/// Bytes of a termination message that are kept, as in Kubernetes.
+const MAX_MESSAGE: usize = 4096;
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// What a worker hears from the rest of the agent.
+pub(crate) enum Note {
+    /// The object as it is now.
+    Pod(Box<Pod>),
+    /// The object is gone.
+    Gone,
+    /// A status write is through.
+    Written { ok: bool },
+    /// A probe of this run of a container reached a threshold.
+    Probe { container: String, restart: u32, kind: probe::Kind, verdict: probe::Verdict },
+    /// The postStart hook of this run of a container is done.
+    Hooked { container: String, restart: u32, result: Result<(), String> },
+    /// Where is the log?
+    Log { container: String, previous: bool, reply: tokio::sync::oneshot::Sender<Result<LogFile, AskError>> },
+    /// Run this.
+    Exec {
+        container: String,
+        command: Command,
+        reply: tokio::sync::oneshot::Sender<Result<tokio::sync::oneshot::Receiver<i32>, AskError>>,
+    },
+}
+
+/// One pod's task.
+pub(crate) struct Worker {
+    pub(super) context: Arc<Context>,
+    pub(super) pod: Arc<Pod>,
+    pub(super) places: Places,
+    pub(super) notes: mpsc::UnboundedReceiver<Note>,
+    pub(super) to_self: mpsc::WeakUnboundedSender<Note>,
+    pub(super) sandbox: Option<Arc<Pause>>,
+    pub(super) events: mpsc::UnboundedReceiver<PauseEvent>,
+    pub(super) attached: bool,
+    pub(super) volumes: Option<Volumes>,
+    pub(super) renew_at: Option<Instant>,
+    pub(super) sources: Option<Sources>,
+    pub(super) slots: BTreeMap<String, Slot>,
+    pub(super) live: BTreeMap<String, Live>,
+    pub(super) start_time: Timestamp,
+    pub(super) written: Written,
+    /// The object is gone.
+    pub(super) gone: bool,
+    /// Its end has begun.
+    pub(super) terminating: bool,
+    pub(super) grace: Option<Duration>,
+    retry: Duration,
+    retry_at: Option<Instant>,
+    /// When the last step began: what was due then has been done.
+    stepped_at: Instant,
+}
+
+/// What goes on beside a running container.
+pub(crate) struct Live {
+    pub(super) tasks: Vec<AbortHandle>,
+    pub(super) stopper: Option<AbortHandle>,
+    pub(super) ended: watch::Sender<bool>,
+    pub(super) hooked: bool,
+    pub(super) well_started: bool,
+    pub(super) well: bool,
+}
+
+/// Something that keeps a pod from starting, for an event.
+pub(crate) struct Problem {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.tasks.iter().chain(&self.stopper).for_each(AbortHandle::abort);
+        let _ = self.ended.send(true);
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// A worker for this pod, and the way to tell it something.
+    pub(crate) fn new(context: Arc<Context>, pod: Pod) -> (Self, mpsc::UnboundedSender<Note>) {
+        let (tell, notes) = mpsc::unbounded_channel();
+        let start_time = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
+        let worker = Self {
+            places: Places::of(&context.config, &pod),
+            context,
+            pod: Arc::new(pod),
+            notes,
+            to_self: tell.downgrade(),
+            sandbox: None,
+            events: mpsc::unbounded_channel().1,
+            attached: false,
+            volumes: None,
+            renew_at: None,
+            sources: None,
+            slots: BTreeMap::new(),
+            live: BTreeMap::new(),
+            start_time: start_time.unwrap_or_else(Timestamp::now),
+            written: Written::default(),
+            gone: false,
+            terminating: false,
+            grace: None,
+            retry: Duration::ZERO,
+            retry_at: None,
+            stepped_at: Instant::now(),
+        };
+        (worker, tell)
+    }
+
+    /// Works until the pod is over and gone.
+    pub(crate) async fn run(mut self) {
+        self.adopt().await;
+        while self.step().await.is_continue() {
+            self.publish();
+            self.wait().await;
+        }
+        info!(pod = %self.pod.name_any(), namespace = ?self.pod.namespace(), "pod is gone");
+    }
+
+    async fn step(&mut self) -> ControlFlow<()> {
+        self.stepped_at = Instant::now();
+        if self.gone || self.pod.metadata.deletion_timestamp.is_some() {
+            return self.terminate().await;
+        }
+        if matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
+            self.release().await;
+            return ControlFlow::Continue(());
+        }
+        if self.retry_at.is_some_and(|at| at > Instant::now()) {
+            return ControlFlow::Continue(());
+        }
+        let context = Arc::clone(&self.context);
+        let _start = if self.volumes.is_none() { context.starts.acquire().await.ok() } else { None };
+        match self.prepare().await {
+            Ok(()) => {
+                (self.retry, self.retry_at) = (Duration::ZERO, None);
+                self.containers().await;
+            }
+            Err(Problem { reason, message }) => {
+                self.retry = if self.retry.is_zero() { FIRST_RETRY } else { (self.retry * 2).min(LONGEST_RETRY) };
+                self.retry_at = Some(Instant::now() + self.retry);
+                warn!(pod = %self.pod.name_any(), reason, %message, "pod cannot start yet");
+                self.event(None, Kind::Warning, reason, message);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Starts what is to be started.
+    async fn containers(&mut self) {
+        let pod = Arc::clone(&self.pod);
+        let Some(spec) = pod.spec.as_ref() else { return };
+        for container in spec.init_containers.iter().flatten() {
+            let sidecar = is_sidecar(container);
+            let policy = if sidecar { Policy::Always } else { Policy::of_init(&pod) };
+            let over = self.drive(container, policy).await;
+            let slot = self.slots.entry(container.name.clone()).or_default();
+            let done = if sidecar { slot.is_running() && slot.started } else { over == Step::Over { failed: false } };
+            if !done {
+                return;
+            }
+        }
+        for container in &spec.containers {
+            self.drive(container, Policy::of(&pod)).await;
+        }
+    }
+
+    async fn drive(&mut self, container: &Container, policy: Policy) -> Step {
+        let now = Instant::now();
+        let slot = self.slots.entry(container.name.clone()).or_default();
+        let step = slot.step(policy, now);
+        match step {
+            Step::Start => start::container(self, container).await,
+            Step::Wait => {
+                if let (State::Terminated(_), Some(at)) = (&slot.state, slot.retry_at) {
+                    let seconds = (at - now).as_secs_f64().round();
+                    let name = &container.name;
+                    let message =
+                        format!("back-off {seconds}s restarting failed container={name} pod={}", self.pod.name_any());
+                    slot.hold_back(message);
+                    let message = format!("Back-off restarting failed container {name} in pod {}", self.pod.name_any());
+                    self.event(Some(name), Kind::Warning, "BackOff", message);
+                }
+            }
+            Step::Over { .. } => {}
+        }
+        step
+    }
+
+    /// Waits for something to happen, and takes in all that has.
+    async fn wait(&mut self) {
+        let deadline = self.deadline();
+        let timer = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let network = self.context.network.clone();
+        let waits_for_network = self.sandbox.is_some() && !self.attached && !self.terminating;
+        tokio::select! {
+            Some(note) = self.notes.recv() => self.note(note).await,
+            Some(event) = self.events.recv() => self.pause_event(event),
+            () = network.changed(), if waits_for_network => self.retry_at = None,
+            () = timer => self.renew().await,
+        }
+        while let Ok(event) = self.events.try_recv() {
+            self.pause_event(event);
+        }
+        while let Ok(note) = self.notes.try_recv() {
+            self.note(note).await;
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let idle = self.slots.values().filter(|slot| !slot.is_running() && !self.terminating);
+        let times = idle.filter_map(|slot| slot.retry_at);
+        let times = times.chain(self.retry_at).chain(self.renew_at).chain(self.written.retry_at);
+        times.filter(|at| *at > self.stepped_at).min()
+    }
+
+    async fn note(&mut self, note: Note) {
+        match note {
+            Note::Pod(pod) => self.update(*pod),
+            Note::Gone => self.gone = true,
+            Note::Written { ok } => self.written.done(ok, Instant::now()),
+            Note::Probe { container, restart, kind, verdict } => self.probed(&container, restart, kind, verdict),
+            Note::Hooked { container, restart, result } => self.hooked(&container, restart, result),
+            Note::Log { container, previous, reply } => {
+                let _ = reply.send(self.log(&container, previous));
+            }
+            Note::Exec { container, command, reply } => {
+                let _ = reply.send(self.exec(container, command).await);
+            }
+        }
+    }
+
+    /// The object changed. What the agent itself knows better stays.
+    fn update(&mut self, mut pod: Pod) {
+        let ready = |pod: &Pod| {
+            let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+            conditions.into_iter().find(|one| one.type_ == "Ready").map(|one| one.status)
+        };
+        if self.pod.status.is_some() && ready(&pod) != ready(&self.pod) {
+            self.written.forget();
+        }
+        let own = self.pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        let conditions = &mut pod.status.get_or_insert_default().conditions.get_or_insert_default();
+        for condition in own {
+            match conditions.iter_mut().find(|one| one.type_ == condition.type_) {
+                Some(other) if crate::pods::status::is_own(&condition.type_) => *other = condition,
+                Some(_) => {}
+                None => conditions.push(condition),
+            }
+        }
+        self.pod = Arc::new(pod);
+    }
+
+    fn pause_event(&mut self, event: PauseEvent) {
+        match event {
+            PauseEvent::Exited(container) => self.ended(&container),
+            PauseEvent::Gone => self.lost(),
+        }
+    }
+
+    /// A container ended.
+    pub(super) fn ended(&mut self, ended: &protocol::Container) {
+        let Some(exit) = ended.exit else { return };
+        let current =
+            self.slots.get(&ended.name).is_some_and(|slot| slot.is_running() && slot.restarts == ended.restart);
+        if !current {
+            return;
+        }
+        let message = self.last_words(&ended.name, ended.restart, &exit);
+        let run = Run { started_us: ended.started_us, exit, reason: containers::reason(&exit), message };
+        self.run_over(&ended.name, run);
+    }
+
+    fn run_over(&mut self, name: &str, run: Run) {
+        debug!(pod = %self.pod.name_any(), container = name, code = run.exit.code, "container ended");
+        self.live.remove(name);
+        let policy = self.policy(name);
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.ended(run, policy, Instant::now());
+        }
+    }
+
+    /// The pod's first process died, and everything with it.
+    fn lost(&mut self) {
+        self.sandbox = None;
+        self.events = mpsc::unbounded_channel().1;
+        if !self.terminating && !matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
+            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+            self.event(None, Kind::Normal, "SandboxChanged", message);
+        }
+        let now = Timestamp::now().as_microsecond();
+        let exit = Exit { code: 137, signal: Some(9), oom: false, finished_us: now };
+        let running: Vec<_> =
+            self.slots.iter().filter(|(_, slot)| slot.is_running()).map(|(name, _)| name.clone()).collect();
+        for name in running {
+            let started_us = match self.slots[&name].state {
+                State::Running { started_us } => started_us,
+                _ => now,
+            };
+            let message = "the pod's first process died".to_owned();
+            self.run_over(&name, Run { started_us, exit, reason: "Error", message });
+        }
+        if self.attached {
+            self.attached = false;
+            self.context.network.forget(&self.uid());
+        }
+        self.places.unmount();
+        // A new sandbox begins with its init containers, as in Kubernetes.
+        let pod = Arc::clone(&self.pod);
+        let init =
+            pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(|one| !is_sidecar(one));
+        if !self.terminating && !matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
+            for container in init {
+                if let Some(slot) = self.slots.get_mut(&container.name) {
+                    slot.state = State::Waiting { reason: "PodInitializing", message: String::new() };
+                }
+            }
+        }
+    }
+
+    /// What a container left in its termination message, or in its log.
+    fn last_words(&self, name: &str, restart: u32, exit: &Exit) -> String {
+        let text = std::fs::read(self.message_file(name)).unwrap_or_default();
+        if !text.is_empty() {
+            return String::from_utf8_lossy(&text[..text.len().min(MAX_MESSAGE)]).into_owned();
+        }
+        let from_log = self
+            .container(name)
+            .is_some_and(|container| container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"));
+        if !from_log || exit.code == 0 {
+            return String::new();
+        }
+        let log =
+            std::fs::read_to_string(self.places.logs.join(name).join(format!("{restart}.log"))).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect::<Vec<_>>();
+        let text = lines[lines.len().saturating_sub(80)..].join("\n");
+        let start = text.len().saturating_sub(2048);
+        let start = (start..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+        text[start..].to_owned()
+    }
+
+    fn probed(&mut self, name: &str, restart: u32, kind: probe::Kind, verdict: probe::Verdict) {
+        let Some(slot) = self.slots.get(name).filter(|slot| slot.is_running() && slot.restarts == restart) else {
+            return;
+        };
+        let Some(live) = self.live.get_mut(name) else { return };
+        let started = slot.started;
+        match (kind, &verdict) {
+            (probe::Kind::Readiness, verdict) => live.well = *verdict == probe::Verdict::Well,
+            (probe::Kind::Startup, probe::Verdict::Well) => live.well_started = true,
+            (_, probe::Verdict::Well) => {}
+            (_, probe::Verdict::Unwell(_)) => {}
+        }
+        if let probe::Verdict::Unwell(why) = &verdict {
+            let word = match kind {
+                probe::Kind::Startup => "Startup",
+                probe::Kind::Liveness => "Liveness",
+                probe::Kind::Readiness => "Readiness",
+            };
+            self.event(Some(name), Kind::Warning, "Unhealthy", format!("{word} probe failed: {why}"));
+            if kind != probe::Kind::Readiness {
+                let message = format!("Container {name} failed {} probe, will be restarted", word.to_lowercase());
+                self.event(Some(name), Kind::Normal, "Killing", message);
+                self.stop(name, self.grace_of_spec());
+            }
+        }
+        self.refresh(name);
+        if !started && self.slots.get(name).is_some_and(|slot| slot.started) {
+            start::probes(self, name);
+        }
+    }
+
+    fn hooked(&mut self, name: &str, restart: u32, result: Result<(), String>) {
+        let Some(slot) = self.slots.get(name).filter(|slot| slot.is_running() && slot.restarts == restart) else {
+            return;
+        };
+        let started = slot.started;
+        match result {
+            Ok(()) => {
+                if let Some(live) = self.live.get_mut(name) {
+                    live.hooked = true;
+                }
+            }
+            Err(why) => {
+                self.event(Some(name), Kind::Warning, "FailedPostStartHook", why);
+                self.stop(name, self.grace_of_spec());
+            }
+        }
+        self.refresh(name);
+        if !started && self.slots.get(name).is_some_and(|slot| slot.started) {
+            start::probes(self, name);
+        }
+    }
+
+    /// Puts together what hooks and probes say.
+    pub(super) fn refresh(&mut self, name: &str) {
+        if let (Some(slot), Some(live)) = (self.slots.get_mut(name), self.live.get(name)) {
+            slot.started = live.hooked && live.well_started;
+            slot.ready = slot.started && live.well;
+        }
+    }
+
+    /// Writes the status if it is another than the one written last.
+    pub(super) fn publish(&mut self) {
+        let status = self.status();
+        if let Ok(conditions) = serde_json::from_value(status["conditions"].clone()) {
+            Arc::make_mut(&mut self.pod).status.get_or_insert_default().conditions = conditions;
+        }
+        let (Some(status), Some(tell)) = (self.written.next(status, Instant::now()), self.to_self.upgrade()) else {
+            return;
+        };
+        let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
+        tokio::spawn(async move {
+            let _request = context.requests.acquire().await;
+            let written = write::status(&context.client, &pod, status).await;
+            if let Err(error) = &written {
+                debug!(pod = %pod.name_any(), %error, "writing the status failed");
+            }
+            let _ = tell.send(Note::Written { ok: written.is_ok() });
+        });
+    }
+
+    pub(super) fn status(&self) -> serde_json::Value {
+        self.view().status()
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        // A pod that somebody ended, a node controller for instance, is over although nothing of it ran here.
+        match self.pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+            Some("Failed") if self.sandbox.is_none() => Phase::Failed,
+            Some("Succeeded") if self.sandbox.is_none() => Phase::Succeeded,
+            _ => self.view().phase(),
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            pod: &self.pod,
+            slots: &self.slots,
+            sandbox: self.sandbox.is_some() && self.attached,
+            ip: self.ip(),
+            host_ip: self.context.config.node_ip,
+            start_time: self.start_time,
+            terminating: self.terminating,
+            now: Timestamp::now(),
+        }
+    }
+
+    fn log(&self, name: &str, previous: bool) -> Result<LogFile, AskError> {
+        let name = self.default_container(name)?;
+        let slot = self.slots.get(&name).filter(|slot| slot.runs > 0);
+        let waiting =
+            || AskError::BadRequest(format!("container {name:?} in pod {:?} is waiting to start", self.pod.name_any()));
+        let slot = slot.ok_or_else(waiting)?;
+        let latest = slot.runs - 1;
+        let none = || {
+            AskError::BadRequest(format!(
+                "previous terminated container {name:?} in pod {:?} not found",
+                self.pod.name_any()
+            ))
+        };
+        let run = if previous { latest.checked_sub(1).ok_or_else(none)? } else { latest };
+        let ended = match self.live.get(&name).filter(|_| !previous) {
+            Some(live) => live.ended.subscribe(),
+            None => watch::channel(true).1,
+        };
+        Ok(LogFile { path: self.places.logs.join(&name).join(format!("{run}.log")), ended })
+    }
+
+    async fn exec(&self, name: String, command: Command) -> Result<tokio::sync::oneshot::Receiver<i32>, AskError> {
+        let name = self.default_container(&name)?;
+        let not_running = || AskError::BadRequest(format!("container {name:?} does not run"));
+        let pause = self.sandbox.as_ref().ok_or_else(not_running)?;
+        let exec = protocol::Exec { name: name.clone(), argv: command.argv, env: Vec::new(), tty: command.tty };
+        let exit = pause.exec(exec, command.stdio).await.map_err(|error| AskError::Failed(error.to_string()))?;
+        let (tell, code) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            // A pod that died took the command along.
+            let _ = tell.send(exit.await.map_or(137, |exit| exit.code));
+        });
+        Ok(code)
+    }
+
+    fn default_container(&self, name: &str) -> Result<String, AskError> {
+        let spec = self.pod.spec.as_ref();
+        let first = spec.and_then(|spec| spec.containers.first()).map(|container| container.name.clone());
+        match name {
+            "" => first.ok_or_else(|| AskError::NotFound("the pod has no container".into())),
+            _ if self.container(name).is_some() => Ok(name.to_owned()),
+            _ => Err(AskError::NotFound(format!("container {name} is not valid for pod {}", self.pod.name_any()))),
+        }
+    }
+
+    pub(super) fn container(&self, name: &str) -> Option<&Container> {
+        let spec = self.pod.spec.as_ref()?;
+        spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|container| container.name == name)
+    }
+
+    fn policy(&self, name: &str) -> Policy {
+        let init = self.pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        match init.into_iter().find(|container| container.name == name) {
+            Some(container) if is_sidecar(container) => Policy::Always,
+            Some(_) => Policy::of_init(&self.pod),
+            None => Policy::of(&self.pod),
+        }
+    }
+
+    pub(super) fn uid(&self) -> String {
+        self.pod.uid().unwrap_or_default()
+    }
+
+    /// The pod's address: its node's, or the one given to it when it was bound.
+    pub(super) fn ip(&self) -> Option<IpAddr> {
+        if sandbox::host_network(&self.pod) {
+            return Some(self.context.config.node_ip);
+        }
+        self.pod.annotations().get(POD_IP)?.parse().ok()
+    }
+
+    /// What a network plugin is told.
+    pub(super) fn facts(&self) -> Option<PodFacts> {
+        facts(&self.pod)
+    }
+
+    pub(super) fn message_file(&self, container: &str) -> std::path::PathBuf {
+        self.places.dir.join("messages").join(container)
+    }
+
+    pub(super) fn event(&self, container: Option<&str>, kind: Kind, reason: &'static str, message: String) {
+        self.context.recorder.pod(&self.pod, container, kind, reason, message);
+    }
+}
+
+/// What a network plugin is told about a pod; `None` for one on its node's network, or without an address.
+pub(crate) fn facts(pod: &Pod) -> Option<PodFacts> {
+    if sandbox::host_network(pod) {
+        return None;
+    }
+    Some(PodFacts {
+        uid: pod.uid()?,
+        namespace: pod.namespace().unwrap_or_default(),
+        name: pod.name_any(),
+        labels: pod.labels().clone(),
+        ip: pod.annotations().get(POD_IP)?.parse().ok()?,
+    })
+}

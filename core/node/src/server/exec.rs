@@ -1,0 +1,287 @@
+//! Running a command in a container over a WebSocket.
+//!
+//! The protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`: each binary message begins with its channel's number (0 stdin, 1
+//! stdout, 2 stderr, 3 the closing Status, 4 terminal size); in v5 a message on channel 255 closes the channel that it names.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path as UrlPath, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Ask, AskError, Asks, Command, ContainerRef, ask};
+
+const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const STATUS: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+/// Bytes of one output message.
+const PIECE: usize = 32 << 10;
+/// Largest message taken from a client.
+const LARGEST_MESSAGE: usize = 1 << 20;
+
+/// The query of an exec request, as in the Kubernetes API.
+#[derive(Debug, Default, PartialEq)]
+struct ExecQuery {
+    argv: Vec<String>,
+    stdin: bool,
+    tty: bool,
+}
+
+/// Our ends of the command's standard streams.
+struct Streams {
+    input: Option<Input>,
+    output: Vec<(u8, Output)>,
+    terminal: Option<Terminal>,
+}
+
+enum Input {
+    Pipe(pipe::Sender),
+    Terminal(Terminal),
+}
+
+enum Output {
+    Pipe(pipe::Receiver),
+    Terminal(Terminal),
+}
+
+/// The master side of a pseudo-terminal.
+#[derive(Clone)]
+struct Terminal(std::sync::Arc<AsyncFd<File>>);
+
+/// Answers an exec request.
+pub(super) async fn serve(
+    State(asks): State<Asks>,
+    UrlPath((namespace, pod, container)): UrlPath<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade.protocols(PROTOCOLS).max_message_size(LARGEST_MESSAGE),
+        Err(rejection) => return AskError::BadRequest(format!("exec needs a WebSocket: {rejection}")).into_response(),
+    };
+    let query = ExecQuery::parse(query.as_deref().unwrap_or_default());
+    if query.argv.is_empty() {
+        return AskError::BadRequest("command: must be given at least once".to_owned()).into_response();
+    }
+    match start(&asks, ContainerRef { namespace, pod, container }, query).await {
+        Ok((streams, exit)) => upgrade.on_upgrade(|socket| converse(socket, streams, exit)),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn start(
+    asks: &Asks,
+    container: ContainerRef,
+    query: ExecQuery,
+) -> Result<(Streams, oneshot::Receiver<i32>), AskError> {
+    let failed = |error: io::Error| AskError::Failed(format!("make pipes or a terminal: {error}"));
+    let (streams, stdio) = if query.tty { terminal() } else { pipes(query.stdin) }.map_err(failed)?;
+    let command = Command { argv: query.argv, stdio, tty: query.tty };
+    let (reply, answer) = oneshot::channel();
+    let exit = ask(asks, Ask::Exec { container, command, reply }, answer).await??;
+    Ok((streams, exit))
+}
+
+/// Carries bytes both ways until the command has ended and all its output is sent, then says how it ended.
+async fn converse(mut socket: WebSocket, streams: Streams, exit: oneshot::Receiver<i32>) {
+    let v5 = socket.protocol().is_some_and(|protocol| protocol == PROTOCOLS[0]);
+    let (pieces, mut output) = mpsc::channel::<Vec<u8>>(8);
+    for (channel, stream) in streams.output {
+        tokio::spawn(read(channel, stream, pieces.clone()));
+    }
+    drop(pieces);
+    let mut input = streams.input;
+    let mut output_open = true;
+    let mut input_open = true;
+    while output_open {
+        tokio::select! {
+            piece = output.recv() => match piece {
+                Some(piece) => if socket.send(Message::Binary(piece.into())).await.is_err() { return },
+                None => output_open = false,
+            },
+            message = socket.recv(), if input_open => match message {
+                Some(Ok(Message::Binary(bytes))) => match bytes.split_first() {
+                    Some((&STDIN, data)) => if let Some(stream) = &mut input && stream.write(data).await.is_err() { input = None },
+                    Some((&RESIZE, data)) => if let Some(terminal) = &streams.terminal { terminal.resize(data) },
+                    Some((&CLOSE, [STDIN])) if v5 => input = None,
+                    _ => {}
+                },
+                Some(Ok(Message::Close(_)) | Err(_)) | None => { input = None; input_open = false }
+                Some(Ok(_)) => {}
+            },
+        }
+    }
+    let status = status(exit.await.ok());
+    let mut message = vec![STATUS];
+    message.extend_from_slice(status.to_string().as_bytes());
+    let _ = socket.send(Message::Binary(message.into())).await;
+    let _ = socket.send(Message::Close(None)).await;
+}
+
+async fn read(channel: u8, mut stream: Output, pieces: mpsc::Sender<Vec<u8>>) {
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let length = match &mut stream {
+            Output::Pipe(pipe) => pipe.read(&mut buffer).await,
+            Output::Terminal(terminal) => terminal.read(&mut buffer).await,
+        };
+        // A terminal whose other side is closed answers EIO: the end as well.
+        let Ok(length @ 1..) = length else { return };
+        let mut piece = Vec::with_capacity(length + 1);
+        piece.push(channel);
+        piece.extend_from_slice(&buffer[..length]);
+        if pieces.send(piece).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// How the command ended, as a Status of the Kubernetes API.
+fn status(exit: Option<i32>) -> Value {
+    match exit {
+        Some(0) => json!({"metadata": {}, "status": "Success"}),
+        Some(code) => json!({
+            "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+            "message": format!("command terminated with non-zero exit code: {code}"),
+            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
+        }),
+        None => {
+            json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": "the container is gone"})
+        }
+    }
+}
+
+fn pipes(with_input: bool) -> io::Result<(Streams, [OwnedFd; 3])> {
+    let (stdin, stdin_theirs) = {
+        let (sender, receiver) = pipe::pipe()?;
+        (sender, receiver.into_blocking_fd()?)
+    };
+    let (stdout_theirs, stdout) = pipe::pipe()?;
+    let (stderr_theirs, stderr) = pipe::pipe()?;
+    let output = vec![(STDOUT, Output::Pipe(stdout)), (STDERR, Output::Pipe(stderr))];
+    let input = with_input.then_some(Input::Pipe(stdin));
+    let stdio = [stdin_theirs, stdout_theirs.into_blocking_fd()?, stderr_theirs.into_blocking_fd()?];
+    Ok((Streams { input, output, terminal: None }, stdio))
+}
+
+fn terminal() -> io::Result<(Streams, [OwnedFd; 3])> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = ptsname(&master, Vec::new())?;
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+    let slave = rustix::fs::open(&*name, flags, rustix::fs::Mode::empty())?;
+    rustix::io::ioctl_fionbio(&master, true)?;
+    #[expect(deprecated, reason = "its replacement is unsafe; a File keeps its descriptor open as long as it lives")]
+    let terminal = Terminal(std::sync::Arc::new(AsyncFd::new(File::from(master))?));
+    let output = vec![(STDOUT, Output::Terminal(terminal.clone()))];
+    let stdio = [slave.try_clone()?, slave.try_clone()?, slave];
+    Ok((Streams { input: Some(Input::Terminal(terminal.clone())), output, terminal: Some(terminal) }, stdio))
+}
+
+// === impl ExecQuery ===
+
+impl ExecQuery {
+    fn parse(query: &str) -> Self {
+        let mut parsed = Self::default();
+        let truth = |value: &str| matches!(value, "true" | "1");
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "command" => parsed.argv.push(value.into_owned()),
+                "stdin" | "input" => parsed.stdin = truth(&value),
+                "tty" => parsed.tty = truth(&value),
+                _ => {}
+            }
+        }
+        parsed
+    }
+}
+
+// === impl Input ===
+
+impl Input {
+    async fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Pipe(pipe) => pipe.write_all(data).await,
+            Self::Terminal(terminal) => terminal.write_all(data).await,
+        }
+    }
+}
+
+// === impl Terminal ===
+
+/// The terminal's size, as clients send it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Size {
+    width: u16,
+    height: u16,
+}
+
+impl Terminal {
+    async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.async_io(tokio::io::Interest::READABLE, |mut file| io::Read::read(&mut file, buffer)).await
+    }
+
+    async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let written =
+                self.0.async_io(tokio::io::Interest::WRITABLE, |mut file| io::Write::write(&mut file, data)).await?;
+            data = &data[written..];
+        }
+        Ok(())
+    }
+
+    fn resize(&self, message: &[u8]) {
+        if let Ok(size) = serde_json::from_slice::<Size>(message) {
+            let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+            let _ = tcsetwinsize(self.0.get_ref(), size);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_keeps_the_order_of_the_command() {
+        let query = ExecQuery::parse("command=sh&command=-c&command=echo%20a+b&stdin=true&stdout=true&tty=false");
+        assert_eq!(
+            query,
+            ExecQuery { argv: ["sh", "-c", "echo a b"].map(String::from).into(), stdin: true, tty: false }
+        );
+    }
+
+    #[test]
+    fn an_exit_code_is_told_the_way_kubectl_reads_it() {
+        assert_eq!(status(Some(0))["status"], "Success");
+        assert_eq!(status(Some(3))["details"]["causes"][0]["message"], "3");
+    }
+
+    #[tokio::test]
+    async fn a_terminal_carries_bytes_both_ways() {
+        let (streams, [slave, ..]) = terminal().unwrap();
+        let terminal = streams.terminal.unwrap();
+        terminal.resize(br#"{"Width":80,"Height":24}"#);
+        rustix::io::write(&slave, b"hello").unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(terminal.read(&mut buffer).await.unwrap(), 5);
+        terminal.write_all(b"x\n").await.unwrap();
+        assert_eq!(rustix::io::read(&slave, &mut buffer).unwrap(), 2);
+    }
+}
