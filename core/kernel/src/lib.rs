@@ -1,1 +1,31 @@
 //! netstate made real: netlink, nf_tables, namespaces; read back, apply, audit.
+//!
+//! [`Netns`] is a namespace, [`Places`] says which place is which namespace, and [`Engine`] keeps what units want in force there:
+//! it plans, checks everything, applies in batches, puts back what it changed when something fails, and repairs what others
+//! change. It touches nothing that does not carry its owner's mark.
+
+#![allow(unsafe_code, reason = "namespaces and tun interfaces have no safe interface; each use says why it is sound")]
+
+mod apply;
+mod audit;
+pub mod conntrack;
+mod engine;
+mod error;
+mod monitor;
+mod netlink;
+mod netns;
+mod nft;
+mod places;
+mod read;
+mod rtnl;
+mod sys;
+mod sysctl;
+mod tun;
+mod validate;
+
+pub use audit::Audit;
+pub use engine::{Engine, Owner};
+pub use error::Error;
+pub use monitor::{Keeper, Repair};
+pub use netns::{Identity, Netns};
+pub use places::Places;

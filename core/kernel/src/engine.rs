@@ -1,0 +1,268 @@
+//! Keeps what units want in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use switchyard_netstate::{Change, Fragment, Key, Ledger, Object, Op, Phase, Place, Plan, UnitId};
+use tracing::{debug, warn};
+
+use crate::apply::{Memory, Run, View};
+use crate::{Audit, Error, Netns, Places, audit, validate};
+
+/// Whose objects these are: the number by which the kernel's objects are marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Protocol of routes, rules, addresses and neighbours; group of links.
+    pub protocol: u8,
+}
+
+/// The wanted state of all units, and the hand that makes it real.
+pub struct Engine {
+    pub(crate) owner: Owner,
+    pub(crate) places: Places,
+    pub(crate) ledger: Ledger,
+    pub(crate) memory: Memory,
+    pub(crate) pending: Option<Pending>,
+}
+
+/// A plan that is carried out phase by phase.
+pub(crate) struct Pending {
+    changes: BTreeMap<UnitId, Option<Fragment>>,
+    plan: Plan,
+    /// What has been carried out, in order.
+    done: Vec<Op>,
+    next: Phase,
+    pub(crate) overlay: Overlay,
+}
+
+/// Keys whose wish differs from the ledger's.
+pub(crate) type Overlay = BTreeMap<(Place, Key), Option<Object>>;
+
+// === impl Engine ===
+
+impl Engine {
+    /// An engine that wants nothing yet.
+    pub fn new(owner: Owner, places: Places) -> Self {
+        Self { owner, places, ledger: Ledger::default(), memory: Memory::default(), pending: None }
+    }
+
+    /// Says which namespace a place is.
+    pub fn add_place(&mut self, place: Place, netns: Netns) {
+        self.places.add(place, netns);
+    }
+
+    /// Forgets a place. What is still wanted there stays in the ledger until its unit goes.
+    pub fn remove_place(&mut self, place: &Place) {
+        self.places.remove(place);
+        self.memory.originals.retain(|(at, _), _| at != place);
+        self.memory.borrowed.retain(|(at, _)| at != place);
+    }
+
+    /// The places it acts in.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// What is wanted.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Whose objects it makes.
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// Makes one unit want this, and the kernel follow.
+    pub fn set(&mut self, unit: UnitId, fragment: Fragment) -> Result<(), Error> {
+        self.apply(BTreeMap::from([(unit, Some(fragment))])).map(drop)
+    }
+
+    /// Makes one unit want nothing any more. A unit unknown is a success.
+    pub fn remove(&mut self, unit: UnitId) -> Result<(), Error> {
+        self.apply(BTreeMap::from([(unit, None)])).map(drop)
+    }
+
+    /// What would have to change, without changing it. Everything that can be known beforehand is checked.
+    pub fn plan(&self, changes: &BTreeMap<UnitId, Option<Fragment>>) -> Result<Plan, Error> {
+        let plan = self.ledger.plan(changes)?;
+        let overlay = overlay(&plan);
+        let none = Overlay::new();
+        let view = View { ledger: &self.ledger, overlay: &overlay, sets: &none };
+        validate::plan(plan.ops(), &self.places, &view)?;
+        Ok(plan)
+    }
+
+    /// Makes units want these fragments (`None`: nothing any more), all or none of it. Gives the plan that was carried out.
+    pub fn apply(&mut self, changes: BTreeMap<UnitId, Option<Fragment>>) -> Result<Plan, Error> {
+        if self.pending.is_some() {
+            return Err(Error::Pending);
+        }
+        let plan = self.plan(&changes)?;
+        let overlay = overlay(&plan);
+        let (_, disturbed) = self.carry_out(plan.ops(), &overlay)?;
+        self.ledger.commit(changes);
+        self.settle(disturbed);
+        self.places.trim();
+        Ok(plan)
+    }
+
+    /// Makes units want these fragments without touching the kernel: after a restart, when most of it is there already. Call
+    /// [`Engine::reconcile`] once all units are known.
+    pub fn adopt(&mut self, changes: BTreeMap<UnitId, Option<Fragment>>) -> Result<(), Error> {
+        if self.pending.is_some() {
+            return Err(Error::Pending);
+        }
+        self.plan(&changes)?;
+        self.ledger.commit(changes);
+        Ok(())
+    }
+
+    /// First phase of a change that is made in step with others: what only receives. The change is then pending.
+    pub fn prepare(&mut self, changes: BTreeMap<UnitId, Option<Fragment>>) -> Result<Plan, Error> {
+        if self.pending.is_some() {
+            return Err(Error::Pending);
+        }
+        let plan = self.plan(&changes)?;
+        let overlay = overlay(&plan);
+        self.pending = Some(Pending { changes, plan: plan.clone(), done: Vec::new(), next: Phase::Prepare, overlay });
+        self.phase(Phase::Prepare).inspect_err(|_| self.pending = None)?;
+        Ok(plan)
+    }
+
+    /// Second phase: packets go the new way.
+    pub fn switch(&mut self) -> Result<(), Error> {
+        self.phase(Phase::Switch)
+    }
+
+    /// Last phase: what is wanted no longer goes, and the change is final.
+    pub fn clean(&mut self) -> Result<(), Error> {
+        self.phase(Phase::Clean)?;
+        let pending = self.pending.take().expect("the phase was just carried out");
+        self.ledger.commit(pending.changes);
+        self.places.trim();
+        Ok(())
+    }
+
+    /// Gives a pending change up and puts back what it has changed so far.
+    pub fn abort(&mut self) -> Result<(), Error> {
+        let pending = self.pending.take().ok_or(Error::NothingPending)?;
+        self.put_back(&pending.done, &pending.overlay);
+        Ok(())
+    }
+
+    /// Compares everything with the kernel, in all places, repairs, and removes what is ours and wanted by nobody.
+    pub fn reconcile(&mut self) -> Result<Audit, Error> {
+        let places: BTreeSet<Place> = self.places.iter().map(|(place, _)| place.clone()).collect();
+        self.repair(&places)
+    }
+
+    /// The same in some places.
+    pub fn repair(&mut self, places: &BTreeSet<Place>) -> Result<Audit, Error> {
+        let outcome = audit::repair(self, places);
+        self.places.trim();
+        outcome
+    }
+
+    /// What would have to change to make places as wanted, without changing it: the CHECK of a network plugin.
+    pub fn audit(&mut self, places: &BTreeSet<Place>) -> Result<Audit, Error> {
+        let outcome = audit::look(self, places);
+        self.places.trim();
+        outcome
+    }
+
+    fn phase(&mut self, phase: Phase) -> Result<(), Error> {
+        let pending = self.pending.as_ref().ok_or(Error::NothingPending)?;
+        if pending.next != phase {
+            return Err(Error::Pending);
+        }
+        let ops: Vec<Op> = pending.plan.phase(phase).cloned().collect();
+        let overlay = pending.overlay.clone();
+        let (done, disturbed) = self.carry_out(&ops, &overlay)?;
+        let pending = self.pending.as_mut().expect("checked above");
+        pending.done.extend(done);
+        pending.next = match phase {
+            Phase::Prepare => Phase::Switch,
+            Phase::Switch | Phase::Clean => Phase::Clean,
+        };
+        self.settle(disturbed);
+        Ok(())
+    }
+
+    /// Carries out operations; on failure puts back what it changed.
+    fn carry_out(&mut self, ops: &[Op], overlay: &Overlay) -> Result<(Vec<Op>, BTreeSet<Place>), Error> {
+        let none = Overlay::new();
+        let view = View { ledger: &self.ledger, overlay, sets: &none };
+        let mut run = Run::new(self.owner.protocol, &mut self.places, view, &mut self.memory);
+        let outcome = run.run(ops);
+        let (done, disturbed) = (run.done, run.disturbed);
+        match outcome {
+            Ok(()) => {
+                debug!(operations = done.len(), "applied");
+                Ok((done, disturbed))
+            }
+            Err(error) => {
+                debug!(%error, operations = done.len(), "putting back");
+                self.put_back(&done, overlay);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes operations back, the last first, and makes sure of it.
+    fn put_back(&mut self, done: &[Op], overlay: &Overlay) {
+        let back: Vec<Op> = done.iter().rev().map(Op::inverse).collect();
+        let touched: BTreeSet<Place> = back.iter().map(|op| op.place.clone()).collect();
+        // Between phases of a pending change its own overlay is what was wanted before.
+        let base = self.pending.as_ref().map(|pending| pending_overlay(pending)).unwrap_or_default();
+        let view = View { ledger: &self.ledger, overlay: &base, sets: overlay };
+        let mut run = Run::new(self.owner.protocol, &mut self.places, view, &mut self.memory);
+        let outcome = run.run(&back);
+        let disturbed = !run.disturbed.is_empty();
+        if let Err(error) = &outcome {
+            warn!(%error, "putting back failed; comparing with the kernel");
+        }
+        if outcome.is_err() || disturbed {
+            let touched = touched.into_iter().filter(|place| self.places.contains(place)).collect();
+            if let Err(error) = audit::repair(self, &touched) {
+                warn!(%error, "what was there before could not be put back");
+            }
+        }
+        self.places.trim();
+    }
+
+    /// After changes with side effects in the kernel, looks once whether something else went with them.
+    fn settle(&mut self, disturbed: BTreeSet<Place>) {
+        let disturbed: BTreeSet<Place> = disturbed.into_iter().filter(|place| self.places.contains(place)).collect();
+        if !disturbed.is_empty()
+            && let Err(error) = audit::repair(self, &disturbed)
+        {
+            warn!(%error, "comparing with the kernel after a change");
+        }
+    }
+
+    /// What is wanted now, phases of a pending change included.
+    pub(crate) fn wanted_overlay(&self) -> Overlay {
+        self.pending.as_ref().map(|pending| pending_overlay(pending)).unwrap_or_default()
+    }
+}
+
+/// What the phases carried out so far have made of the ledger.
+fn pending_overlay(pending: &Pending) -> Overlay {
+    overlay_of(&pending.done)
+}
+
+fn overlay(plan: &Plan) -> Overlay {
+    overlay_of(plan.ops())
+}
+
+fn overlay_of(ops: &[Op]) -> Overlay {
+    let mut overlay = Overlay::new();
+    for op in ops {
+        let wanted = match &op.change {
+            Change::Add(object) | Change::Replace(_, object) => Some(object.clone()),
+            Change::Remove(_) => None,
+        };
+        overlay.insert((op.place.clone(), op.object().key()), wanted);
+    }
+    overlay
+}

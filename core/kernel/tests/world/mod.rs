@@ -1,0 +1,122 @@
+//! A world for one test: the test runs again in a child process with user, network and mount namespaces of its own, as root there
+//! whoever runs it here. Oracles are `ip`, `bridge` and `nft`, run inside the namespace they look at.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(unsafe_code, reason = "the child's namespaces are made between fork and exec")]
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use serde_json::Value;
+use switchyard_kernel::{Engine, Netns, Owner, Places};
+use switchyard_netstate::Place;
+
+const INSIDE: &str = "SWITCHYARD_TEST_INSIDE";
+
+/// Runs `work` in a world of its own. `name` is the test's full name.
+pub fn isolated(name: &str, work: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        work();
+        return;
+    }
+    for tool in ["ip", "bridge", "nft"] {
+        if tool_path(tool).is_none() {
+            eprintln!("skipped: {tool} is missing (install iproute2 and nftables)");
+            return;
+        }
+    }
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let mut child = Command::new(std::env::current_exe().expect("a test has a path"));
+    child.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
+    // SAFETY: the closure only makes system calls and writes small files; nothing of the parent's locks is needed for that.
+    unsafe {
+        child.pre_exec(move || {
+            use rustix::thread::UnshareFlags;
+            rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET | UnshareFlags::NEWNS)?;
+            std::fs::write("/proc/self/setgroups", "deny")?;
+            std::fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+            std::fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+            Ok(())
+        });
+    }
+    let output = child.output().expect("run the test in namespaces of its own (are user namespaces allowed?)");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+fn tool_path(tool: &str) -> Option<String> {
+    ["/usr/sbin", "/sbin", "/usr/bin", "/bin"]
+        .iter()
+        .map(|folder| format!("{folder}/{tool}"))
+        .find(|path| std::path::Path::new(path).exists())
+}
+
+pub const OWNER: Owner = Owner { protocol: 83 };
+
+/// An engine with one node `n1` and pods of these uids, all in fresh namespaces.
+pub fn engine(pods: &[&str]) -> Engine {
+    let mut places = Places::new();
+    places.add(node(), Netns::create().unwrap());
+    for pod in pods {
+        places.add(Place::pod(*pod), Netns::create().unwrap());
+    }
+    Engine::new(OWNER, places)
+}
+
+pub fn node() -> Place {
+    Place::node("n1")
+}
+
+/// Runs a tool in a place; gives what it printed.
+pub fn run(engine: &Engine, place: &Place, line: &str) -> String {
+    let (code, text) = try_run(engine, place, line);
+    assert!(code == 0, "{place}: {line}: {text}");
+    text
+}
+
+/// Runs a tool in a place; gives its exit code and what it printed.
+pub fn try_run(engine: &Engine, place: &Place, line: &str) -> (i32, String) {
+    let mut words = line.split_whitespace();
+    let tool = words.next().unwrap();
+    let tool = tool_path(tool).unwrap_or_else(|| tool.to_owned());
+    let words: Vec<&str> = words.collect();
+    let netns = engine.places().get(place).expect("a place of this world");
+    let output = netns.run(|| Command::new(&tool).args(&words).output()).unwrap().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap_or(-1), text)
+}
+
+/// Runs a tool that prints JSON.
+pub fn json(engine: &Engine, place: &Place, line: &str) -> Value {
+    let text = run(engine, place, line);
+    if text.trim().is_empty() {
+        return Value::Array(Vec::new());
+    }
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"))
+}
+
+/// The whole network state of places, as text that is the same for the same state: no counters, ages, numbers of handles.
+pub fn state(engine: &Engine, places: &[Place]) -> String {
+    let mut text = String::new();
+    for place in places {
+        for line in [
+            "ip -d link show",
+            "ip addr show",
+            "ip route show table all",
+            "ip -6 route show table all",
+            "ip rule show",
+            "ip neigh show nud permanent",
+            "bridge fdb show",
+            "bridge -d link show",
+            "nft -s list ruleset",
+            "tc qdisc show",
+        ] {
+            text += &format!("## {place}: {line}\n");
+            text += &run(engine, place, line);
+        }
+        for path in ["net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/lo/forwarding"] {
+            text += &format!("{path} = {}", run(engine, place, &format!("cat /proc/sys/{path}")));
+        }
+    }
+    text.lines().map(|line| line.split(" used ").next().unwrap().to_owned() + "\n").collect()
+}
