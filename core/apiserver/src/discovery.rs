@@ -27,8 +27,11 @@ pub fn answer(table: &Table, headers: &HeaderMap, path: &str) -> Result<Response
         [] => Ok(body::json(200, &json!({"paths": paths(table)}))),
         ["api"] if wants_aggregated(headers) => Ok(body::typed(200, AGGREGATED, aggregated(table, true).to_string())),
         ["apis"] if wants_aggregated(headers) => Ok(body::typed(200, AGGREGATED, aggregated(table, false).to_string())),
-        ["api"] => Ok(body::json(200, &json!({
-            "kind": "APIVersions", "apiVersion": "v1", "versions": ["v1"], "serverAddressByClientCIDRs": []}))),
+        ["api"] => Ok(body::json(
+            200,
+            &json!({
+            "kind": "APIVersions", "apiVersion": "v1", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+        )),
         ["apis"] => {
             let groups: Vec<Value> = group_names(table).iter().map(|name| group(table, name)).collect();
             Ok(body::json(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})))
@@ -49,7 +52,9 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|item| {
         item.contains("g=apidiscovery.k8s.io") && item.contains("v=v2;") && item.contains("as=APIGroupDiscoveryList")
-            || item.contains("g=apidiscovery.k8s.io") && item.ends_with("v=v2") && item.contains("as=APIGroupDiscoveryList")
+            || item.contains("g=apidiscovery.k8s.io")
+                && item.ends_with("v=v2")
+                && item.contains("as=APIGroupDiscoveryList")
     })
 }
 
@@ -59,7 +64,9 @@ fn paths(table: &Table) -> Vec<String> {
         paths.push(format!("/apis/{name}"));
         paths.extend(versions(table, &name).into_iter().map(|version| format!("/apis/{name}/{version}")));
     }
-    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from));
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from),
+    );
     paths
 }
 
@@ -122,10 +129,15 @@ fn resources(table: &Table, group: &str, version: &str) -> Result<Response<Body>
         }
     }
     for (plural, kind, namespaced) in reviews {
-        list.push(json!({"name": plural, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["create"]}));
+        list.push(
+            json!({"name": plural, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["create"]}),
+        );
     }
     let version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Ok(body::json(200, &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": list})))
+    Ok(body::json(
+        200,
+        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": list}),
+    ))
 }
 
 fn subresources(kind: &Kind) -> Vec<(&str, String, &'static [&'static str])> {

@@ -55,7 +55,8 @@ fn rename(
 ) -> Map<String, Value> {
     let mut out = Map::new();
     for (key, value) in object.as_object().into_iter().flatten() {
-        let name = FIELDS.iter().find(|(core, new)| from(core, new) == key).map_or(key.as_str(), |(core, new)| to(core, new));
+        let name =
+            FIELDS.iter().find(|(core, new)| from(core, new) == key).map_or(key.as_str(), |(core, new)| to(core, new));
         out.insert(name.into(), value.clone());
     }
     out

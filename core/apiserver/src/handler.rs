@@ -33,7 +33,8 @@ async fn route(server: &Arc<Inner>, user: Option<Arc<User>>, request: Request<By
     let user = server.auth.impersonate(server, user, request.headers())?;
     let path = request.uri().path();
     let query = Query::parse(request.uri().query())?;
-    let is_object = path.starts_with("/api/v1/") || path.starts_with("/apis/") && path.trim_end_matches('/').split('/').count() > 4;
+    let is_object =
+        path.starts_with("/api/v1/") || path.starts_with("/apis/") && path.trim_end_matches('/').split('/').count() > 4;
     if !is_object {
         rbac::authorize_path(server, &user, request.method(), path)?;
         if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -57,7 +58,9 @@ async fn route(server: &Arc<Inner>, user: Option<Arc<User>>, request: Request<By
             Ok(body::json(200, &write.scale_of(&entry.value)))
         }
         ("get", _) => get(server, &target, &query, accept::form(request.headers())?),
-        ("list", None) => list::list(&server.store, &server.continuations, &target, &query, accept::form(request.headers())?),
+        ("list", None) => {
+            list::list(&server.store, &server.continuations, &target, &query, accept::form(request.headers())?)
+        }
         ("watch", None) => {
             let form = accept::form(request.headers())?;
             watch::watch(&server.store, &server.watches, &server.stop, &target, &query, form)
@@ -130,11 +133,16 @@ async fn change(
         ("create", None) if target.name.is_none() => present(201, write.create(sent()?).await?),
         ("create", Some("binding")) => {
             write.bind(name, &sent()?).await?;
-            body::json(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
+            body::json(
+                201,
+                &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+            )
         }
         ("create", Some("eviction")) => body::json(201, &write.evict(name, &sent()?).await?),
         ("create", Some("token")) => body::json(201, &server.auth.token_request(server, target, &sent()?)?),
-        ("update", None | Some("status" | "ephemeralcontainers")) => present(200, write.replace(name, sent()?, part).await?),
+        ("update", None | Some("status" | "ephemeralcontainers")) => {
+            present(200, write.replace(name, sent()?, part).await?)
+        }
         ("update", Some("finalize")) => present(200, write.finalize(name, sent()?).await?),
         ("update", Some("scale")) => {
             let scale = sent()?;
@@ -210,5 +218,6 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Value> {
     if bytes.first() == Some(&b'{') {
         return parse_json(bytes);
     }
-    serde_yaml_ng::from_slice(bytes).map_err(|error| ApiError::bad_request(format!("the body is not good YAML: {error}")))
+    serde_yaml_ng::from_slice(bytes)
+        .map_err(|error| ApiError::bad_request(format!("the body is not good YAML: {error}")))
 }

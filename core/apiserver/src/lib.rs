@@ -33,4 +33,6 @@ mod table;
 mod watch;
 
 pub use auth::User;
+#[doc(hidden)]
+pub use patch::for_tests as patch_for_tests;
 pub use server::{Config, Error, Server};

@@ -107,7 +107,8 @@ fn check_revision(query: &Query, current: u64) -> Result<()> {
 
 /// A resource version of a query.
 pub fn parse_revision(text: &str) -> Result<u64> {
-    text.parse().map_err(|_| ApiError::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a number")))
+    text.parse()
+        .map_err(|_| ApiError::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a number")))
 }
 
 fn encode(kind: &Kind, entries: &[Arc<Entry>], metadata: Value, form: Form, include: Include) -> Bytes {
@@ -168,7 +169,10 @@ impl Continuations {
             )
         };
         let id: u64 = token.split_once('-').and_then(|(id, _)| id.parse().ok()).ok_or_else(|| {
-            ApiError::bad_request(format!("continue key is not valid: {:?}", token.chars().take(80).collect::<String>()))
+            ApiError::bad_request(format!(
+                "continue key is not valid: {:?}",
+                token.chars().take(80).collect::<String>()
+            ))
         })?;
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = guard.1.iter().find(|rest| rest.id == id && rest.prefix == prefix).ok_or_else(gone)?;

@@ -41,9 +41,10 @@ struct Empty {}
 
 /// `/openapi/v2`, in protobuf where the client takes it.
 pub fn v2(headers: &HeaderMap) -> Response<Body> {
-    let takes_protobuf = headers.get_all(header::ACCEPT).iter().any(|value| {
-        value.to_str().is_ok_and(|text| text.contains("proto-openapi.spec.v2"))
-    });
+    let takes_protobuf = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .any(|value| value.to_str().is_ok_and(|text| text.contains("proto-openapi.spec.v2")));
     if takes_protobuf {
         let document = Document {
             swagger: "2.0".into(),
@@ -53,8 +54,11 @@ pub fn v2(headers: &HeaderMap) -> Response<Body> {
         };
         return body::typed(200, PROTOBUF, document.encode_to_vec());
     }
-    body::json(200, &json!({"swagger": "2.0", "info": {"title": "Switchyard", "version": env!("CARGO_PKG_VERSION")},
-        "paths": {}, "definitions": {}}))
+    body::json(
+        200,
+        &json!({"swagger": "2.0", "info": {"title": "Switchyard", "version": env!("CARGO_PKG_VERSION")},
+        "paths": {}, "definitions": {}}),
+    )
 }
 
 /// `/openapi/v3` and the documents below it.
@@ -71,13 +75,18 @@ pub fn v3(table: &Table, path: &str) -> Result<Response<Body>> {
         }
         return Ok(body::json(200, &json!({ "paths": paths })));
     }
-    let (_, kinds) =
-        table.groups().find(|((group, version), _)| place(group, version) == rest).ok_or_else(ApiError::no_such_path)?;
+    let (_, kinds) = table
+        .groups()
+        .find(|((group, version), _)| place(group, version) == rest)
+        .ok_or_else(ApiError::no_such_path)?;
     let mut paths = Map::new();
     let mut schemas = Map::new();
     for kind in kinds.values() {
         let base = format!("/{rest}{}/{}", if kind.namespaced { "/namespaces/{namespace}" } else { "" }, kind.plural);
-        paths.insert(base.clone(), json!({"get": operation(kind, "list", &[]), "post": operation(kind, "post", &WRITING)}));
+        paths.insert(
+            base.clone(),
+            json!({"get": operation(kind, "list", &[]), "post": operation(kind, "post", &WRITING)}),
+        );
         paths.insert(
             format!("{base}/{{name}}"),
             json!({
@@ -90,10 +99,13 @@ pub fn v3(table: &Table, path: &str) -> Result<Response<Body>> {
         let group = if kind.group.is_empty() { "core" } else { &kind.group };
         schemas.insert(format!("io.k8s.api.{group}.{}.{}", kind.version, kind.kind), schema(kind));
     }
-    Ok(body::json(200, &json!({
-        "openapi": "3.0.0", "info": {"title": "Switchyard", "version": env!("CARGO_PKG_VERSION")},
-        "paths": paths, "components": {"schemas": schemas},
-    })))
+    Ok(body::json(
+        200,
+        &json!({
+            "openapi": "3.0.0", "info": {"title": "Switchyard", "version": env!("CARGO_PKG_VERSION")},
+            "paths": paths, "components": {"schemas": schemas},
+        }),
+    ))
 }
 
 const WRITING: [&str; 4] = ["dryRun", "fieldManager", "fieldValidation", "pretty"];

@@ -211,8 +211,10 @@ impl Pki {
 
 impl Names {
     fn sorted(&self) -> Vec<String> {
-        let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
-        let mut all: Vec<String> = ["127.0.0.1", "::1", "localhost"].iter().chain(&service).map(ToString::to_string).collect();
+        let service =
+            ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+        let mut all: Vec<String> =
+            ["127.0.0.1", "::1", "localhost"].iter().chain(&service).map(ToString::to_string).collect();
         all.extend(self.addresses.iter().map(ToString::to_string));
         all.extend(self.names.iter().cloned());
         all.sort();
@@ -227,8 +229,7 @@ fn ca_params() -> CertificateParams {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "kubernetes");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     lifetime(&mut params);
     params
 }

@@ -55,7 +55,8 @@ const PASSED: &[&str] = &[
 
 impl Agents {
     pub fn new(pki: &Pki, port: u16) -> Result<Self, String> {
-        let (certificate, key) = pki.client_certificate(&Identity::agent_client()).map_err(|error| error.to_string())?;
+        let (certificate, key) =
+            pki.client_certificate(&Identity::agent_client()).map_err(|error| error.to_string())?;
         let read = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| error.to_string());
         let mut roots = RootCertStore::empty();
         roots.add(read(pki.ca_certificate())?).map_err(|error| error.to_string())?;

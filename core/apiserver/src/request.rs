@@ -90,7 +90,9 @@ impl Target {
         };
         let (namespace, rest) = match rest {
             // `namespaces/NAME/status` is about the namespace itself, `namespaces/NAME/pods` about what is in it.
-            ["namespaces", _, "status" | "finalize"] | ["namespaces"] | ["namespaces", _] if group.is_empty() => (None, rest),
+            ["namespaces", _, "status" | "finalize"] | ["namespaces"] | ["namespaces", _] if group.is_empty() => {
+                (None, rest)
+            }
             ["namespaces", namespace, rest @ ..] => (Some(*namespace), rest),
             rest => (None, rest),
         };

@@ -58,7 +58,9 @@ impl Selector {
     pub fn matches(&self, object: &Value) -> bool {
         self.fields.iter().all(|rule| rule.matches(object)) && {
             let labels = meta::map(object, "/metadata/labels");
-            self.labels.iter().all(|rule| rule.matches(labels.and_then(|map| map.get(&rule.key)).and_then(Value::as_str)))
+            self.labels
+                .iter()
+                .all(|rule| rule.matches(labels.and_then(|map| map.get(&rule.key)).and_then(Value::as_str)))
         }
     }
 
@@ -77,7 +79,9 @@ impl LabelRule {
             (Test::Absent, value) => value.is_none(),
             (Test::In(set), value) => value.is_some_and(|value| set.iter().any(|item| item == value)),
             (Test::NotIn(set), value) => value.is_none_or(|value| set.iter().all(|item| item != value)),
-            (Test::Greater(limit), value) => value.and_then(|value| value.parse().ok()).is_some_and(|n: i64| n > *limit),
+            (Test::Greater(limit), value) => {
+                value.and_then(|value| value.parse().ok()).is_some_and(|n: i64| n > *limit)
+            }
             (Test::Less(limit), value) => value.and_then(|value| value.parse().ok()).is_some_and(|n: i64| n < *limit),
         }
     }
@@ -98,7 +102,8 @@ impl FieldRule {
 }
 
 fn parse_labels(text: &str) -> Result<Vec<LabelRule>> {
-    let wrong = |why: &str| ApiError::bad_request(format!("unable to parse requirement: label selector {text:?}: {why}"));
+    let wrong =
+        |why: &str| ApiError::bad_request(format!("unable to parse requirement: label selector {text:?}: {why}"));
     let mut rules = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
@@ -245,7 +250,19 @@ mod tests {
     #[test]
     fn label_requirements_mean_what_they_mean_in_kubernetes() {
         let object = json!({"metadata": {"labels": {"app": "a", "tier": "web", "n": "5"}}});
-        for yes in ["", "app", "app=a", "app==a", "app!=b", "x!=b", "!x", "app in (a,b),tier notin (db)", "x notin (a)", "n>4", "n<6"] {
+        for yes in [
+            "",
+            "app",
+            "app=a",
+            "app==a",
+            "app!=b",
+            "x!=b",
+            "!x",
+            "app in (a,b),tier notin (db)",
+            "x notin (a)",
+            "n>4",
+            "n<6",
+        ] {
             assert!(matches(yes, object.clone()), "{yes} should match");
         }
         for no in ["!app", "app=b", "app!=a", "x", "x=a", "app in (b)", "app=a,tier=db", "n>5"] {

@@ -55,6 +55,8 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// Port of node agents' servers.
     pub agent_port: u16,
+    /// Seconds a pod stays on a node that is not ready or not reachable, unless it says otherwise. Default 300.
+    pub default_toleration_seconds: i64,
 }
 
 /// A Kubernetes-compatible API server; cheap to clone.
@@ -87,6 +89,7 @@ pub struct Inner {
     pub agents: Agents,
     pub service_cidr: IpNet,
     pub node_ports: RangeInclusive<u16>,
+    pub default_toleration_seconds: i64,
     pub stop: CancellationToken,
     tls: Arc<rustls::ServerConfig>,
 }
@@ -109,6 +112,7 @@ impl Config {
             service_cidr: "10.96.0.0/16".parse().expect("a constant prefix"),
             node_ports: switchyard_api::names::NODE_PORTS,
             agent_port: switchyard_api::names::AGENT_PORT,
+            default_toleration_seconds: 300,
         }
     }
 
@@ -144,6 +148,7 @@ impl Server {
             agents: Agents::new(&config.pki, config.agent_port).map_err(Error::Tls)?,
             service_cidr: config.service_cidr,
             node_ports: config.node_ports,
+            default_toleration_seconds: config.default_toleration_seconds,
             stop: CancellationToken::new(),
             tls,
             store,
@@ -227,7 +232,11 @@ impl Server {
             async move { Ok::<_, Infallible>(server.answer(user, request).await) }
         });
         let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE).max_buf_size(MOST_HEADER_BYTES.max(8192));
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HANDSHAKE)
+            .max_buf_size(MOST_HEADER_BYTES.max(8192));
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -288,7 +297,8 @@ fn tls(pki: &Pki) -> Result<rustls::ServerConfig, Error> {
     let failed = |error: String| Error::Tls(error);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = rustls::RootCertStore::empty();
-    let ca = CertificateDer::from_pem_slice(pki.ca_certificate().as_bytes()).map_err(|error| failed(error.to_string()))?;
+    let ca =
+        CertificateDer::from_pem_slice(pki.ca_certificate().as_bytes()).map_err(|error| failed(error.to_string()))?;
     roots.add(ca).map_err(|error| failed(error.to_string()))?;
     let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()

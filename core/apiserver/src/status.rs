@@ -138,11 +138,8 @@ impl ApiError {
     }
 
     pub fn version_from_the_future(requested: u64, current: u64) -> Self {
-        let mut error = Self::new(
-            504,
-            "Timeout",
-            format!("Too large resource version: {requested}, current: {current}"),
-        );
+        let mut error =
+            Self::new(504, "Timeout", format!("Too large resource version: {requested}, current: {current}"));
         error.details = Some(json!({"causes": [
             {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1}));
         error

@@ -151,7 +151,8 @@ pub fn watch(
         last_bookmark: 0,
         _slot: slot,
     };
-    let lines = futures::stream::unfold(stream, |mut stream| async move { stream.next().await.map(|line| (line, stream)) });
+    let lines =
+        futures::stream::unfold(stream, |mut stream| async move { stream.next().await.map(|line| (line, stream)) });
     let mut response = Response::new(Body::stream(lines));
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     Ok(response)
@@ -161,9 +162,15 @@ fn check_initial(kind: &Kind, query: &Query, send_initial: bool) -> Result<()> {
     let mut errors = FieldErrors::default();
     let version_match = query.get("resourceVersionMatch");
     if send_initial && version_match != Some("NotOlderThan") {
-        errors.forbidden("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        errors.forbidden(
+            "resourceVersionMatch",
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        );
     } else if version_match.is_some() && query.get("sendInitialEvents").is_none() {
-        errors.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        errors.forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        );
     }
     errors.into_result(kind, "")
 }

@@ -147,7 +147,8 @@ impl Hub {
             return;
         }
         let now = event.entry.index.as_deref();
-        let before = event.previous.as_deref().and_then(|entry| entry.index.as_deref()).filter(|word| Some(*word) != now);
+        let before =
+            event.previous.as_deref().and_then(|entry| entry.index.as_deref()).filter(|word| Some(*word) != now);
         for word in [now, before].into_iter().flatten() {
             for watcher in group.indexed.get(word).into_iter().flatten() {
                 watcher.push(event);
@@ -183,10 +184,7 @@ impl Watcher {
         let prefix: &str = &self.prefix;
         let under = key == prefix || ((prefix.is_empty() || prefix.ends_with('/')) && key.starts_with(prefix));
         let has = |entry: &Entry| entry.index.as_deref() == self.index.as_deref();
-        under
-            && (self.index.is_none()
-                || has(&event.entry)
-                || event.previous.as_deref().is_some_and(has))
+        under && (self.index.is_none() || has(&event.entry) || event.previous.as_deref().is_some_and(has))
     }
 
     fn push(&self, event: &Arc<Event>) {

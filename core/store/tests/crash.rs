@@ -27,7 +27,10 @@ async fn victim() {
             for n in 0u64.. {
                 let durability = if writer == 7 { Durability::Relaxed } else { Durability::Strict };
                 let expect = if store.get(&key).is_some() { Expect::Present } else { Expect::Absent };
-                let entry = store.put(&key, json!({ "n": n, "padding": "x".repeat(2000) }), expect, durability).await.expect("put");
+                let entry = store
+                    .put(&key, json!({ "n": n, "padding": "x".repeat(2000) }), expect, durability)
+                    .await
+                    .expect("put");
                 println!("{} {writer} {}", if writer == 7 { "relaxed" } else { "acked" }, entry.revision);
             }
         })
@@ -84,7 +87,11 @@ fn acknowledged_writes_survive_kill_9() {
         let store = open(dir.path());
         for (writer, revision) in acked.iter().enumerate().filter(|(_, revision)| **revision > 0) {
             let entry = store.get(&format!("k/{writer}")).expect("the key");
-            assert!(entry.revision >= *revision, "round {round}: writer {writer} was told {revision}, there is {}", entry.revision);
+            assert!(
+                entry.revision >= *revision,
+                "round {round}: writer {writer} was told {revision}, there is {}",
+                entry.revision
+            );
         }
         highest = highest.max(acked.into_iter().max().unwrap_or(0));
         assert!(store.revision() > highest);

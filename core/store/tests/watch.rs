@@ -33,7 +33,15 @@ async fn traffic(store: &Store, writers: usize, writes: usize) {
         tokio::spawn(async move {
             let key = format!("a/b/{writer}");
             for n in 0..writes {
-                store.put(&key, json!({ "n": n }), if n == 0 { Expect::Absent } else { Expect::Present }, Durability::Strict).await.expect("put");
+                store
+                    .put(
+                        &key,
+                        json!({ "n": n }),
+                        if n == 0 { Expect::Absent } else { Expect::Present },
+                        Durability::Strict,
+                    )
+                    .await
+                    .expect("put");
             }
         })
     });
@@ -52,7 +60,11 @@ async fn events_are_ordered_unique_and_none_is_missing() {
     assert_eq!(revisions, (1..=1600).collect::<Vec<u64>>());
     for writer in 0..8 {
         let key = format!("a/b/{writer}");
-        let own: Vec<_> = events.iter().filter(|event| *event.entry.key == *key).map(|event| event.entry.value["n"].clone()).collect();
+        let own: Vec<_> = events
+            .iter()
+            .filter(|event| *event.entry.key == *key)
+            .map(|event| event.entry.value["n"].clone())
+            .collect();
         assert_eq!(own, (0..200).map(|n| json!(n)).collect::<Vec<_>>(), "writes of {key} in their order");
     }
 }
@@ -115,7 +127,13 @@ async fn an_event_has_the_value_before_and_after() {
     let events = take(&mut watch, 3).await;
     let told: Vec<_> = events
         .iter()
-        .map(|event| (event.change, event.entry.value["n"].clone(), event.previous.as_ref().map(|entry| entry.value["n"].clone())))
+        .map(|event| {
+            (
+                event.change,
+                event.entry.value["n"].clone(),
+                event.previous.as_ref().map(|entry| entry.value["n"].clone()),
+            )
+        })
         .collect();
     assert_eq!(
         told,

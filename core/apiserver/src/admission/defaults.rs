@@ -91,9 +91,9 @@ fn pod_spec(spec: &mut Object) {
         }
     }
     for volume in objects(spec, "volumes") {
-        for (field, mode) in [("secret", "defaultMode"), ("configMap", "defaultMode"), ("projected", "defaultMode"), ("downwardAPI", "defaultMode")] {
+        for field in ["secret", "configMap", "projected", "downwardAPI"] {
             if let Some(source) = existing(volume, field) {
-                default(source, mode, 0o644);
+                default(source, "defaultMode", 0o644);
             }
         }
         if let Some(source) = existing(volume, "hostPath") {
@@ -123,7 +123,9 @@ fn container(container: &mut Object, host_network: bool) {
     }
     for field in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(probe) = existing(container, field) else { continue };
-        for (field, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+        for (field, value) in
+            [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+        {
             // Zero means "the default", as in Kubernetes.
             if probe.get(field).is_some_and(|value| value == 0) {
                 probe.shift_remove(field);
@@ -182,7 +184,9 @@ fn service(spec: &mut Object) {
     for port in objects(spec, "ports") {
         default(port, "protocol", "TCP");
         let number = port.get("port").cloned().unwrap_or_default();
-        if port.get("targetPort").is_some_and(|target| target == 0 || target == "") || headless && port.get("targetPort").is_none() {
+        if port.get("targetPort").is_some_and(|target| target == 0 || target == "")
+            || headless && port.get("targetPort").is_none()
+        {
             port.shift_remove("targetPort");
         }
         default(port, "targetPort", number);
@@ -247,9 +251,8 @@ fn policy(spec: &mut Object) {
     default(spec, "podSelector", json!({}));
     let egress = spec.contains_key("egress");
     default(spec, "policyTypes", if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) });
-    for (field, peers) in [("ingress", "from"), ("egress", "to")] {
+    for field in ["ingress", "egress"] {
         for rule in objects(spec, field) {
-            let _ = peers;
             for port in objects(rule, "ports") {
                 default(port, "protocol", "TCP");
             }

@@ -32,7 +32,7 @@ impl Amount {
         let (number, suffix) = text.split_at(split);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         let negative = whole.starts_with('-');
-        let whole = whole.trim_start_matches(['+', '-']);
+        let whole = whole.strip_prefix(['+', '-']).unwrap_or(whole);
         if whole.is_empty() && fraction.is_empty() || fraction.len() > 12 || whole.len() > 19 {
             return None;
         }
@@ -160,9 +160,15 @@ mod tests {
 
     #[test]
     fn quantities_read_as_kubernetes_reads_them() {
-        for (text, thousandths) in
-            [("1", 1000), ("500m", 500), ("1.5", 1500), ("2Ki", 2_048_000), ("1k", 1_000_000), ("1e3", 1_000_000), ("1u", 1)]
-        {
+        for (text, thousandths) in [
+            ("1", 1000),
+            ("500m", 500),
+            ("1.5", 1500),
+            ("2Ki", 2_048_000),
+            ("1k", 1_000_000),
+            ("1e3", 1_000_000),
+            ("1u", 1),
+        ] {
             assert_eq!(Amount::parse(text), Some(Amount(thousandths)), "{text}");
         }
         for wrong in ["", "x", "1x", "--1", "1.2.3", "m", "99999999999999999999999999999999999999999"] {

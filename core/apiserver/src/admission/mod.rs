@@ -50,7 +50,9 @@ impl Admission<'_> {
             self.namespace_takes(meta::name(object))?;
         }
         // A copy of another object brings a status that is not this one's. Nodes come with theirs.
-        if self.kind.status && matches!(self.kind.kind.as_str(), "Service" | "Ingress" | "Network" | "ResourceQuota") || matches!(self.kind.group.as_str(), "apps" | "batch") {
+        if self.kind.status && matches!(self.kind.kind.as_str(), "Service" | "Ingress" | "Network" | "ResourceQuota")
+            || matches!(self.kind.group.as_str(), "apps" | "batch")
+        {
             meta::as_map(object).shift_remove("status");
         }
         if matches!(self.kind.kind.as_str(), "Service" | "Ingress") {
@@ -87,10 +89,8 @@ impl Admission<'_> {
             return Err(ApiError::not_found(namespaces, self.namespace));
         };
         if meta::is_deleting(&namespace.value) && self.kind.kind != "Event" {
-            let why = format!(
-                "unable to create new content in namespace {} because it is being terminated",
-                self.namespace
-            );
+            let why =
+                format!("unable to create new content in namespace {} because it is being terminated", self.namespace);
             let mut error = ApiError::forbidden(self.kind, name, why);
             if let Some(details) = &mut error.details {
                 details["causes"] = json!([{"reason": "NamespaceTerminating",
@@ -113,7 +113,8 @@ impl Admission<'_> {
             meta::text(&class.value, "/metadata/annotations/ingressclass.kubernetes.io~1is-default-class") == "true"
         });
         if let Some(class) = default {
-            meta::child(meta::as_map(object), "spec").insert("ingressClassName".into(), json!(meta::name(&class.value)));
+            meta::child(meta::as_map(object), "spec")
+                .insert("ingressClassName".into(), json!(meta::name(&class.value)));
         }
     }
 }

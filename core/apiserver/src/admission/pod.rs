@@ -7,9 +7,6 @@ use crate::kinds::Kind;
 use crate::meta;
 use crate::status::{ApiError, Result};
 
-/// How long a pod stays on a node that is not ready or not reachable, unless it says otherwise.
-const STAYS_SECONDS: i64 = 300;
-
 /// Completes a pod that is being created.
 pub fn mutate(admission: &Admission<'_>, pod: &mut Value) -> Result<()> {
     let name = meta::name(pod).to_owned();
@@ -44,7 +41,7 @@ pub fn mutate(admission: &Admission<'_>, pod: &mut Value) -> Result<()> {
         _ => 0,
     };
     spec.insert("priority".into(), json!(priority));
-    tolerate(spec);
+    tolerate(spec, admission.server.default_toleration_seconds);
     let class = quality(spec);
     let status = meta::child(meta::as_map(pod), "status");
     status.clear();
@@ -67,7 +64,8 @@ pub fn keep(kind: &Kind, old: &Value, new: &mut Value) {
     }
 }
 
-fn tolerate(spec: &mut Map<String, Value>) {
+/// How long the pod stays on a node that is not ready or not reachable, where it does not say itself.
+fn tolerate(spec: &mut Map<String, Value>, seconds: i64) {
     let list = spec.entry("tolerations").or_insert_with(|| json!([]));
     let Some(list) = list.as_array_mut() else { return };
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
@@ -78,7 +76,7 @@ fn tolerate(spec: &mut Map<String, Value>) {
                 && (effect.is_empty() || effect == "NoExecute")
         });
         if !tolerated {
-            list.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": STAYS_SECONDS}));
+            list.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}));
         }
     }
 }

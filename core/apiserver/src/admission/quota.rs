@@ -74,8 +74,11 @@ impl Quota {
             let hard = hard(&quota.value);
             let concerned: Vec<&String> = usage.keys().filter(|what| hard.contains_key(*what)).collect();
             if admission.kind.is("", "Pod") && old.is_none() {
-                let missing: Vec<&str> =
-                    hard.keys().filter(|what| is_compute(what) && !usage.contains_key(*what)).map(String::as_str).collect();
+                let missing: Vec<&str> = hard
+                    .keys()
+                    .filter(|what| is_compute(what) && !usage.contains_key(*what))
+                    .map(String::as_str)
+                    .collect();
                 if !missing.is_empty() {
                     let why = format!("failed quota: {}: must specify {}", meta::name(&quota.value), missing.join(","));
                     return Err(ApiError::forbidden(admission.kind, name, why));

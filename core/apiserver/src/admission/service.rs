@@ -62,7 +62,8 @@ impl Allocations {
                 .collect();
             let chosen = if address.is_empty() {
                 let free = free_address(&server.service_cidr, picked.next_address, &used);
-                let (at, free) = free.ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?;
+                let (at, free) =
+                    free.ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?;
                 picked.next_address = at + 1;
                 Some(free)
             } else {
@@ -79,7 +80,11 @@ impl Allocations {
         if kind != "ExternalName" {
             let spec = meta::child(meta::as_map(object), "spec");
             spec.insert("clusterIPs".into(), json!([spec.get("clusterIP").cloned().unwrap_or_default()]));
-            meta::default(spec, "ipFamilies", json!([if server.service_cidr.addr().is_ipv6() { "IPv6" } else { "IPv4" }]));
+            meta::default(
+                spec,
+                "ipFamilies",
+                json!([if server.service_cidr.addr().is_ipv6() { "IPv6" } else { "IPv4" }]),
+            );
             meta::default(spec, "ipFamilyPolicy", "SingleStack");
         }
         let wants_ports = kind == "NodePort"
@@ -108,7 +113,11 @@ impl Allocations {
             let number = if wanted != 0 {
                 match u16::try_from(wanted).ok().filter(|number| range.contains(number)) {
                     None => {
-                        let why = format!("provided port is not in the valid range. The range of valid ports is {}-{}", range.start(), range.end());
+                        let why = format!(
+                            "provided port is not in the valid range. The range of valid ports is {}-{}",
+                            range.start(),
+                            range.end()
+                        );
                         errors.invalid(field, wanted, &why);
                         continue;
                     }
@@ -159,13 +168,19 @@ fn check_address(
     };
     if !cidr.contains(&address) {
         if !same {
-            let why = format!("failed to allocate IP {address}: the provided IP is not in the valid range. The range of valid IPs is {cidr}");
+            let why = format!(
+                "failed to allocate IP {address}: the provided IP is not in the valid range. The range of valid IPs is {cidr}"
+            );
             errors.invalid("spec.clusterIPs", text, &why);
         }
         return None;
     }
     if used.contains(&address) {
-        errors.invalid("spec.clusterIPs", text, &format!("failed to allocate IP {address}: provided IP is already allocated"));
+        errors.invalid(
+            "spec.clusterIPs",
+            text,
+            &format!("failed to allocate IP {address}: provided IP is already allocated"),
+        );
         return None;
     }
     Some(address)

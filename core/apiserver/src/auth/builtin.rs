@@ -11,14 +11,42 @@ const READ: &[&str] = &["get", "list", "watch"];
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 /// What namespaces hold, by group; Secrets and roles are apart.
 const CONTENT: &[(&str, &[&str])] = &[
-    ("", &[
-        "configmaps", "endpoints", "events", "limitranges", "limitranges/status", "pods", "pods/log", "pods/status", "resourcequotas",
-        "resourcequotas/status", "serviceaccounts", "services", "services/status", "namespaces",
-    ]),
-    ("apps", &[
-        "controllerrevisions", "daemonsets", "daemonsets/status", "deployments", "deployments/scale", "deployments/status",
-        "replicasets", "replicasets/scale", "replicasets/status", "statefulsets", "statefulsets/scale", "statefulsets/status",
-    ]),
+    (
+        "",
+        &[
+            "configmaps",
+            "endpoints",
+            "events",
+            "limitranges",
+            "limitranges/status",
+            "pods",
+            "pods/log",
+            "pods/status",
+            "resourcequotas",
+            "resourcequotas/status",
+            "serviceaccounts",
+            "services",
+            "services/status",
+            "namespaces",
+        ],
+    ),
+    (
+        "apps",
+        &[
+            "controllerrevisions",
+            "daemonsets",
+            "daemonsets/status",
+            "deployments",
+            "deployments/scale",
+            "deployments/status",
+            "replicasets",
+            "replicasets/scale",
+            "replicasets/status",
+            "statefulsets",
+            "statefulsets/scale",
+            "statefulsets/status",
+        ],
+    ),
     ("batch", &["jobs", "jobs/status"]),
     ("discovery.k8s.io", &["endpointslices"]),
     ("networking.k8s.io", &["ingresses", "ingresses/status", "networkpolicies"]),
@@ -37,11 +65,19 @@ static ROLES: LazyLock<Roles> = LazyLock::new(|| {
         let own: Vec<&str> = resources
             .iter()
             .copied()
-            .filter(|name| !name.starts_with("namespaces") && !name.starts_with("resourcequotas") && !name.starts_with("limitranges"))
+            .filter(|name| {
+                !name.starts_with("namespaces")
+                    && !name.starts_with("resourcequotas")
+                    && !name.starts_with("limitranges")
+            })
             .collect();
         edit.push(rule(ALL, &[*group], &own));
     }
-    edit.push(rule(ALL, &[""], &["secrets", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "services/proxy"]));
+    edit.push(rule(
+        ALL,
+        &[""],
+        &["secrets", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "services/proxy"],
+    ));
     edit.push(rule(&["create"], &[""], &["pods/eviction", "serviceaccounts/token"]));
     edit.push(rule(&["impersonate"], &[""], &["serviceaccounts"]));
     let mut admin = edit.clone();
@@ -78,7 +114,20 @@ pub fn rules_of(user: &User) -> Vec<Arc<Vec<Rule>>> {
 }
 
 fn discovery() -> Vec<Rule> {
-    let paths = ["/", "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"];
+    let paths = [
+        "/",
+        "/api",
+        "/api/*",
+        "/apis",
+        "/apis/*",
+        "/healthz",
+        "/livez",
+        "/openapi",
+        "/openapi/*",
+        "/readyz",
+        "/version",
+        "/version/",
+    ];
     vec![Rule { verbs: vec!["get".into()], paths: paths.map(Into::into).to_vec(), ..Rule::default() }]
 }
 

@@ -3,7 +3,9 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Signs and verifies.
@@ -89,7 +91,8 @@ impl Signer {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key().as_ref())
             .verify(text.as_bytes(), &decode(signature)?)
             .map_err(|_| "the token's signature is wrong")?;
-        let claims: Claims = serde_json::from_slice(&decode(claims)?).map_err(|error| format!("the token's claims: {error}"))?;
+        let claims: Claims =
+            serde_json::from_slice(&decode(claims)?).map_err(|error| format!("the token's claims: {error}"))?;
         if claims.iss != issuer {
             return Err(format!("the token's issuer is {:?}", claims.iss));
         }

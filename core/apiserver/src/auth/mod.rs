@@ -180,7 +180,9 @@ impl Auth {
                 let uid = meta::text(&pod.value, "/metadata/uid").to_owned();
                 let given = meta::text(request, "/spec/boundObjectRef/uid");
                 if !given.is_empty() && given != uid {
-                    let why = format!("the UID in the bound object reference ({given}) does not match the UID in record ({uid})");
+                    let why = format!(
+                        "the UID in the bound object reference ({given}) does not match the UID in record ({uid})"
+                    );
                     return Err(ApiError::conflict(pods, pod_name, &why));
                 }
                 Some(jwt::Reference { name: pod_name.into(), uid })
@@ -229,11 +231,14 @@ impl Auth {
             .filter_map(|value| value.to_str().ok())
             .map(ToOwned::to_owned)
             .collect();
-        let may = |resource: &str, name: &str| rbac::allowed(server, &user, &rbac::Attributes::object("impersonate", "", resource, name));
+        let may = |resource: &str, name: &str| {
+            rbac::allowed(server, &user, &rbac::Attributes::object("impersonate", "", resource, name))
+        };
         if !may("users", name) || !groups.iter().all(|group| may("groups", group)) {
             return Err(ApiError::forbidden_path(&user.name, "impersonate", name));
         }
-        if let Some((namespace, _)) = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+        if let Some((namespace, _)) = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'))
+        {
             groups.extend(["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")]);
         }
         Ok(Arc::new(User::new(name, &groups)))

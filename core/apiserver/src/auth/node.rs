@@ -52,8 +52,11 @@ fn a_pod_needs(server: &Inner, wanted: &Attributes, node: &str) -> bool {
     if wanted.name.is_empty() || wanted.namespace.is_empty() {
         return false;
     }
-    let fields: &[&str] =
-        if wanted.resource == "secrets" { &["secret", "secretRef", "secretKeyRef"] } else { &["configMap", "configMapRef", "configMapKeyRef"] };
+    let fields: &[&str] = if wanted.resource == "secrets" {
+        &["secret", "secretRef", "secretKeyRef"]
+    } else {
+        &["configMap", "configMapRef", "configMapKeyRef"]
+    };
     if wanted.name == "kube-root-ca.crt" && wanted.resource == "configmaps" {
         return true;
     }

@@ -60,13 +60,7 @@ enum Subject {
 
 impl Attributes {
     pub fn object(verb: &str, group: &str, resource: &str, name: &str) -> Self {
-        Self {
-            verb: verb.into(),
-            group: group.into(),
-            resource: resource.into(),
-            name: name.into(),
-            ..Self::default()
-        }
+        Self { verb: verb.into(), group: group.into(), resource: resource.into(), name: name.into(), ..Self::default() }
     }
 }
 
@@ -196,7 +190,11 @@ pub fn authorize_path(server: &Inner, user: &User, method: &Method, path: &str) 
     if allowed(server, user, &wanted) {
         return Ok(());
     }
-    if user.name == "system:anonymous" { Err(ApiError::unauthorized()) } else { Err(ApiError::forbidden_path(&user.name, &verb, path)) }
+    if user.name == "system:anonymous" {
+        Err(ApiError::unauthorized())
+    } else {
+        Err(ApiError::forbidden_path(&user.name, &verb, path))
+    }
 }
 
 // === impl Cache ===
@@ -235,7 +233,9 @@ impl Cache {
                 "Role" => place.clone().unwrap_or_default(),
                 _ => String::new(),
             };
-            let Some(rules) = by_role.get(&(role_place, meta::text(value, "/roleRef/name").to_owned())) else { continue };
+            let Some(rules) = by_role.get(&(role_place, meta::text(value, "/roleRef/name").to_owned())) else {
+                continue;
+            };
             for subject in meta::list(value, "/subjects") {
                 let name = meta::text(subject, "/name");
                 let key = match meta::text(subject, "/kind") {

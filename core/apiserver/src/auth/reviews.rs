@@ -13,7 +13,10 @@ use crate::status::{ApiError, Result};
 
 /// (group, (plural, kind, namespaced)).
 pub const GROUPS: &[(&str, &[(&str, &str, bool)])] = &[
-    ("authentication.k8s.io", &[("selfsubjectreviews", "SelfSubjectReview", false), ("tokenreviews", "TokenReview", false)]),
+    (
+        "authentication.k8s.io",
+        &[("selfsubjectreviews", "SelfSubjectReview", false), ("tokenreviews", "TokenReview", false)],
+    ),
     (
         "authorization.k8s.io",
         &[

@@ -32,8 +32,10 @@ pub fn apply(kind: &Kind, old: &Value, wanted: &Value, manager: &str, force: boo
     meta::tidy(&mut wanted);
     if status {
         // An apply of the status says nothing about the rest.
-        meta::as_map(&mut wanted).retain(|field, _| matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
-        meta::metadata_mut(&mut wanted).retain(|field, _| matches!(field.as_str(), "name" | "namespace" | "resourceVersion" | "uid"));
+        meta::as_map(&mut wanted)
+            .retain(|field, _| matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+        meta::metadata_mut(&mut wanted)
+            .retain(|field, _| matches!(field.as_str(), "name" | "namespace" | "resourceVersion" | "uid"));
     } else if kind.status {
         meta::as_map(&mut wanted).shift_remove("status");
     }
@@ -54,19 +56,27 @@ pub fn apply(kind: &Kind, old: &Value, wanted: &Value, manager: &str, force: boo
     let wanted_set: Set = fields::leaves(&wanted, of).into_keys().collect();
     let mut merged = old.clone();
     merge_object(&mut merged, &wanted, of);
-    let mine = |owner: &Owner| owner.manager == manager && owner.operation == "Apply" && owner.subresource == subresource;
+    let mine =
+        |owner: &Owner| owner.manager == manager && owner.operation == "Apply" && owner.subresource == subresource;
     let previous = owners.iter().find(|owner| mine(owner)).map(|owner| owner.set.clone()).unwrap_or_default();
     resolve_conflicts(&mut owners, mine, &wanted_set, &old_leaves, &fields::leaves(&merged, of), force)?;
     let others: Set = owners.iter().filter(|owner| !mine(owner)).flat_map(|owner| owner.set.iter().cloned()).collect();
-    // Longest first, so that an element's fields go before the element is looked at.
+    // Shortest first: an element nobody else has a part in goes as a whole.
     let mut gone: Vec<&Path> = previous.difference(&wanted_set).filter(|path| !others.contains(*path)).collect();
-    gone.sort_by_key(|path| std::cmp::Reverse(path.len()));
+    gone.sort_by_key(|path| path.len());
     for path in gone {
-        let is_element = matches!(path.last(), Some(Step::Key(_)));
-        if is_element && others.iter().chain(&wanted_set).any(|other| other.starts_with(path)) {
-            continue;
+        let shared = || others.iter().chain(&wanted_set).any(|other| other.starts_with(path));
+        let keeps_element = match path.as_slice() {
+            [.., Step::Key(_)] => shared(),
+            // What is left of an element keeps its keys.
+            [.., Step::Key(key), Step::Field(field)] => {
+                serde_json::from_str::<Map<String, Value>>(key).is_ok_and(|keys| keys.contains_key(field))
+            }
+            _ => false,
+        };
+        if !keeps_element {
+            fields::remove(&mut merged, of, List::Atomic, path);
         }
-        fields::remove(&mut merged, of, List::Atomic, path);
     }
     match owners.iter_mut().find(|owner| mine(owner)) {
         Some(owner) if owner.set == wanted_set => {}
@@ -97,14 +107,18 @@ pub fn track_update(kind: &Kind, old: &Value, new: &mut Value, manager: &str, st
     let mut owners = owners(old);
     let old_leaves = fields::leaves(old, of);
     let new_leaves = fields::leaves(new, of);
-    let changed: Set =
-        new_leaves.iter().filter(|(path, value)| old_leaves.get(*path) != Some(*value)).map(|(path, _)| path.clone()).collect();
+    let changed: Set = new_leaves
+        .iter()
+        .filter(|(path, value)| old_leaves.get(*path) != Some(*value))
+        .map(|(path, _)| path.clone())
+        .collect();
     let removed: Vec<&Path> = old_leaves.keys().filter(|path| !new_leaves.contains_key(*path)).collect();
     if changed.is_empty() && removed.is_empty() {
         return;
     }
     let subresource = if status { "status" } else { "" };
-    let mine = |owner: &Owner| owner.manager == manager && owner.operation == "Update" && owner.subresource == subresource;
+    let mine =
+        |owner: &Owner| owner.manager == manager && owner.operation == "Update" && owner.subresource == subresource;
     for owner in owners.iter_mut() {
         let keep_own = mine(owner);
         owner.set.retain(|path| (keep_own || !changed.contains(path)) && !removed.contains(&path));
@@ -264,11 +278,13 @@ mod tests {
     fn what_another_manager_owns_is_a_conflict_unless_forced() {
         let kind = kind("apps", "deployments");
         let object = created(&kind, &deployment(Some(1), "a"), "one");
-        let error = apply(&kind, &object, &deployment(Some(2), "a"), "two", false, false).expect_err("one owns replicas");
+        let error =
+            apply(&kind, &object, &deployment(Some(2), "a"), "two", false, false).expect_err("one owns replicas");
         assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"one\" using apps/v1: .spec.replicas");
         let forced = apply(&kind, &object, &deployment(Some(2), "a"), "two", true, false).expect("forced");
         assert_eq!(forced["spec"]["replicas"], 2);
-        let same = apply(&kind, &object, &deployment(Some(1), "a"), "two", false, false).expect("the same value is no conflict");
+        let same = apply(&kind, &object, &deployment(Some(1), "a"), "two", false, false)
+            .expect("the same value is no conflict");
         assert_eq!(meta::list(&same, "/metadata/managedFields").len(), 2);
     }
 

@@ -26,9 +26,19 @@ pub type Set = BTreeSet<Path>;
 pub type Leaves<'a> = BTreeMap<Path, Option<&'a Value>>;
 
 /// Fields nobody owns: they name the object or are the server's.
-const NOBODYS: &[&str] =
-    &["name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion",
-        "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"];
+const NOBODYS: &[&str] = &[
+    "name",
+    "namespace",
+    "creationTimestamp",
+    "selfLink",
+    "uid",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generateName",
+];
 
 /// All leaves of an object.
 pub fn leaves(object: &Value, of: Type) -> Leaves<'_> {
@@ -43,7 +53,13 @@ pub fn leaves(object: &Value, of: Type) -> Leaves<'_> {
             for (field, value) in value.as_object().into_iter().flatten() {
                 if !NOBODYS.contains(&field.as_str()) {
                     path.push(Step::Field(field.clone()));
-                    walk(value, Type::Metadata.field(field).child, Type::Metadata.field(field).list, &mut path, &mut out);
+                    walk(
+                        value,
+                        Type::Metadata.field(field).child,
+                        Type::Metadata.field(field).list,
+                        &mut path,
+                        &mut out,
+                    );
                     path.pop();
                 }
             }

@@ -35,7 +35,11 @@ impl Patch {
         let json = || crate::handler::parse_json(body);
         let object = || {
             json().and_then(|value| {
-                if value.is_object() { Ok(value) } else { Err(ApiError::bad_request("the patch must be a JSON object")) }
+                if value.is_object() {
+                    Ok(value)
+                } else {
+                    Err(ApiError::bad_request("the patch must be a JSON object"))
+                }
             })
         };
         Ok(match media_type {
@@ -59,7 +63,11 @@ impl Patch {
                         "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
                     ));
                 };
-                Self::Apply { wanted, manager: manager.into(), force: query.is_true("force") && query.get("force").is_some() }
+                Self::Apply {
+                    wanted,
+                    manager: manager.into(),
+                    force: query.is_true("force") && query.get("force").is_some(),
+                }
             }
             other => return Err(ApiError::unsupported_media(other, TYPES)),
         })
@@ -94,4 +102,13 @@ impl Patch {
         }
         Ok(new)
     }
+}
+
+/// A pod patched, without a server: for comparison with other implementations.
+#[doc(hidden)]
+pub fn for_tests(form: &str, pod: &Value, patch: &Value) -> Result<Value, String> {
+    let table = crate::kinds::Kinds::built_in().now();
+    let kind = table.find("", "pods").ok_or("pods are built in")?;
+    let patch = if form == "merge" { Patch::Merge(patch.clone()) } else { Patch::Strategic(patch.clone()) };
+    patch.apply(kind, "p", pod, false).map_err(|error| error.message)
 }

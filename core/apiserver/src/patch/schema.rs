@@ -50,8 +50,6 @@ pub struct Field {
     /// Its type, or its elements'.
     pub child: Type,
     pub list: List,
-    /// `$retainKeys` applies.
-    pub retain_keys: bool,
 }
 
 // === impl Type ===
@@ -71,11 +69,13 @@ impl Type {
     /// What is known about a field of this type.
     pub fn field(self, name: &str) -> Field {
         use Type::*;
-        let plain = |child| Field { child, list: List::Atomic, retain_keys: false };
-        let map = |key, keys, child| Field { child, list: List::Map(key, keys), retain_keys: false };
-        let set = Field { child: Plain, list: List::Set, retain_keys: false };
+        let plain = |child| Field { child, list: List::Atomic };
+        let map = |key, keys, child| Field { child, list: List::Map(key, keys) };
+        let set = Field { child: Plain, list: List::Set };
         match (self, name) {
-            (Pod | Workload | Service | ServiceAccount | Node | WithConditions | Template, "metadata") => plain(Metadata),
+            (Pod | Workload | Service | ServiceAccount | Node | WithConditions | Template, "metadata") => {
+                plain(Metadata)
+            }
             (Metadata, "finalizers") => set,
             (Metadata, "ownerReferences") => map("uid", &["uid"], Plain),
             (Pod | Template, "spec") => plain(PodSpec),
@@ -83,15 +83,13 @@ impl Type {
             (Workload, "spec") => plain(WorkloadSpec),
             (Workload | WithConditions, "status") => plain(StatusWithConditions),
             (WorkloadSpec, "template") => plain(Template),
-            (WorkloadSpec, "strategy") => Field { retain_keys: true, ..plain(Strategy) },
+            (WorkloadSpec, "strategy") => plain(Strategy),
             (PodSpec, "containers" | "initContainers" | "ephemeralContainers") => map("name", &["name"], Container),
-            (PodSpec, "volumes") => Field { retain_keys: true, ..map("name", &["name"], Volume) },
+            (PodSpec, "volumes") => map("name", &["name"], Volume),
             (PodSpec, "imagePullSecrets" | "schedulingGates") => map("name", &["name"], Plain),
             (PodSpec, "hostAliases") => map("ip", &["ip"], Plain),
-            (PodSpec, "topologySpreadConstraints") => {
-                map("topologyKey", &["topologyKey", "whenUnsatisfiable"], Spread)
-            }
-            (PodSpec, "resourceClaims") => Field { retain_keys: true, ..map("name", &["name"], Plain) },
+            (PodSpec, "topologySpreadConstraints") => map("topologyKey", &["topologyKey", "whenUnsatisfiable"], Spread),
+            (PodSpec, "resourceClaims") => map("name", &["name"], Plain),
             (Container, "env") => map("name", &["name"], Plain),
             (Container, "ports") => map("containerPort", &["containerPort", "protocol"], Plain),
             (Container, "volumeMounts") => map("mountPath", &["mountPath"], Plain),

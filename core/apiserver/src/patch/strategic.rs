@@ -39,6 +39,9 @@ fn merge_map(target: &mut Map<String, Value>, patch: &Map<String, Value>, of: Ty
         }
         target.retain(|field, _| keep.iter().any(|item| item == field.as_str()));
     }
+    let ordered = patch.keys().filter_map(|field| field.strip_prefix(ORDER));
+    let before: Map<String, Value> =
+        ordered.filter_map(|field| Some((field.to_owned(), target.get(field)?.clone()))).collect();
     for (field, value) in patch {
         if let Some(field) = field.strip_prefix(DELETE_FROM) {
             let gone = value.as_array().ok_or_else(|| format!("{DELETE_FROM}{field} must be a list"))?;
@@ -84,9 +87,8 @@ fn merge_map(target: &mut Map<String, Value>, patch: &Map<String, Value>, of: Ty
         let Some(field) = field.strip_prefix(ORDER) else { continue };
         let order = order.as_array().ok_or_else(|| format!("{ORDER}{field} must be a list"))?;
         let about = of.field(field);
-        let patched = patch.get(field).and_then(Value::as_array);
         if let Some(list) = target.get_mut(field).and_then(Value::as_array_mut) {
-            reorder(list, order, patched, about.list);
+            reorder(list, order, before.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice), about.list);
         }
     }
     Ok(())
@@ -105,11 +107,13 @@ fn merge_list(target: &mut Map<String, Value>, field: &str, items: &[Value], abo
         List::Set => {
             let list = target.entry(field).or_insert_with(|| Value::Array(vec![]));
             let Some(list) = list.as_array_mut() else { return Err(format!("{field} is not a list")) };
+            let before = list.clone();
             for item in items {
                 if !list.contains(item) {
                     list.push(item.clone());
                 }
             }
+            reorder(list, items, &before, about.list);
         }
         List::Map(key, _) => {
             let list = target.entry(field).or_insert_with(|| Value::Array(vec![]));
@@ -117,8 +121,11 @@ fn merge_list(target: &mut Map<String, Value>, field: &str, items: &[Value], abo
                 *list = Value::Array(vec![]);
             }
             let Some(list) = list.as_array_mut() else { return Err(format!("{field} is not a list")) };
+            let before = list.clone();
             for item in items {
-                let Value::Object(map) = item else { return Err(format!("an element of {field} is not an object: {item}")) };
+                let Value::Object(map) = item else {
+                    return Err(format!("an element of {field} is not an object: {item}"));
+                };
                 let Some(word) = map.get(key) else {
                     return Err(format!("map: {item} does not contain declared merge key: {key}"));
                 };
@@ -128,9 +135,6 @@ fn merge_list(target: &mut Map<String, Value>, field: &str, items: &[Value], abo
                     Some("replace") | Some("merge") | None => match at {
                         Some(at) => {
                             let old = crate::meta::as_map(&mut list[at]);
-                            let retain = map.contains_key(RETAIN) || !about.retain_keys;
-                            // Kubernetes only clears what `$retainKeys` names; without it, fields are merged.
-                            let _ = retain;
                             merge_map(old, map, about.child)?;
                         }
                         None => {
@@ -142,37 +146,47 @@ fn merge_list(target: &mut Map<String, Value>, field: &str, items: &[Value], abo
                     Some(other) => return Err(format!("unknown $patch value {other:?} in an element of {field}")),
                 }
             }
+            let order: Vec<Value> = items.iter().filter(|item| item.get(PATCH).is_none()).cloned().collect();
+            reorder(list, &order, &before, about.list);
         }
     }
     Ok(())
 }
 
-/// Puts elements in the order the patch asks for; those it does not name keep their place relative to their neighbours.
-fn reorder(list: &mut Vec<Value>, order: &[Value], patched: Option<&Vec<Value>>, how: List) {
+/// Puts the elements the patch names in its order. The others keep theirs, and come before a named one only where both were there
+/// before and stood so.
+fn reorder(list: &mut Vec<Value>, order: &[Value], before: &[Value], how: List) {
     let word = |item: &Value| match how {
         List::Map(key, _) => item.get(key).cloned().unwrap_or(Value::Null),
         _ => item.clone(),
     };
-    let _ = patched;
-    let position = |item: &Value| order.iter().position(|wanted| word(wanted) == word(item));
+    let place = |within: &[Value], item: &Value| {
+        let wanted = word(item);
+        within.iter().position(|other| word(other) == wanted)
+    };
     let (mut named, others): (Vec<_>, Vec<_>) =
-        std::mem::take(list).into_iter().enumerate().partition(|(_, item)| position(item).is_some());
-    named.sort_by_key(|(_, item)| position(item));
-    // Merge the two sequences: an unnamed element comes before a named one that stood behind it.
+        std::mem::take(list).into_iter().partition(|item| place(order, item).is_some());
+    named.sort_by_key(|item| place(order, item));
     let mut named = named.into_iter().peekable();
-    let mut others = others.into_iter().peekable();
-    loop {
-        match (named.peek(), others.peek()) {
-            (Some((at, _)), Some((other, _))) if other < at => list.extend(others.next().map(|(_, item)| item)),
-            (Some(_), _) => list.extend(named.next().map(|(_, item)| item)),
-            (None, Some(_)) => list.extend(others.next().map(|(_, item)| item)),
-            (None, None) => return,
+    for other in others {
+        let stood = place(before, &other);
+        while let Some(next) = named.peek() {
+            let behind = place(before, next).zip(stood).is_some_and(|(next, stood)| stood < next);
+            if behind {
+                break;
+            }
+            list.extend(named.next());
         }
+        list.push(other);
     }
+    list.extend(named);
 }
 
 fn without_directives(map: &Map<String, Value>) -> Map<String, Value> {
-    map.iter().filter(|(field, _)| !field.starts_with('$')).map(|(field, value)| (field.clone(), strip(value))).collect()
+    map.iter()
+        .filter(|(field, _)| !field.starts_with('$'))
+        .map(|(field, value)| (field.clone(), strip(value)))
+        .collect()
 }
 
 /// A value of a patch that replaces: its directives and nulls are not data.

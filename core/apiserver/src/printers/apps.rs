@@ -9,16 +9,18 @@ use crate::meta;
 pub fn of(kind: &str) -> Option<Printer> {
     Some(match kind {
         "Deployment" => Printer {
-            columns: const { &[
-                text("Name"),
-                text("Ready"),
-                number("Up-to-date"),
-                number("Available"),
-                text("Age"),
-                wide("Containers"),
-                wide("Images"),
-                wide("Selector"),
-            ] },
+            columns: const {
+                &[
+                    text("Name"),
+                    text("Ready"),
+                    number("Up-to-date"),
+                    number("Available"),
+                    text("Age"),
+                    wide("Containers"),
+                    wide("Images"),
+                    wide("Selector"),
+                ]
+            },
             cells: |o| {
                 let ready = format!("{}/{}", count(o, "/status/readyReplicas"), count(o, "/spec/replicas"));
                 let mut cells = vec![
@@ -33,16 +35,18 @@ pub fn of(kind: &str) -> Option<Printer> {
             },
         },
         "ReplicaSet" => Printer {
-            columns: const { &[
-                text("Name"),
-                number("Desired"),
-                number("Current"),
-                number("Ready"),
-                text("Age"),
-                wide("Containers"),
-                wide("Images"),
-                wide("Selector"),
-            ] },
+            columns: const {
+                &[
+                    text("Name"),
+                    number("Desired"),
+                    number("Current"),
+                    number("Ready"),
+                    text("Age"),
+                    wide("Containers"),
+                    wide("Images"),
+                    wide("Selector"),
+                ]
+            },
             cells: |o| {
                 let mut cells = vec![
                     json!(name(o)),
@@ -56,19 +60,21 @@ pub fn of(kind: &str) -> Option<Printer> {
             },
         },
         "DaemonSet" => Printer {
-            columns: const { &[
-                text("Name"),
-                number("Desired"),
-                number("Current"),
-                number("Ready"),
-                number("Up-to-date"),
-                number("Available"),
-                text("Node Selector"),
-                text("Age"),
-                wide("Containers"),
-                wide("Images"),
-                wide("Selector"),
-            ] },
+            columns: const {
+                &[
+                    text("Name"),
+                    number("Desired"),
+                    number("Current"),
+                    number("Ready"),
+                    number("Up-to-date"),
+                    number("Available"),
+                    text("Node Selector"),
+                    text("Age"),
+                    wide("Containers"),
+                    wide("Images"),
+                    wide("Selector"),
+                ]
+            },
             cells: |o| {
                 let mut cells = vec![
                     json!(name(o)),
@@ -94,16 +100,18 @@ pub fn of(kind: &str) -> Option<Printer> {
             },
         },
         "Job" => Printer {
-            columns: const { &[
-                text("Name"),
-                text("Status"),
-                text("Completions"),
-                text("Duration"),
-                text("Age"),
-                wide("Containers"),
-                wide("Images"),
-                wide("Selector"),
-            ] },
+            columns: const {
+                &[
+                    text("Name"),
+                    text("Status"),
+                    text("Completions"),
+                    text("Duration"),
+                    text("Age"),
+                    wide("Containers"),
+                    wide("Images"),
+                    wide("Selector"),
+                ]
+            },
             cells: job,
         },
         "ControllerRevision" => Printer {
@@ -154,7 +162,8 @@ fn job(job: &Value) -> Vec<Value> {
         "Running"
     };
     let wanted = meta::number(job, "/spec/completions").unwrap_or(1);
-    let second = |pointer: &str| meta::text(job, pointer).parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);
+    let second =
+        |pointer: &str| meta::text(job, pointer).parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);
     let took = second("/status/startTime").map(|start| {
         let end = second("/status/completionTime").unwrap_or_else(|| jiff::Timestamp::now().as_second());
         duration(end - start)

@@ -9,32 +9,36 @@ use crate::meta;
 pub fn of(kind: &str) -> Option<Printer> {
     Some(match kind {
         "Pod" => Printer {
-            columns: const { &[
-                text("Name"),
-                text("Ready"),
-                text("Status"),
-                text("Restarts"),
-                text("Age"),
-                wide("IP"),
-                wide("Node"),
-                wide("Nominated Node"),
-                wide("Readiness Gates"),
-            ] },
+            columns: const {
+                &[
+                    text("Name"),
+                    text("Ready"),
+                    text("Status"),
+                    text("Restarts"),
+                    text("Age"),
+                    wide("IP"),
+                    wide("Node"),
+                    wide("Nominated Node"),
+                    wide("Readiness Gates"),
+                ]
+            },
             cells: pod,
         },
         "Node" => Printer {
-            columns: const { &[
-                text("Name"),
-                text("Status"),
-                text("Roles"),
-                text("Age"),
-                text("Version"),
-                wide("Internal-IP"),
-                wide("External-IP"),
-                wide("OS-Image"),
-                wide("Kernel-Version"),
-                wide("Container-Runtime"),
-            ] },
+            columns: const {
+                &[
+                    text("Name"),
+                    text("Status"),
+                    text("Roles"),
+                    text("Age"),
+                    text("Version"),
+                    wide("Internal-IP"),
+                    wide("External-IP"),
+                    wide("OS-Image"),
+                    wide("Kernel-Version"),
+                    wide("Container-Runtime"),
+                ]
+            },
             cells: node,
         },
         "Namespace" => Printer {
@@ -42,20 +46,23 @@ pub fn of(kind: &str) -> Option<Printer> {
             cells: |o| vec![json!(name(o)), json!(meta::text(o, "/status/phase")), json!(age(o))],
         },
         "Service" => Printer {
-            columns: const { &[
-                text("Name"),
-                text("Type"),
-                text("Cluster-IP"),
-                text("External-IP"),
-                text("Port(s)"),
-                text("Age"),
-                wide("Selector"),
-            ] },
+            columns: const {
+                &[
+                    text("Name"),
+                    text("Type"),
+                    text("Cluster-IP"),
+                    text("External-IP"),
+                    text("Port(s)"),
+                    text("Age"),
+                    wide("Selector"),
+                ]
+            },
             cells: service,
         },
-        "Endpoints" => {
-            Printer { columns: const { &[text("Name"), text("Endpoints"), text("Age")] }, cells: |o| vec![json!(name(o)), json!(endpoints(o)), json!(age(o))] }
-        }
+        "Endpoints" => Printer {
+            columns: const { &[text("Name"), text("Endpoints"), text("Age")] },
+            cells: |o| vec![json!(name(o)), json!(endpoints(o)), json!(age(o))],
+        },
         "ConfigMap" => Printer {
             columns: const { &[text("Name"), number("Data"), text("Age")] },
             cells: |o| {
@@ -83,7 +90,8 @@ pub fn of(kind: &str) -> Option<Printer> {
                     let parts: Vec<String> = hard
                         .filter(|(what, _)| what.starts_with("limits.") == limits)
                         .map(|(what, hard)| {
-                            let used = meta::map(o, "/status/used").and_then(|used| used.get(what)?.as_str()).unwrap_or("0");
+                            let used =
+                                meta::map(o, "/status/used").and_then(|used| used.get(what)?.as_str()).unwrap_or("0");
                             format!("{what}: {used}/{}", hard.as_str().map_or_else(|| hard.to_string(), Into::into))
                         })
                         .collect();
@@ -211,8 +219,10 @@ fn node(node: &Value) -> Vec<Value> {
         status.push_str(",SchedulingDisabled");
     }
     let labels = meta::map(node, "/metadata/labels").into_iter().flatten();
-    let mut roles: Vec<&str> =
-        labels.filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/")).filter(|role| !role.is_empty()).collect();
+    let mut roles: Vec<&str> = labels
+        .filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"))
+        .filter(|role| !role.is_empty())
+        .collect();
     roles.sort_unstable();
     let address = |kind: &str| {
         let found = meta::list(node, "/status/addresses").iter().find(|address| meta::text(address, "/type") == kind);

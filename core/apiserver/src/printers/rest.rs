@@ -7,23 +7,27 @@ use super::{Printer, number, text, wide};
 use crate::meta;
 
 /// Name and age.
-pub const PLAIN: Printer =
-    Printer { columns: const { &[text("Name"), text("Age")] }, cells: |object| vec![json!(name(object)), json!(age(object))] };
+pub const PLAIN: Printer = Printer {
+    columns: const { &[text("Name"), text("Age")] },
+    cells: |object| vec![json!(name(object)), json!(age(object))],
+};
 
 /// Events, whichever group they are asked for in.
 pub const EVENT: Printer = Printer {
-    columns: const { &[
-        text("Last Seen"),
-        text("Type"),
-        text("Reason"),
-        text("Object"),
-        wide("Subobject"),
-        wide("Source"),
-        text("Message"),
-        wide("First Seen"),
-        wide("Count"),
-        wide("Name"),
-    ] },
+    columns: const {
+        &[
+            text("Last Seen"),
+            text("Type"),
+            text("Reason"),
+            text("Object"),
+            wide("Subobject"),
+            wide("Source"),
+            text("Message"),
+            wide("First Seen"),
+            wide("Count"),
+            wide("Name"),
+        ]
+    },
     cells: event,
 };
 
@@ -58,11 +62,23 @@ pub fn of(kind: &str) -> Option<Printer> {
             cells: |o| vec![json!(name(o)), json!(meta::text(o, "/metadata/creationTimestamp"))],
         },
         "ClusterRoleBinding" | "RoleBinding" => Printer {
-            columns: const { &[text("Name"), text("Role"), text("Age"), wide("Users"), wide("Groups"), wide("ServiceAccounts")] },
+            columns: const {
+                &[text("Name"), text("Role"), text("Age"), wide("Users"), wide("Groups"), wide("ServiceAccounts")]
+            },
             cells: binding,
         },
         "Network" => Printer {
-            columns: const { &[text("Name"), text("Plugin"), text("Active"), text("Ready"), text("Age"), wide("Reason"), wide("Message")] },
+            columns: const {
+                &[
+                    text("Name"),
+                    text("Plugin"),
+                    text("Active"),
+                    text("Ready"),
+                    text("Age"),
+                    wide("Reason"),
+                    wide("Message"),
+                ]
+            },
             cells: network,
         },
         "Cluster" => Printer {
@@ -129,8 +145,11 @@ fn slice(slice: &Value) -> Vec<Value> {
 }
 
 fn ingress(ingress: &Value) -> Vec<Value> {
-    let hosts: Vec<&str> =
-        meta::list(ingress, "/spec/rules").iter().map(|rule| meta::text(rule, "/host")).filter(|host| !host.is_empty()).collect();
+    let hosts: Vec<&str> = meta::list(ingress, "/spec/rules")
+        .iter()
+        .map(|rule| meta::text(rule, "/host"))
+        .filter(|host| !host.is_empty())
+        .collect();
     let hosts = match hosts.len() {
         0 => "*".into(),
         1..=3 => hosts.join(","),

@@ -290,7 +290,10 @@ mod tests {
     #[test]
     fn kubectls_own_bytes_are_read() {
         let review = decode(CAN_I).expect("kubectl's bytes");
-        assert_eq!(review["spec"]["resourceAttributes"], json!({"namespace": "default", "verb": "create", "resource": "pods"}));
+        assert_eq!(
+            review["spec"]["resourceAttributes"],
+            json!({"namespace": "default", "verb": "create", "resource": "pods"})
+        );
     }
 
     #[test]
@@ -307,7 +310,15 @@ mod tests {
 
     #[test]
     fn every_message_a_field_names_is_there() {
-        let special = ["meta.Time", "meta.MicroTime", "meta.Duration", "meta.FieldsV1", "resource.Quantity", "intstr.IntOrString", "runtime.RawExtension"];
+        let special = [
+            "meta.Time",
+            "meta.MicroTime",
+            "meta.Duration",
+            "meta.FieldsV1",
+            "resource.Quantity",
+            "intstr.IntOrString",
+            "runtime.RawExtension",
+        ];
         for fields in MESSAGES.values() {
             for field in fields.values().filter(|field| field.kind.contains('.') && !special.contains(&field.kind)) {
                 assert!(MESSAGES.contains_key(field.kind), "{}", field.kind);

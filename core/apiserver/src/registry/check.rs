@@ -168,19 +168,29 @@ pub fn metadata(kind: &Kind, object: &Value, errors: &mut FieldErrors) {
     }
     for (at, finalizer) in meta::list(object, "/metadata/finalizers").iter().enumerate() {
         if finalizer.as_str().is_none_or(|text| !is_label_key(text)) {
-            errors.invalid(format!("metadata.finalizers[{at}]"), finalizer.clone(), "name is neither a standard finalizer name nor is it fully qualified");
+            errors.invalid(
+                format!("metadata.finalizers[{at}]"),
+                finalizer.clone(),
+                "name is neither a standard finalizer name nor is it fully qualified",
+            );
         }
     }
     for (at, owner) in meta::list(object, "/metadata/ownerReferences").iter().enumerate() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if meta::text(owner, &format!("/{field}")).is_empty() {
-                errors.required(format!("metadata.ownerReferences[{at}].{field}"), &format!("{field} must not be empty"));
+                errors
+                    .required(format!("metadata.ownerReferences[{at}].{field}"), &format!("{field} must not be empty"));
             }
         }
     }
 }
 
-fn string_map(object: &Value, field: &str, errors: &mut FieldErrors, mut each: impl FnMut(&str, &str, &mut FieldErrors)) {
+fn string_map(
+    object: &Value,
+    field: &str,
+    errors: &mut FieldErrors,
+    mut each: impl FnMut(&str, &str, &mut FieldErrors),
+) {
     match object.pointer(&format!("/metadata/{field}")) {
         None | Some(Value::Null) => {}
         Some(Value::Object(map)) => {

@@ -19,7 +19,8 @@ impl Write<'_> {
     pub async fn patch(&self, name: &str, patch: &Patch, part: Part) -> Result<(u16, Arc<Entry>)> {
         let status = part == Part::Status;
         if patch.creates() && !status && self.current(name).is_err() {
-            let mut empty = json!({"apiVersion": self.kind.api_version(), "kind": self.kind.kind, "metadata": {"name": name}});
+            let mut empty =
+                json!({"apiVersion": self.kind.api_version(), "kind": self.kind.kind, "metadata": {"name": name}});
             if self.kind.namespaced {
                 empty["metadata"]["namespace"] = json!(self.namespace);
             }
@@ -34,7 +35,10 @@ impl Write<'_> {
                 let view = crate::events::to_view(self.kind, old).into_owned();
                 let new = patch.apply(self.kind, name, &view, status)?;
                 if meta::name(&new) != name {
-                    let why = format!("the name of the object ({}) does not match the name on the URL ({name})", meta::name(&new));
+                    let why = format!(
+                        "the name of the object ({}) does not match the name on the URL ({name})",
+                        meta::name(&new)
+                    );
                     return Err(ApiError::bad_request(why));
                 }
                 self.accept(new)

@@ -22,14 +22,10 @@ pub fn establish(definition: &mut Value) {
     let names = definition.pointer("/spec/names").cloned().unwrap_or_default();
     let versions: Vec<Value> =
         meta::list(definition, "/spec/versions").iter().filter_map(|version| version.get("name").cloned()).collect();
-    let condition = |kind: &str, reason: &str| {
-        json!({"type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": meta::now()})
-    };
+    let condition = |kind: &str, reason: &str| json!({"type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": meta::now()});
     let conditions = [condition("NamesAccepted", "NoConflicts"), condition("Established", "InitialNamesAccepted")];
-    meta::as_map(definition).insert(
-        "status".into(),
-        json!({"acceptedNames": names, "conditions": conditions, "storedVersions": versions}),
-    );
+    meta::as_map(definition)
+        .insert("status".into(), json!({"acceptedNames": names, "conditions": conditions, "storedVersions": versions}));
 }
 
 /// Serves the kinds of a definition from now on.

@@ -53,7 +53,8 @@ impl DeleteOptions {
                 options.propagation = Some(if orphan { "Orphan" } else { "Background" }.into());
             }
             options.uid = word("/preconditions/uid");
-            options.revision = word("/preconditions/resourceVersion").map(|text| crate::list::parse_revision(&text)).transpose()?;
+            options.revision =
+                word("/preconditions/resourceVersion").map(|text| crate::list::parse_revision(&text)).transpose()?;
             options.dry_run |= meta::list(&body, "/dryRun").iter().any(|item| item == "All");
         }
         if let Some(policy) = &options.propagation
@@ -85,7 +86,9 @@ impl Write<'_> {
         let mut attempt = 1;
         loop {
             match self.try_remove(name, options).await {
-                Err(error) if error.reason == "Conflict" && error.details.is_some() && attempt < ATTEMPTS => attempt += 1,
+                Err(error) if error.reason == "Conflict" && error.details.is_some() && attempt < ATTEMPTS => {
+                    attempt += 1
+                }
                 result => return result,
             }
         }
@@ -112,7 +115,8 @@ impl Write<'_> {
             return Ok(Deleted::Gone(gone));
         }
         let deadline = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(grace));
-        let deadline = deadline.map_err(|error| ApiError::bad_request(format!("gracePeriodSeconds={grace}: {error}")))?;
+        let deadline =
+            deadline.map_err(|error| ApiError::bad_request(format!("gracePeriodSeconds={grace}: {error}")))?;
         let generation = meta::number(&new, "/metadata/generation");
         let was_deleting = meta::is_deleting(&old.value);
         let metadata = meta::metadata_mut(&mut new);

@@ -35,11 +35,13 @@ impl Write<'_> {
                 let scale = make(self.scale_of(old))?;
                 let replicas = match scale.pointer("/spec/replicas") {
                     None | Some(Value::Null) => 0,
-                    Some(value) => value.as_i64().filter(|n| (0..=i64::from(i32::MAX)).contains(n)).ok_or_else(|| {
-                        let mut errors = FieldErrors::default();
-                        errors.invalid("spec.replicas", value.clone(), "must be greater than or equal to 0");
-                        ApiError::invalid(self.kind, name, errors)
-                    })?,
+                    Some(value) => {
+                        value.as_i64().filter(|n| (0..=i64::from(i32::MAX)).contains(n)).ok_or_else(|| {
+                            let mut errors = FieldErrors::default();
+                            errors.invalid("spec.replicas", value.clone(), "must be greater than or equal to 0");
+                            ApiError::invalid(self.kind, name, errors)
+                        })?
+                    }
                 };
                 let mut new = old.clone();
                 let pinned = meta::text(&scale, "/metadata/resourceVersion");

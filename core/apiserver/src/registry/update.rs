@@ -15,8 +15,16 @@ use crate::status::{ApiError, FieldErrors, Result};
 const ATTEMPTS: usize = 16;
 
 /// Metadata that only the server writes.
-const SERVERS_OWN: &[&str] =
-    &["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "namespace", "name", "selfLink"];
+const SERVERS_OWN: &[&str] = &[
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "namespace",
+    "name",
+    "selfLink",
+];
 
 impl Write<'_> {
     /// Replaces an object, or its status.
@@ -40,12 +48,7 @@ impl Write<'_> {
     }
 
     /// Computes an object from the one that is there, checks it and stores it.
-    pub async fn change(
-        &self,
-        name: &str,
-        part: Part,
-        make: impl Fn(&Value) -> Result<Value>,
-    ) -> Result<Arc<Entry>> {
+    pub async fn change(&self, name: &str, part: Part, make: impl Fn(&Value) -> Result<Value>) -> Result<Arc<Entry>> {
         let mut attempt = 1;
         loop {
             let old = self.current(name)?;
@@ -56,7 +59,9 @@ impl Write<'_> {
                 return Err(ApiError::modified(self.kind, name));
             }
             match self.store_change(name, &old, new, part).await {
-                Err(error) if error.reason == "Conflict" && error.details.is_some() && attempt < ATTEMPTS => attempt += 1,
+                Err(error) if error.reason == "Conflict" && error.details.is_some() && attempt < ATTEMPTS => {
+                    attempt += 1
+                }
                 result => return result,
             }
         }

@@ -21,7 +21,11 @@ pub fn spec(object: &Value, path: &str, pointer: &str, errors: &mut FieldErrors)
         errors.required(format!("{path}.containers"), "");
     }
     if containers.len() > MOST_CONTAINERS {
-        errors.invalid(format!("{path}.containers"), containers.len(), &format!("must have at most {MOST_CONTAINERS} items"));
+        errors.invalid(
+            format!("{path}.containers"),
+            containers.len(),
+            &format!("must have at most {MOST_CONTAINERS} items"),
+        );
     }
     let mut volumes = HashSet::new();
     for (at, volume) in meta::list(spec, "/volumes").iter().enumerate() {
@@ -44,7 +48,11 @@ pub fn spec(object: &Value, path: &str, pointer: &str, errors: &mut FieldErrors)
             self::container(container, &path, &volumes, errors);
         }
     }
-    errors.one_of(format!("{path}.restartPolicy"), meta::text(spec, "/restartPolicy"), &["Always", "OnFailure", "Never"]);
+    errors.one_of(
+        format!("{path}.restartPolicy"),
+        meta::text(spec, "/restartPolicy"),
+        &["Always", "OnFailure", "Never"],
+    );
     let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
     errors.one_of(format!("{path}.dnsPolicy"), meta::text(spec, "/dnsPolicy"), &policies);
     if meta::number(spec, "/terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
@@ -55,9 +63,17 @@ pub fn spec(object: &Value, path: &str, pointer: &str, errors: &mut FieldErrors)
         let path = format!("{path}.tolerations[{at}]");
         let operator = meta::text(toleration, "/operator");
         errors.one_of(format!("{path}.operator"), operator, &["Equal", "Exists"]);
-        errors.one_of(format!("{path}.effect"), meta::text(toleration, "/effect"), &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+        errors.one_of(
+            format!("{path}.effect"),
+            meta::text(toleration, "/effect"),
+            &["NoSchedule", "PreferNoSchedule", "NoExecute"],
+        );
         if meta::text(toleration, "/key").is_empty() && operator != "Exists" {
-            errors.invalid(format!("{path}.operator"), operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
+            errors.invalid(
+                format!("{path}.operator"),
+                operator,
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+            );
         }
     }
     let hostname = meta::text(spec, "/hostname");
@@ -78,7 +94,11 @@ fn container(container: &Value, path: &str, volumes: &HashSet<&str>, errors: &mu
     if meta::text(container, "/image").trim().is_empty() {
         errors.required(format!("{path}.image"), "");
     }
-    errors.one_of(format!("{path}.imagePullPolicy"), meta::text(container, "/imagePullPolicy"), &["Always", "IfNotPresent", "Never"]);
+    errors.one_of(
+        format!("{path}.imagePullPolicy"),
+        meta::text(container, "/imagePullPolicy"),
+        &["Always", "IfNotPresent", "Never"],
+    );
     let mut port_names = HashSet::new();
     for (at, port) in meta::list(container, "/ports").iter().enumerate() {
         let path = format!("{path}.ports[{at}]");
@@ -128,12 +148,19 @@ fn container(container: &Value, path: &str, volumes: &HashSet<&str>, errors: &mu
         for (what, value) in meta::map(container, &format!("/resources/{side}")).into_iter().flatten() {
             let field = format!("{path}.resources.{side}[{what}]");
             match limits::amount(value) {
-                None => errors.invalid(field, value.clone(), "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
-                Some(amount) if amount.is_negative() => errors.invalid(field, value.clone(), "must be greater than or equal to 0"),
+                None => errors.invalid(
+                    field,
+                    value.clone(),
+                    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+                ),
+                Some(amount) if amount.is_negative() => {
+                    errors.invalid(field, value.clone(), "must be greater than or equal to 0")
+                }
                 Some(amount) if side == "requests" => {
                     let limit = container.pointer(&format!("/resources/limits/{what}")).and_then(limits::amount);
                     if limit.is_some_and(|limit| amount > limit) {
-                        let why = format!("must be less than or equal to {what} limit of {}", limit.unwrap_or_default());
+                        let why =
+                            format!("must be less than or equal to {what} limit of {}", limit.unwrap_or_default());
                         errors.invalid(format!("{path}.resources.requests"), value.clone(), &why);
                     }
                 }

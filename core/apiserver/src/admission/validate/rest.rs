@@ -42,7 +42,11 @@ pub fn service(service: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
         if name.is_empty() && ports.len() > 1 {
             errors.required(format!("{path}.name"), "");
         } else if !name.is_empty() && !is_dns_label(name) {
-            errors.invalid(format!("{path}.name"), name, "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-'");
+            errors.invalid(
+                format!("{path}.name"),
+                name,
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-'",
+            );
         } else if !name.is_empty() && !names.insert(name) {
             errors.duplicate(format!("{path}.name"), name);
         }
@@ -60,14 +64,22 @@ pub fn service(service: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
                 number_in_port_range(number.as_i64().unwrap_or(-1), &format!("{path}.targetPort"), errors);
             }
             Some(Value::String(name)) if name.len() > 15 || !is_dns_label(name) => {
-                errors.invalid(format!("{path}.targetPort"), name.as_str(), "must be a port number or the name of a port: up to 15 of a-z, 0-9 and '-'");
+                errors.invalid(
+                    format!("{path}.targetPort"),
+                    name.as_str(),
+                    "must be a port number or the name of a port: up to 15 of a-z, 0-9 and '-'",
+                );
             }
             _ => {}
         }
     }
     if let Some(old) = old {
         let (before, now) = (meta::text(old, "/spec/clusterIP"), meta::text(service, "/spec/clusterIP"));
-        if !before.is_empty() && before != now && kind != "ExternalName" && meta::text(old, "/spec/type") != "ExternalName" {
+        if !before.is_empty()
+            && before != now
+            && kind != "ExternalName"
+            && meta::text(old, "/spec/type") != "ExternalName"
+        {
             errors.invalid("spec.clusterIPs[0]", now, "may not change once set");
         }
     }
@@ -86,7 +98,11 @@ pub fn ingress(ingress: &Value, errors: &mut FieldErrors) {
         let path = format!("spec.rules[{at}]");
         let host = meta::text(rule, "/host");
         if !host.is_empty() && !is_host_pattern(host) {
-            errors.invalid(format!("{path}.host"), host, "must be a DNS name, `*.` and a DNS name, or a DNS name with one `*` in its first label");
+            errors.invalid(
+                format!("{path}.host"),
+                host,
+                "must be a DNS name, `*.` and a DNS name, or a DNS name with one `*` in its first label",
+            );
         }
         if rule.get("http").is_some() && meta::list(rule, "/http/paths").is_empty() {
             errors.required(format!("{path}.http.paths"), "");
@@ -102,7 +118,9 @@ pub fn ingress(ingress: &Value, errors: &mut FieldErrors) {
             if matches!(kind, "Exact" | "Prefix") && !text.starts_with('/') {
                 errors.invalid(format!("{path}.path"), text, "must be an absolute path");
             }
-            if ["//", "/./", "/../", "%2f", "%2F"].iter().any(|bad| text.contains(bad)) && kind != "ImplementationSpecific" {
+            if ["//", "/./", "/../", "%2f", "%2F"].iter().any(|bad| text.contains(bad))
+                && kind != "ImplementationSpecific"
+            {
                 errors.invalid(format!("{path}.path"), text, "must not contain '//', '/./', '/../' or an encoded '/'");
             }
             match item.get("backend") {
@@ -124,7 +142,11 @@ fn backend(backend: &Value, path: &str, errors: &mut FieldErrors) {
     if name.is_empty() {
         errors.required(format!("{path}.service.name"), "");
     } else if !is_dns_label(name) {
-        errors.invalid(format!("{path}.service.name"), name, "a DNS-1035 label must consist of lower case alphanumeric characters or '-'");
+        errors.invalid(
+            format!("{path}.service.name"),
+            name,
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-'",
+        );
     }
     let (number, word) = (meta::number(service, "/port/number"), meta::text(service, "/port/name"));
     match (number, word) {
@@ -177,7 +199,9 @@ pub fn quota(quota: &Value, errors: &mut FieldErrors) {
         let field = format!("spec.hard[{what}]");
         match limits::amount(value) {
             None => errors.invalid(field, value.clone(), "must be a quantity"),
-            Some(amount) if amount.is_negative() => errors.invalid(field, value.clone(), "must be greater than or equal to 0"),
+            Some(amount) if amount.is_negative() => {
+                errors.invalid(field, value.clone(), "must be greater than or equal to 0")
+            }
             Some(_) => {}
         }
     }

@@ -1,0 +1,293 @@
+//! Objects through a kube client: verbs, admission, watches.
+
+mod rig;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, Service};
+use kube::api::{
+    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, WatchEvent, WatchParams,
+};
+use kube::runtime::watcher;
+use rig::{Rig, code, eventually, from, pod};
+use serde_json::json;
+use switchyard_apiserver::pki::Identity;
+
+fn create() -> PostParams {
+    PostParams::default()
+}
+
+#[tokio::test]
+async fn objects_are_made_read_changed_and_deleted_in_process_and_over_tls() {
+    let rig = Rig::start().await;
+    for client in [rig.server.client(), rig.client(&Identity::admin()).await] {
+        let pods: Api<Pod> = Api::default_namespaced(client);
+        let made = pods.create(&create(), &pod("p")).await.expect("create");
+        assert_eq!(made.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()), Some("Always"));
+        assert_eq!(code(pods.create(&create(), &pod("p")).await), 409);
+        let mut stale = made.clone();
+        let label = Patch::Merge(json!({"metadata": {"labels": {"b": "1"}}}));
+        let merged = pods.patch("p", &PatchParams::default(), &label).await.expect("patch");
+        assert_eq!(merged.metadata.labels.expect("labels").len(), 2);
+        stale.metadata.labels = None;
+        assert_eq!(code(pods.replace("p", &create(), &stale).await), 409, "a stale resourceVersion");
+        assert_eq!(pods.list(&ListParams::default().labels("app=a,b")).await.expect("list").items.len(), 1);
+        assert_eq!(pods.list(&ListParams::default().fields("spec.nodeName=n")).await.expect("list").items.len(), 0);
+        let status = json!({"status": {"phase": "Running"}, "spec": {"nodeName": "elsewhere"}});
+        let patched = pods.patch_status("p", &PatchParams::default(), &Patch::Merge(status)).await.expect("status");
+        assert_eq!(patched.spec.expect("spec").node_name, None, "a status write leaves the spec alone");
+        let wrong = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some("x".into()), resource_version: None }),
+            ..Default::default()
+        };
+        assert_eq!(code(pods.delete("p", &wrong).await), 409);
+        pods.delete("p", &DeleteParams::default()).await.expect("delete");
+        assert_eq!(code(pods.get("p").await), 404);
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_objects_are_refused_with_the_field_that_is_wrong() {
+    let rig = Rig::start().await;
+    let client = rig.server.client();
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    for (field, patch) in [
+        ("metadata.name", json!({"metadata": {"name": "Not_Good"}})),
+        ("spec.containers", json!({"spec": {"containers": []}})),
+        ("spec.restartPolicy", json!({"spec": {"restartPolicy": "Sometimes"}})),
+        (
+            "spec.containers[0].ports[0].containerPort",
+            json!({"spec": {"containers": [{"name": "c", "image": "x", "ports": [{"containerPort": 70000}]}]}}),
+        ),
+        (
+            "spec.containers[1].name",
+            json!({"spec": {"containers": [{"name": "c", "image": "x"}, {"name": "c", "image": "x"}]}}),
+        ),
+    ] {
+        let mut object = serde_json::to_value(pod("p")).expect("JSON");
+        json_patch::merge(&mut object, &patch);
+        let error = pods.create(&create(), &from(object)).await.expect_err(field);
+        let kube::Error::Api(status) = error else { panic!("{error}") };
+        assert_eq!(status.code, 422, "{field}: {}", status.message);
+        let causes = status.details.as_ref().expect("details").causes.clone();
+        assert!(causes.iter().any(|cause| cause.field == field), "{field}: {causes:?}");
+    }
+    assert_eq!(code(Api::<Pod>::namespaced(client, "nowhere").create(&create(), &pod("p")).await), 404);
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once_and_then_deleted_with_grace() {
+    let rig = Rig::start().await;
+    let client = rig.server.client();
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    pods.create(&create(), &pod("p")).await.expect("create");
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p", "annotations": {"switchyard.dev/pod-ip": "10.40.1.2"}},
+        "target": {"kind": "Node", "name": "n1"}});
+    let params = create();
+    let bind = || pods.create_subresource::<_, serde_json::Value>("binding", "p", &params, &binding);
+    bind().await.expect("bind");
+    assert_eq!(code(bind().await), 409);
+    let bound = pods.get("p").await.expect("get");
+    assert_eq!(bound.metadata.annotations.expect("annotations")["switchyard.dev/pod-ip"], "10.40.1.2");
+    assert_eq!(bound.status.expect("status").conditions.expect("conditions")[0].type_, "PodScheduled");
+    pods.delete("p", &DeleteParams::default()).await.expect("delete");
+    let going = pods.get("p").await.expect("it is still there");
+    assert_eq!(going.metadata.deletion_grace_period_seconds, Some(30));
+    pods.delete("p", &DeleteParams::default().grace_period(0)).await.expect("the agent's own delete");
+    assert_eq!(code(pods.get("p").await), 404);
+}
+
+#[tokio::test]
+async fn finalizers_keep_an_object_until_they_are_gone() {
+    let rig = Rig::start().await;
+    let client = rig.server.client();
+    let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    maps.create(&create(), &from(json!({"metadata": {"name": "m", "finalizers": ["example.net/wait"]}})))
+        .await
+        .expect("create");
+    maps.delete("m", &DeleteParams::default()).await.expect("delete");
+    assert!(maps.get("m").await.expect("it waits").metadata.deletion_timestamp.is_some());
+    maps.patch("m", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}})))
+        .await
+        .expect("patch");
+    assert_eq!(code(maps.get("m").await), 404);
+    let namespaces: Api<Namespace> = Api::all(client);
+    namespaces.create(&create(), &from(json!({"metadata": {"name": "ns"}}))).await.expect("create");
+    namespaces.delete("ns", &DeleteParams::default()).await.expect("delete");
+    assert_eq!(
+        namespaces.get("ns").await.expect("it waits").status.expect("status").phase.as_deref(),
+        Some("Terminating")
+    );
+    let in_it: Api<ConfigMap> = Api::namespaced(rig.server.client(), "ns");
+    assert_eq!(code(in_it.create(&create(), &from(json!({"metadata": {"name": "m"}}))).await), 403);
+    let done: Namespace = from(json!({"metadata": {"name": "ns"}, "spec": {"finalizers": []}}));
+    namespaces.replace_subresource("finalize", "ns", &create(), &done).await.expect("finalize");
+    assert_eq!(code(namespaces.get("ns").await), 404);
+}
+
+#[tokio::test]
+async fn a_watch_follows_selectors_across_their_edges() {
+    let rig = Rig::start().await;
+    let pods: Api<Pod> = Api::default_namespaced(rig.client(&Identity::admin()).await);
+    let revision =
+        pods.list(&ListParams::default()).await.expect("list").metadata.resource_version.expect("a revision");
+    let mut watch = pods.watch(&WatchParams::default().labels("app=a"), &revision).await.expect("watch").boxed();
+    pods.create(&create(), &pod("p")).await.expect("create");
+    let label = |value: &str| Patch::Merge(json!({"metadata": {"labels": {"app": value}}}));
+    for value in ["b", "c", "a"] {
+        pods.patch("p", &PatchParams::default(), &label(value)).await.expect("patch");
+    }
+    pods.delete("p", &DeleteParams::default()).await.expect("delete");
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        seen.push(match watch.try_next().await.expect("watch").expect("an event") {
+            WatchEvent::Added(_) => "ADDED",
+            WatchEvent::Modified(_) => "MODIFIED",
+            WatchEvent::Deleted(_) => "DELETED",
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(seen, ["ADDED", "DELETED", "ADDED", "DELETED"]);
+    let mut old = pods.watch(&WatchParams::default(), "999999999").await.expect("watch").boxed();
+    let Some(WatchEvent::Error(status)) = old.try_next().await.expect("watch") else { panic!("an error") };
+    assert_eq!(status.code, 410);
+}
+
+#[tokio::test]
+async fn streaming_lists_begin_with_what_is_there_and_say_where_it_ends() {
+    let rig = Rig::start().await;
+    let client = rig.client(&Identity::admin()).await;
+    let pods: Api<Pod> = Api::default_namespaced(client);
+    for n in 0..5 {
+        pods.create(&create(), &pod(&format!("p{n}"))).await.expect("create");
+    }
+    for config in [watcher::Config::default().streaming_lists(), watcher::Config::default().page_size(2)] {
+        let mut events = watcher::watcher(pods.clone(), config).boxed();
+        let mut names = Vec::new();
+        loop {
+            match events.try_next().await.expect("watch").expect("an event") {
+                watcher::Event::Init => names.clear(),
+                watcher::Event::InitApply(pod) => names.push(pod.metadata.name.expect("a name")),
+                watcher::Event::InitDone => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(names, ["p0", "p1", "p2", "p3", "p4"]);
+        pods.patch(
+            "p0",
+            &PatchParams::default(),
+            &Patch::Merge(json!({"metadata": {"labels": {"n": null}, "annotations": {"x": uid()}}})),
+        )
+        .await
+        .expect("patch");
+        assert!(matches!(events.try_next().await.expect("watch"), Some(watcher::Event::Apply(_))));
+    }
+}
+
+fn uid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_lets_exactly_as_many_through_as_it_says() {
+    let rig = Rig::start().await;
+    let client = rig.server.client();
+    let quotas: Api<ResourceQuota> = Api::default_namespaced(client.clone());
+    quotas
+        .create(&create(), &from(json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "10"}}})))
+        .await
+        .expect("create");
+    let pods: Api<Pod> = Api::default_namespaced(client);
+    let attempts = (0..50).map(|n| {
+        let pods = pods.clone();
+        tokio::spawn(async move { pods.create(&create(), &pod(&format!("p{n}"))).await })
+    });
+    let mut made = 0;
+    for attempt in attempts.collect::<Vec<_>>() {
+        match attempt.await.expect("an attempt") {
+            Ok(_) => made += 1,
+            Err(kube::Error::Api(status)) => {
+                assert_eq!(status.code, 403);
+                assert!(
+                    status.message.contains("exceeded quota: q, requested: pods=1, used: pods=10, limited: pods=10"),
+                    "{}",
+                    status.message
+                );
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(made, 10);
+    let used = || async {
+        quotas.get("q").await.expect("get").status.and_then(|status| status.used).map(|used| used["pods"].0.clone())
+    };
+    eventually("the status says ten", || async { used().await.as_deref() == Some("10") }).await;
+    let first = pods.list(&ListParams::default()).await.expect("list").items[0].metadata.name.clone().expect("a name");
+    pods.delete(&first, &DeleteParams::default()).await.expect("delete");
+    eventually("the status says nine", || async { used().await.as_deref() == Some("9") }).await;
+    pods.create(&create(), &pod("again")).await.expect("there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_get_addresses_and_ports_of_their_own_and_give_them_back() {
+    let rig = Rig::start().await;
+    let services: Api<Service> = Api::default_namespaced(rig.server.client());
+    let service = |name: &str, spec: serde_json::Value| -> Service {
+        let mut object = json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+        json_patch::merge(&mut object["spec"], &spec);
+        from(object)
+    };
+    let attempts = (0..40).map(|n| {
+        let (services, service) = (services.clone(), service(&format!("s{n}"), json!({})));
+        tokio::spawn(async move { services.create(&create(), &service).await.expect("create").spec.expect("spec") })
+    });
+    let (mut addresses, mut ports) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    for attempt in attempts.collect::<Vec<_>>() {
+        let spec = attempt.await.expect("an attempt");
+        addresses.insert(spec.cluster_ip.expect("an address"));
+        ports.insert(spec.ports.expect("ports")[0].node_port.expect("a node port"));
+    }
+    assert_eq!((addresses.len(), ports.len()), (40, 40));
+    let taken = addresses.first().expect("an address").clone();
+    assert_eq!(code(services.create(&create(), &service("x", json!({ "clusterIP": taken }))).await), 422);
+    assert_eq!(code(services.create(&create(), &service("x", json!({"clusterIP": "1.2.3.4"}))).await), 422);
+    for n in 0..40 {
+        services.delete(&format!("s{n}"), &DeleteParams::default()).await.expect("delete");
+    }
+    services.create(&create(), &service("x", json!({ "clusterIP": taken }))).await.expect("it is free again");
+    let headless = services
+        .create(&create(), &service("h", json!({"clusterIP": "None", "type": "ClusterIP"})))
+        .await
+        .expect("create");
+    assert_eq!(headless.spec.expect("spec").cluster_ip.as_deref(), Some("None"));
+}
+
+#[tokio::test]
+async fn server_side_apply_creates_owns_and_conflicts() {
+    let rig = Rig::start().await;
+    let deployments: Api<Deployment> = Api::default_namespaced(rig.server.client());
+    let wanted = |replicas: i32| {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": replicas,
+            "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "x"}]}}}})
+    };
+    let apply = |manager: &str, replicas| {
+        let (deployments, params, wanted) = (deployments.clone(), PatchParams::apply(manager), wanted(replicas));
+        async move { deployments.patch("d", &params, &Patch::Apply(wanted)).await }
+    };
+    let first = apply("one", 1).await.expect("apply creates");
+    let again = apply("one", 1).await.expect("apply");
+    assert_eq!(first.metadata.resource_version, again.metadata.resource_version, "nothing changed");
+    assert_eq!(code(apply("two", 2).await), 409);
+    let second = apply("one", 3).await.expect("apply");
+    assert_eq!((first.metadata.generation, second.metadata.generation), (Some(1), Some(2)));
+    let scale = deployments
+        .patch_scale("d", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 7}})))
+        .await
+        .expect("scale");
+    assert_eq!(scale.spec.expect("spec").replicas, Some(7));
+    let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+    deployments.patch("d", &dry, &Patch::Merge(json!({"spec": {"replicas": 0}}))).await.expect("dry run");
+    assert_eq!(deployments.get("d").await.expect("get").spec.replicas, Some(7));
+}

@@ -1,0 +1,111 @@
+//! A server of one's own: a directory, a port, a kubeconfig, kubectl if the machine has one.
+
+#![allow(dead_code)]
+
+use std::future::Future;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use serde_json::{Value, json};
+use switchyard_apiserver::pki::{Identity, Names, Pki};
+use switchyard_apiserver::{Config, Server};
+
+pub struct Rig {
+    pub dir: tempfile::TempDir,
+    pub pki: Arc<Pki>,
+    pub server: Server,
+    pub url: String,
+    stop: tokio_util::sync::CancellationToken,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Rig {
+    /// A server on a port of its own, with everything in memory.
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pki = Arc::new(Pki::load_or_create(&dir.path().join("pki"), &Names::default()).expect("pki"));
+        let server = Server::open(Config::new(pki.clone())).expect("open the server");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let url = format!("https://{}", listener.local_addr().expect("address"));
+        let kubeconfig = pki.kubeconfig(&Identity::admin(), &url).expect("kubeconfig");
+        std::fs::write(dir.path().join("kubeconfig"), kubeconfig).expect("write the kubeconfig");
+        let stop = tokio_util::sync::CancellationToken::new();
+        let task = tokio::spawn({
+            let (server, stop) = (server.clone(), stop.clone());
+            async move { server.serve(vec![listener], stop.cancelled_owned()).await.expect("serve") }
+        });
+        Self { dir, pki, server, url, stop, task: Some(task) }
+    }
+
+    /// A client over TLS as somebody.
+    pub async fn client(&self, identity: &Identity) -> Client {
+        let text = self.pki.kubeconfig(identity, &self.url).expect("kubeconfig");
+        let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).expect("a good kubeconfig");
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.expect("config");
+        Client::try_from(config).expect("client")
+    }
+
+    /// Runs kubectl; `None` where there is none. Its answer and whether it was content.
+    pub fn kubectl(&self, args: &[&str], stdin: &str) -> Option<(bool, String)> {
+        run_kubectl("kubectl", &self.dir.path().join("kubeconfig"), self.dir.path(), args, stdin)
+    }
+
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            task.await.expect("the server stops");
+        }
+    }
+}
+
+pub fn run_kubectl(
+    program: &str,
+    kubeconfig: &std::path::Path,
+    home: &std::path::Path,
+    args: &[&str],
+    stdin: &str,
+) -> Option<(bool, String)> {
+    use std::io::Write;
+    let mut child = Command::new(program)
+        .args(args)
+        .env("KUBECONFIG", kubeconfig)
+        .env("HOME", home)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    child.stdin.take().expect("stdin").write_all(stdin.as_bytes()).ok();
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("kubectl ends");
+    let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    Some((status.success(), text))
+}
+
+pub fn pod(name: &str) -> Pod {
+    from(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "a"}},
+        "spec": {"containers": [{"name": "c", "image": "x"}]}}))
+}
+
+pub fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("a good object")
+}
+
+/// Waits until a condition holds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !check().await {
+        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The code of a refused request.
+pub fn code<T: std::fmt::Debug>(result: kube::Result<T>) -> u16 {
+    match result {
+        Err(kube::Error::Api(status)) => status.code,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
