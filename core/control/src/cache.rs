@@ -126,10 +126,6 @@ where
         self.read().by_key.values().cloned().collect()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.read().by_key.len()
-    }
-
     /// The objects for which an index gives this word.
     pub(crate) fn by(&self, index: usize, word: &str) -> Vec<Arc<K>> {
         let objects = self.read();

@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use switchyard_api::NetworkSpec;
 use switchyard_plugin::Facts;
+use switchyard_plugin_host::Registry;
 
 /// What the control plane is told when it starts.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Constants of the cluster, as plugins get them.
     pub facts: Facts,
@@ -21,8 +23,10 @@ pub struct Config {
     pub load_balancer_pool: Option<IpNet>,
     /// The certificate authority of the API server, put into every namespace for pods.
     pub ca_pem: String,
-    /// Directories with plugins.
+    /// Directories with plugins. Default none.
     pub plugin_path: Vec<PathBuf>,
+    /// Opens plugins. Default: those of `plugin_path`; a program with linked plugins brings its own.
+    pub plugins: Option<Arc<Registry>>,
     /// The network to begin with, where there is no Network object yet.
     pub network: NetworkSpec,
     /// A node whose lease is older than this is not ready. Default 40 s.
@@ -45,6 +49,7 @@ impl Config {
             load_balancer_pool: None,
             ca_pem: String::new(),
             plugin_path: Vec::new(),
+            plugins: None,
             network: NetworkSpec { plugin: "kubenet".into(), options: Default::default(), hosting: Default::default() },
             node_grace: Duration::from_secs(40),
             default_toleration: Duration::from_secs(300),

@@ -8,9 +8,6 @@ pub(crate) enum Error {
     /// The API server said no, or was not there.
     #[error(transparent)]
     Api(#[from] kube::Error),
-    /// An object cannot be read as what it claims to be.
-    #[error("{field}: {problem}")]
-    Field { field: String, problem: String },
     /// Something that has to exist first does not yet.
     #[error("{0} is not there yet")]
     Missing(Key),

@@ -6,6 +6,7 @@
 mod cache;
 mod config;
 mod context;
+mod deployment;
 mod endpoints;
 mod error;
 mod events;

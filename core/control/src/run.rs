@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::context::Context;
-use crate::{endpoints, events, gc, loadbalancer, namespace, network, node, replicaset, scheduler};
+use crate::{deployment, endpoints, events, gc, loadbalancer, namespace, network, node, replicaset, scheduler};
 
 /// Lets go of the caches' handlers however the run ends, also when its future is dropped.
 struct Running(Arc<Context>);
@@ -26,6 +26,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
         network::controller(context),
         scheduler::controller(context),
         replicaset::controller(context),
+        deployment::controller(context),
         endpoints::controller(context),
         loadbalancer::controller(context),
         namespace::controller(context),

@@ -41,7 +41,11 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
             wake.add(());
         }
     });
-    let driver = Driver { context: context.clone(), plugins: Plugins::new(&context.config), refused: Mutex::default() };
+    let driver = Driver {
+        context: context.clone(),
+        plugins: Plugins::new(&context.config, queue.clone()),
+        refused: Mutex::default(),
+    };
     Box::pin(async move {
         driver.context.caches.networks.synced().await;
         driver.context.caches.nodes.synced().await;
@@ -83,41 +87,47 @@ impl Driver {
     /// Brings `status.active`, and the plugin that runs here, to what the spec says; or says why not.
     async fn follow(&self, spec: &NetworkSpec, generation: i64, status: &mut NetworkStatus) -> Option<Refusal> {
         let is_new = status.active.as_ref().is_none_or(|active| active.generation != generation);
-        if is_new {
-            let refused = self.refused.lock().expect("no panic while locked").clone();
-            if let Some((_, refusal)) = refused.filter(|(refused, _)| *refused == generation) {
-                return Some(refusal);
+        if !is_new {
+            return self.resume(status).await;
+        }
+        let refused = self.refused.lock().expect("no panic while locked").clone();
+        if let Some((_, refusal)) = refused.filter(|(refused, _)| *refused == generation) {
+            return Some(refusal);
+        }
+        match self.plugins.check(spec, generation).await {
+            Ok(opened) => {
+                self.activate(opened, status);
+                None
             }
-            match self.plugins.check(spec, generation).await {
-                Ok(opened) => {
-                    status.active = Some(opened.active.clone());
-                    self.context.network.send_replace(Some(Arc::new(opened)));
-                    return None;
-                }
-                Err(refusal) => {
-                    *self.refused.lock().expect("no panic while locked") = Some((generation, refusal.clone()));
-                    self.resume(status).await;
-                    return Some(refusal);
-                }
+            Err(refusal) => {
+                *self.refused.lock().expect("no panic while locked") = Some((generation, refusal.clone()));
+                self.resume(status).await;
+                Some(refusal)
             }
         }
-        self.resume(status).await
     }
 
-    /// After a start: what was active goes on.
-    async fn resume(&self, status: &NetworkStatus) -> Option<Refusal> {
-        let active = status.active.as_ref()?;
+    /// What was active goes on, also after a start; a file that is another one by now is a new plugin.
+    async fn resume(&self, status: &mut NetworkStatus) -> Option<Refusal> {
+        let active = status.active.clone()?;
         let running = self.context.network.borrow().clone();
-        if running.is_some_and(|running| running.active == *active) {
-            return None;
+        if let Some(running) = running.filter(|running| running.active == active) {
+            return running.fault();
         }
-        match self.plugins.resume(active).await {
+        match self.plugins.resume(&active).await {
             Ok(opened) => {
-                self.context.network.send_replace(Some(Arc::new(opened)));
+                self.activate(opened, status);
                 None
             }
             Err(refusal) => Some(refusal),
         }
+    }
+
+    fn activate(&self, opened: Opened, status: &mut NetworkStatus) {
+        let active = &opened.active;
+        tracing::info!(plugin = active.plugin, version = active.version, file = active.file, "network");
+        status.active = Some(active.clone());
+        self.context.network.send_replace(Some(Arc::new(opened)));
     }
 
     async fn create(&self) -> Result<()> {

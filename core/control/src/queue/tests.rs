@@ -4,7 +4,7 @@ use super::*;
 use crate::error::Error;
 
 fn failure() -> Error {
-    Error::Field { field: "spec".into(), problem: "made to fail".into() }
+    Error::Missing(crate::cache::Key::cluster("made to fail"))
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,9 +40,9 @@ pub(super) struct NodeInfo {
 
 /// What a node says about itself.
 #[derive(Clone, PartialEq)]
-pub(super) struct Fixed {
-    pub(super) name: String,
-    pub(super) labels: BTreeMap<String, String>,
+pub(crate) struct Fixed {
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
     pub(super) taints: Vec<Taint>,
     pub(super) unschedulable: bool,
     pub(super) ready: bool,
@@ -224,7 +224,7 @@ fn count<K: Clone + Eq + std::hash::Hash>(counts: &mut HashMap<K, u32>, key: &K,
 // === impl Fixed ===
 
 impl Fixed {
-    fn of(node: &Node) -> Self {
+    pub(crate) fn of(node: &Node) -> Self {
         let spec = node.spec.clone().unwrap_or_default();
         let status = node.status.as_ref();
         let name = node.metadata.name.clone().unwrap_or_default();
