@@ -14,7 +14,7 @@ use switchyard_netstate::nft::{
     Base, Chain, ChainType, CtState, Expr, Family, Hook, Op, Operand, Policy, Reject, Rule, Set, Statement, Table,
     TableRef, Type, Value, Verdict,
 };
-use switchyard_netstate::{Fragment, Object, Place};
+use switchyard_netstate::{Fragment, Object, Place, Sysctl};
 
 /// The name of the table in a node's namespace.
 pub const NODE_TABLE: &str = "yard-services";
@@ -28,7 +28,7 @@ pub(crate) const NODE_PORTS: &str = "node-ports";
 pub(crate) const NO_ENDPOINT_IPS: &str = "no-endpoint-ips";
 pub(crate) const NO_ENDPOINT_NODE_PORTS: &str = "no-endpoint-node-ports";
 pub(crate) const HAIRPIN: &str = "hairpin";
-pub(crate) const REJECT: &str = "reject";
+pub(crate) const REFUSE: &str = "refuse";
 
 /// `RTN_LOCAL` (linux/rtnetlink.h): an address of this namespace.
 const RTN_LOCAL: u32 = 2;
@@ -57,6 +57,10 @@ pub fn node_base(facts: &NodeServiceFacts) -> Fragment {
     let table = table();
     let place = Place::node(&facts.node);
     let mut fragment = Fragment::new();
+    // Where br_netfilter is loaded, a bridge runs IP's hooks by itself and then bridges what they translated, past routing, the
+    // other hooks and the isolation of ports.
+    let bridge = Sysctl { path: "net/bridge/bridge-nf-call-iptables".into(), value: "0".into() };
+    fragment.want(&place, Object::Sysctl(bridge));
     fragment.want(&place, Object::Table(Table { table: table.clone() }));
     fragment.want_all(
         &place,
@@ -118,13 +122,13 @@ fn refusal(table: &TableRef, service_cidr: IpNet) -> [Object; 4] {
     // What is still on its way to an address of a Service has found no port there.
     let no_such_port = || {
         let to_service = Statement::Match { left: Expr::IpDaddr, op: Op::Eq, right: Operand::Prefix(service_cidr) };
-        Rule(vec![new(), to_service, Statement::Verdict(Verdict::Goto(REJECT.into()))])
+        Rule(vec![new(), to_service, Statement::Verdict(Verdict::Goto(REFUSE.into()))])
     };
     let reset = [Statement::eq(Expr::L4proto, Value::Proto(6)), Statement::Reject(Reject::TcpReset)];
     let reject = vec![Rule(reset.into()), Rule(vec![Statement::Reject(Reject::PortUnreachable)])];
     let filter = |name, at, rules| hook(table, name, ChainType::Filter, at, FILTER, rules);
     [
-        chain(table, REJECT, reject),
+        chain(table, REFUSE, reject),
         filter("filter-input", Hook::Input, vec![no_endpoint_ips(), no_endpoint_node_ports]),
         filter("filter-forward", Hook::Forward, vec![no_endpoint_ips(), no_such_port()]),
         filter("filter-output", Hook::Output, vec![no_endpoint_ips(), no_such_port()]),

@@ -22,7 +22,7 @@ use crate::endpoints::Endpoints;
 use crate::frontend::{Frontend, Port, Scope};
 use crate::name;
 use crate::node::{
-    HAIRPIN, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, NODE_PORTS, NodeServiceFacts, REJECT, SERVICE_IPS, chain,
+    HAIRPIN, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, NODE_PORTS, NodeServiceFacts, REFUSE, SERVICE_IPS, chain,
     from_this_node, mark, table,
 };
 
@@ -180,7 +180,7 @@ impl ServicePort<'_> {
 impl Refusal {
     fn verdict(self) -> Verdict {
         match self {
-            Self::Reject => Verdict::Goto(REJECT.into()),
+            Self::Reject => Verdict::Goto(REFUSE.into()),
             Self::Drop => Verdict::Drop,
         }
     }

@@ -49,10 +49,10 @@ fn without_endpoints_it_is_refused_at_every_entrance() {
     assert_eq!(
         lines,
         [
-            "no-endpoint-ips: 10.96.0.10 . tcp . 80 -> reject",
-            "no-endpoint-ips: 192.0.2.1 . tcp . 80 -> reject",
-            "no-endpoint-ips: 192.168.100.5 . tcp . 80 -> reject",
-            "no-endpoint-node-ports: tcp . 30080 -> reject",
+            "no-endpoint-ips: 10.96.0.10 . tcp . 80 -> refuse",
+            "no-endpoint-ips: 192.0.2.1 . tcp . 80 -> refuse",
+            "no-endpoint-ips: 192.168.100.5 . tcp . 80 -> refuse",
+            "no-endpoint-node-ports: tcp . 30080 -> refuse",
         ]
     );
 }
@@ -67,7 +67,7 @@ fn endpoints_on_their_way_out_answer_only_when_nobody_else_does() {
     let deaf = json!({"ready": false, "serving": false, "terminating": true});
     has(
         &of(&web(json!({})), &[slice(&[("10.40.1.5", "n1", deaf)])]),
-        "no-endpoint-ips: 10.96.0.10 . tcp . 80 -> reject",
+        "no-endpoint-ips: 10.96.0.10 . tcp . 80 -> refuse",
     );
 }
 
