@@ -106,7 +106,10 @@ impl Checks {
 }
 
 async fn check(
-    service: ObjectName, source: Ipv4Addr, target: SocketAddrV4, again: Arc<Notify>,
+    service: ObjectName,
+    source: Ipv4Addr,
+    target: SocketAddrV4,
+    again: Arc<Notify>,
     reports: mpsc::UnboundedSender<Report>,
 ) {
     let (mut health, mut failures, mut pause) = (Health::Unknown, 0, RETRY);

@@ -1,24 +1,98 @@
-//! Brings units into the kernel, and tries again what failed.
+//! Brings units into the kernel of this namespace, and tries again what failed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use switchyard_api::names;
+use switchyard_kernel::{Engine, Netns, Owner, Places};
+use switchyard_netstate::Place;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
 
 use super::Changes;
 
 /// The kernel's network in this namespace, as far as it is the router's.
 pub(super) struct Kernel {
+    engine: Arc<Mutex<Engine>>,
+    /// What could not be carried out, and when it is tried again.
     failed: Changes,
+    again: Instant,
     cleaned: bool,
 }
 
+/// Pause before what failed is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+// === impl Kernel ===
+
 impl Kernel {
+    /// The namespace that the calling thread is in.
     pub(super) fn open() -> anyhow::Result<Self> {
-        Ok(Self { failed: Changes::new(), cleaned: false })
+        let mut places = Places::new();
+        places.add(Place::Router, Netns::current().context("open the router's own namespace")?);
+        let engine = Engine::new(Owner { protocol: names::OWNER_ROUTER }, places);
+        Ok(Self { engine: Arc::new(Mutex::new(engine)), failed: Changes::new(), again: Instant::now(), cleaned: false })
     }
+
+    /// Makes units want this, besides what failed before.
     pub(super) async fn set(&mut self, changes: Changes) {
-        self.failed.extend(changes);
+        let due = !self.failed.is_empty() && self.again <= Instant::now();
+        if changes.is_empty() && !due {
+            return;
+        }
+        let mut all = std::mem::take(&mut self.failed);
+        all.extend(changes);
+        self.failed = self.on_engine(move |engine| carry_out(engine, all)).await;
+        self.again = Instant::now() + PAUSE;
     }
-    pub(super) async fn clean(&mut self) {
-        self.cleaned = true;
-    }
+
+    /// Ends when it is time to try again what failed.
     pub(super) async fn again(&self) {
-        std::future::pending().await
+        if self.failed.is_empty() {
+            std::future::pending().await
+        } else {
+            sleep_until(self.again).await;
+        }
     }
+
+    /// Removes what an earlier life of this process left behind. To be called once everything that is wanted has been set.
+    pub(super) async fn clean(&mut self) {
+        if !std::mem::replace(&mut self.cleaned, true) {
+            self.on_engine(|engine| match engine.reconcile() {
+                Ok(audit) => {
+                    info!(changes = audit.changes.len(), "took over the kernel's state");
+                    for error in &audit.errors {
+                        warn!(%error, "not as wanted");
+                    }
+                }
+                Err(error) => warn!(%error, "cannot compare with the kernel"),
+            })
+            .await;
+        }
+    }
+
+    /// Netlink calls block, if only for a moment; connections from the host are carried meanwhile.
+    async fn on_engine<T: Send + 'static>(&self, work: impl FnOnce(&mut Engine) -> T + Send + 'static) -> T {
+        let engine = self.engine.clone();
+        let done = spawn_blocking(move || work(&mut engine.lock().unwrap_or_else(PoisonError::into_inner)));
+        done.await.expect("the engine does not panic")
+    }
+}
+
+/// All in one, or, if that fails, each for itself, so that one bad unit does not keep the others out. Answers what failed.
+fn carry_out(engine: &mut Engine, changes: Changes) -> Changes {
+    let Err(error) = engine.apply(changes.clone()) else { return Changes::new() };
+    if changes.len() > 1 {
+        info!(%error, "trying units one by one");
+    }
+    let mut failed = Changes::new();
+    for (unit, wish) in changes {
+        if let Err(error) = engine.apply([(unit.clone(), wish.clone())].into()) {
+            warn!(%unit, %error, "cannot carry out");
+            failed.insert(unit, wish);
+        }
+    }
+    failed
 }

@@ -105,7 +105,10 @@ struct Router {
 
 impl Router {
     async fn run(
-        mut self, client: Client, mut findings: mpsc::UnboundedReceiver<health::Report>, shutdown: CancellationToken,
+        mut self,
+        client: Client,
+        mut findings: mpsc::UnboundedReceiver<health::Report>,
+        shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
         let all = watcher::Config::default;
         let mut nodes = watch(Api::<Node>::all(client.clone()), all());

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const BUFFER: usize = 32 * 1024;
 
 /// Carries connections from `listener` to `to` until `shutdown`.
-pub async fn serve(listener: TcpListener, to: SocketAddr, shutdown: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, to: SocketAddr, shutdown: CancellationToken) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = async {

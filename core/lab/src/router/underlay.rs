@@ -29,14 +29,7 @@ pub(super) struct Underlay {
 
 impl Underlay {
     pub(super) fn new(facts: Facts, card: IfName, registry: Registry) -> Self {
-        Self {
-            facts: Arc::new(facts),
-            card,
-            registry: Arc::new(registry),
-            active: None,
-            plugin: None,
-            seen: false,
-        }
+        Self { facts: Arc::new(facts), card, registry: Arc::new(registry), active: None, plugin: None, seen: false }
     }
 
     /// Follows the Network. A plugin that does not open leaves the routes as they are.

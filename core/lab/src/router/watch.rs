@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, future};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, ExponentialBackoff, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tracing::debug;
@@ -28,8 +29,11 @@ pub(super) struct Mirror<K> {
     complete: bool,
 }
 
+/// How long to wait after the next error.
+struct Pause(Duration);
+
 /// First and longest pause after an error. The control plane is on the same machine and comes back within a second.
-const PAUSE: Duration = Duration::from_millis(50);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Events of one kind, for ever: an error is retried.
@@ -37,11 +41,27 @@ pub(super) fn watch<K>(api: Api<K>, config: watcher::Config) -> BoxStream<'stati
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let pause = ExponentialBackoff::new(PAUSE, LONGEST_PAUSE, 2.0, true);
-    let events = watcher(api, config).backoff(pause).filter_map(|event| {
+    let events = watcher(api, config).backoff(Pause(FIRST_PAUSE)).filter_map(|event| {
         future::ready(event.inspect_err(|error| debug!(%error, kind = %K::kind(&()), "watch interrupted")).ok())
     });
     events.boxed()
+}
+
+// === impl Pause ===
+
+impl Iterator for Pause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let longer = LONGEST_PAUSE.min(self.0 * 2);
+        Some(std::mem::replace(&mut self.0, longer))
+    }
+}
+
+impl Backoff for Pause {
+    fn reset(&mut self) {
+        self.0 = FIRST_PAUSE;
+    }
 }
 
 // === impl ObjectName ===
