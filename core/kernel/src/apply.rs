@@ -410,8 +410,7 @@ impl<'a> Run<'a> {
             }
             None if self.made.remove(&(op.place.clone(), to.name.clone())) => {
                 // Made together with its other end; only what cannot be said there is left.
-                let mut rest = to.clone();
-                rest.master = None;
+                let rest = Link { master: None, up: false, ..to.clone() };
                 pending.extend(link::change(Some(&rest), to, master).map(plain));
                 if ports(None) && to.port != Default::default() {
                     pending.push(plain(link::port(&to.name, &to.port)));
@@ -429,6 +428,7 @@ impl<'a> Run<'a> {
                     }
                 }
                 self.create_link(number, op, to, master, (ops, pending, failed))?;
+                pending.extend(link::pin_mtu(to).into_iter().map(plain));
                 if ports(None) && to.port != Default::default() {
                     pending.push(plain(link::port(&to.name, &to.port)));
                 }

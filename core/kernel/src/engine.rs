@@ -1,11 +1,13 @@
 //! Keeps what units want in force.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Weak;
 
 use switchyard_netstate::{Change, Fragment, Key, Ledger, Object, Op, Phase, Place, Plan, UnitId};
 use tracing::{debug, warn};
 
 use crate::apply::{Memory, Run, View};
+use crate::monitor::{News, Watch};
 use crate::{Audit, Error, Netns, Places, audit, validate};
 
 /// Whose objects these are: the number by which the kernel's objects are marked.
@@ -22,6 +24,8 @@ pub struct Engine {
     pub(crate) ledger: Ledger,
     pub(crate) memory: Memory,
     pub(crate) pending: Option<Pending>,
+    /// The keeper, if there is one, hears of places that come and go.
+    pub(crate) watch: Option<Weak<Watch>>,
 }
 
 /// A plan that is carried out phase by phase.
@@ -42,17 +46,20 @@ pub(crate) type Overlay = BTreeMap<(Place, Key), Option<Object>>;
 impl Engine {
     /// An engine that wants nothing yet.
     pub fn new(owner: Owner, places: Places) -> Self {
-        Self { owner, places, ledger: Ledger::default(), memory: Memory::default(), pending: None }
+        Self { owner, places, ledger: Ledger::default(), memory: Memory::default(), pending: None, watch: None }
     }
 
     /// Says which namespace a place is.
     pub fn add_place(&mut self, place: Place, netns: Netns) {
-        self.places.add(place, netns);
+        self.places.add(place.clone(), netns);
+        let netns = self.places.get(&place).cloned();
+        self.tell(netns.map(|netns| News::Added(place, netns)));
     }
 
     /// Forgets a place. What is still wanted there stays in the ledger until its unit goes.
     pub fn remove_place(&mut self, place: &Place) {
         self.places.remove(place);
+        self.tell(Some(News::Removed(place.clone())));
         self.memory.originals.retain(|(at, _), _| at != place);
         self.memory.borrowed.retain(|(at, _)| at != place);
     }
@@ -168,6 +175,12 @@ impl Engine {
         let outcome = audit::look(self, places);
         self.places.trim();
         outcome
+    }
+
+    fn tell(&self, news: Option<News>) {
+        if let (Some(watch), Some(news)) = (self.watch.as_ref().and_then(Weak::upgrade), news) {
+            watch.tell(news);
+        }
     }
 
     fn phase(&mut self, phase: Phase) -> Result<(), Error> {

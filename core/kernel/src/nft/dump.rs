@@ -84,7 +84,7 @@ fn read_table(connection: &mut Connection, table: &TableRef) -> io::Result<Resul
     let fresh = std::cell::Cell::new(false);
     macro_rules! dump {
         ($message:expr, $store:ident, $each:expr) => {{
-            let mut each = $each;
+            let each = $each;
             let outcome = connection.dump(
                 &$message,
                 || fresh.set(true),

@@ -83,6 +83,22 @@ pub(crate) fn change(from: Option<&Link>, to: &Link, master: Option<u32>) -> Opt
     (flags || message.len() > bare).then_some(message)
 }
 
+/// Sets the MTU of a new bridge. A bridge follows the smallest MTU of its ports until its own has been changed once, so the
+/// kernel's default is left and come back to.
+pub(crate) fn pin_mtu(link: &Link) -> Vec<Message> {
+    const DEFAULT: u32 = 1500;
+    let set = |mtu: u32| {
+        let mut message = Message::new(sys::RTM_NEWLINK, 0, &[0; 16]);
+        message.text(sys::IFLA_IFNAME, link.name.as_str()).u32(sys::IFLA_MTU, mtu);
+        message
+    };
+    match (&link.kind, link.mtu) {
+        (LinkKind::Bridge { .. }, Some(DEFAULT)) => vec![set(DEFAULT - 1), set(DEFAULT)],
+        (LinkKind::Bridge { .. }, Some(mtu)) => vec![set(mtu)],
+        _ => Vec::new(),
+    }
+}
+
 /// Sets the flags of a bridge port.
 pub(crate) fn port(name: &IfName, port: &PortSettings) -> Message {
     let mut message = Message::new(sys::RTM_NEWLINK, 0, &[0; 16]);
@@ -229,7 +245,8 @@ fn header_change(change: bool, up: bool) -> [u8; 16] {
 
 fn common(message: &mut Message, name: &IfName, link: Option<&Link>, owner: u8) {
     message.text(sys::IFLA_IFNAME, name.as_str()).u32(sys::IFLA_GROUP, owner.into());
-    if let Some(mtu) = link.and_then(|link| link.mtu) {
+    let pinned_later = link.is_some_and(|link| matches!(link.kind, LinkKind::Bridge { .. }));
+    if let Some(mtu) = link.and_then(|link| link.mtu).filter(|_| !pinned_later) {
         message.u32(sys::IFLA_MTU, mtu);
     }
     if let Some(mac) = link.and_then(|link| link.mac) {
@@ -251,7 +268,8 @@ fn kind(info: &mut Message, link: &Link, owner: u8, related: &Related<'_>) {
             let Some(peer) = &related.peer else { return };
             info.nest(sys::IFLA_INFO_DATA, |data| {
                 data.nest(sys::VETH_INFO_PEER, |end| {
-                    end.raw(&header(0, peer.link.is_none_or(|link| link.up)));
+                    // Not up yet: the kernel joins the two only after this end is configured (veth_open: ENOTCONN).
+                    end.raw(&[0; 16]);
                     common(end, peer.name, peer.link, owner);
                     end.u32(sys::IFLA_NET_NS_FD, peer.netns.as_fd().as_raw_fd() as u32);
                 });
@@ -291,7 +309,7 @@ fn port_settings(info: Attributes<'_>) -> PortSettings {
     }
 }
 
-/// The end of a veth pair from which the pair is best made: the one that becomes a port, since a master can be given to one end only.
+/// The other end of a veth.
 pub(crate) fn peer_of(link: &Link) -> Option<(&Place, &IfName)> {
     match &link.kind {
         LinkKind::Veth { peer } => Some((&peer.place, &peer.name)),

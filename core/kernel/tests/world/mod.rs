@@ -39,6 +39,7 @@ pub fn isolated(name: &str, work: impl FnOnce()) {
             Ok(())
         });
     }
+    child.env("RUST_BACKTRACE", "0");
     let output = child.output().expect("run the test in namespaces of its own (are user namespaces allowed?)");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
@@ -95,28 +96,68 @@ pub fn json(engine: &Engine, place: &Place, line: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"))
 }
 
-/// The whole network state of places, as text that is the same for the same state: no counters, ages, numbers of handles.
+/// The whole network state of places, as text that is the same for the same state: no counters, ages, numbers of handles, nothing
+/// the kernel does by itself a moment later (carrier, link-local addresses).
 pub fn state(engine: &Engine, places: &[Place]) -> String {
     let mut text = String::new();
     for place in places {
+        text += &links(engine, place);
         for line in [
-            "ip -d link show",
             "ip addr show",
             "ip route show table all",
             "ip -6 route show table all",
             "ip rule show",
             "ip neigh show nud permanent",
             "bridge fdb show",
-            "bridge -d link show",
             "nft -s list ruleset",
             "tc qdisc show",
         ] {
             text += &format!("## {place}: {line}\n");
-            text += &run(engine, place, line);
+            let shown = run(engine, place, line);
+            // Numbers and states of links are seen above; a link that comes back has another number.
+            let lines = shown.lines().filter(|line| {
+                !line.contains("fe80:")
+                    && !line.contains("ff00::/8")
+                    && !line.contains("valid_lft")
+                    && !line.contains("mtu")
+                    && !line.contains("link/")
+                    && !line.contains("33:33:")
+                    && !line.contains("01:00:5e")
+                    && !line.contains("permanent")
+                    && !line.contains("anycast")
+            });
+            let mut lines: Vec<String> =
+                lines.map(|line| line.replace(" linkdown", "").trim_end().to_owned()).collect();
+            if !line.starts_with("nft") {
+                lines.sort();
+            }
+            text += &lines.iter().map(|line| format!("{line}\n")).collect::<String>();
         }
         for path in ["net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/lo/forwarding"] {
             text += &format!("{path} = {}", run(engine, place, &format!("cat /proc/sys/{path}")));
         }
     }
-    text.lines().map(|line| line.split(" used ").next().unwrap().to_owned() + "\n").collect()
+    text
+}
+
+fn links(engine: &Engine, place: &Place) -> String {
+    let shown = json(engine, place, "ip -d -j link show");
+    let mut lines: Vec<String> = shown
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|link| {
+            let up = link["flags"].as_array().unwrap().iter().any(|flag| flag == "UP");
+            let (info, slave) = (&link["linkinfo"], &link["linkinfo"]["info_slave_data"]);
+            // Random where none is wanted.
+            let mac = if link["ifname"].as_str().unwrap().starts_with("veth") { &Value::Null } else { &link["address"] };
+            format!(
+                "link {} {} mtu {} mac {mac} group {} master {} up {up} hairpin {} isolated {} learning {} suppress {} snooping {}\n",
+                link["ifname"], info["info_kind"], link["mtu"], link["group"], link["master"], slave["hairpin"],
+                slave["isolated"], slave["learning"], slave["neigh_suppress"], info["info_data"]["mcast_snooping"],
+            )
+        })
+        .collect();
+    lines.sort();
+    format!("## {place}: links\n{}", lines.concat())
 }
