@@ -102,7 +102,8 @@ pub(crate) async fn put(api: &Api, targets: Vec<Target>) -> anyhow::Result<usize
     let count = targets.len();
     let (first, rest): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| target.first);
     for group in [first, rest] {
-        let one = |target: Target| async move { target.patch(api).await.map(drop).with_context(|| target.title.clone()) };
+        let one =
+            |target: Target| async move { target.patch(api).await.map(drop).with_context(|| target.title.clone()) };
         futures::stream::iter(group).map(one).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     }
     Ok(count)

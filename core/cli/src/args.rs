@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{apply, delete, down, exec, get, logs, process, shell, status, up};
+use crate::{apply, delete, doctor, down, exec, get, logs, plugin, process, shell, status, up};
 
 /// A Kubernetes-style cluster on this machine, with real packets.
 #[derive(Debug, Parser)]
@@ -47,10 +47,19 @@ pub enum Verb {
     Kubeconfig,
     /// Stop a cluster. Its store, logs and configuration stay.
     Down(down::Args),
+    /// Say whether clusters can run here, and how to allow what is missing.
+    Doctor(doctor::Args),
+    /// Look at network plugins without running them.
+    Plugin(plugin::Args),
+    /// Print the version.
+    Version,
 
     /// Leave for fresh namespaces and start the supervisor there.
     #[command(hide = true)]
     Launch(process::InDirectory),
+    /// Try things in fresh namespaces.
+    #[command(hide = true)]
+    Probe(doctor::ProbeArgs),
     /// First process of a cluster.
     #[command(hide = true)]
     Supervisor(process::InDirectory),

@@ -97,7 +97,8 @@ async fn delete_objects(args: &Args, cluster: &Which) -> anyhow::Result<()> {
 async fn delete(api: &Api, path: &str, args: &Args) -> anyhow::Result<()> {
     let grace = args.grace_period.map(|seconds| format!("?gracePeriodSeconds={seconds}")).unwrap_or_default();
     let path_with_grace = format!("{path}{grace}");
-    let (_, answer) = api.call(Ask { method: Method::DELETE, path: &path_with_grace, accept: JSON, body: None }).await?;
+    let (_, answer) =
+        api.call(Ask { method: Method::DELETE, path: &path_with_grace, accept: JSON, body: None }).await?;
     let uid = answer["metadata"]["uid"].as_str().or(answer["details"]["uid"].as_str()).unwrap_or("").to_owned();
     if args.no_wait {
         return Ok(());

@@ -106,7 +106,8 @@ fn code(status: Status) -> anyhow::Result<u8> {
         return Ok(0);
     }
     let causes = status.details.and_then(|details| details.causes).unwrap_or_default();
-    let code = causes.into_iter().find(|cause| cause.reason.as_deref() == Some("ExitCode")).and_then(|cause| cause.message);
+    let code =
+        causes.into_iter().find(|cause| cause.reason.as_deref() == Some("ExitCode")).and_then(|cause| cause.message);
     match code.and_then(|code| code.parse::<i32>().ok()) {
         Some(code) => Ok(u8::try_from(code).unwrap_or(255)),
         None => bail!("{}", status.message.unwrap_or_else(|| "the command failed".into())),

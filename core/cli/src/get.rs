@@ -59,7 +59,8 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
         for query in &queries {
             answers.push(api.get(&query.path(args), accept).await?);
         }
-        let text = if args.is_for_people() { tables(&queries, &answers, args) } else { documents(&queries, answers, args)? };
+        let text =
+            if args.is_for_people() { tables(&queries, &answers, args) } else { documents(&queries, answers, args)? };
         output::print(&text)?;
         Ok(())
     })
@@ -78,7 +79,9 @@ async fn queries(api: &Api, args: &Args) -> anyhow::Result<Vec<Query>> {
         let kind = Kind::named(api, word).await?;
         match args.names.is_empty() {
             true => queries.push(Query { kind, name: None }),
-            false => queries.extend(args.names.iter().map(|name| Query { kind: kind.clone(), name: Some(name.clone()) })),
+            false => {
+                queries.extend(args.names.iter().map(|name| Query { kind: kind.clone(), name: Some(name.clone()) }))
+            }
         }
     }
     ensure!(!queries.is_empty(), "{:?}: must name a kind, such as pods", args.kinds);
@@ -125,9 +128,11 @@ fn rows(table: &Value, args: &Args, title: Option<&Kind>) -> Vec<Vec<String>> {
     let rows = table["rows"].as_array().into_iter().flatten();
     let row = |row: &Value| {
         let namespace = row["object"]["metadata"]["namespace"].as_str().unwrap_or("").to_owned();
-        let cells = columns.iter().enumerate().map(|(position, (index, _))| match (position, title, cell(&row["cells"][*index])) {
-            (0, Some(kind), name) => kind.title(&name),
-            (_, _, text) => text,
+        let cells = columns.iter().enumerate().map(|(position, (index, _))| {
+            match (position, title, cell(&row["cells"][*index])) {
+                (0, Some(kind), name) => kind.title(&name),
+                (_, _, text) => text,
+            }
         });
         args.scope.all_namespaces.then_some(namespace).into_iter().chain(cells).collect()
     };

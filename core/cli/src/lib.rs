@@ -6,12 +6,14 @@ mod api;
 mod apply;
 mod args;
 mod delete;
+mod doctor;
 mod down;
 mod exec;
 mod get;
 mod kubeconfig;
 mod logs;
 mod output;
+mod plugin;
 mod process;
 mod shell;
 mod status;
@@ -45,6 +47,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Status(args) => status::run(&args, &cluster),
         Verb::Shell(args) => return shell::run(&args, &cluster),
         Verb::Kubeconfig => kubeconfig::run(&cluster),
+        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Plugin(args) => plugin::run(&args),
+        Verb::Version => version(),
+        Verb::Probe(args) => doctor::probe(&args),
         Verb::Down(args) => down::run(&args, &cluster),
         Verb::Launch(args) => process::launch(&args),
         Verb::Supervisor(args) => process::supervisor(&args),
@@ -54,6 +60,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Enter(args) => process::enter(&args),
     };
     done.map(|()| ExitCode::from(OK))
+}
+
+fn version() -> anyhow::Result<()> {
+    output::print(concat!("yard ", env!("CARGO_PKG_VERSION"), "\n"))?;
+    Ok(())
 }
 
 /// Prints an error, once, on one line, cause after cause; a reader that went away is no error.

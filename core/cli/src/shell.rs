@@ -10,6 +10,7 @@ use rustix::termios::{self, OptionalActions, Termios};
 use switchyard_lab::control::{Exit, Request, ShellPlace};
 use switchyard_netstate::Place;
 
+use crate::api::{Api, JSON, block_on};
 use crate::which::Which;
 
 /// Run a shell, or a command, in the network of a node, the router or a pod.
@@ -35,7 +36,7 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<ExitCode> {
     let place = match args.place.split_once('/') {
         None if args.place == "router" => ShellPlace::Place(Place::Router),
         None | Some(("node", _)) => ShellPlace::Place(Place::node(args.place.trim_start_matches("node/"))),
-        Some(("pod", _)) => bail!("{}: pods have no shell yet", args.place),
+        Some(("pod", name)) => block_on(pod(cluster, &args.namespace, name))?,
         Some(_) => bail!("{}: must be router, the name of a node, or pod/NAME", args.place),
     };
     let prompt = format!("[{} {}] \\w # ", directory.name(), args.place);
@@ -60,6 +61,18 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<ExitCode> {
         Exit::Code(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(255))),
         Exit::Failed(reason) => bail!("{}: {reason}", args.place),
     }
+}
+
+/// Where a pod is, as the API server says.
+async fn pod(cluster: &Which, namespace: &str, name: &str) -> anyhow::Result<ShellPlace> {
+    let api = Api::of(cluster).await?;
+    let pod = api.get(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), JSON).await?;
+    let (node, uid) = (pod["spec"]["nodeName"].as_str(), pod["metadata"]["uid"].as_str());
+    let (Some(node), Some(uid)) = (node, uid) else { bail!("pod {name} is on no node yet") };
+    if pod["spec"]["hostNetwork"] == true {
+        return Ok(ShellPlace::Place(Place::node(node)));
+    }
+    Ok(ShellPlace::Pod { node: node.into(), uid: uid.into() })
 }
 
 /// Both ends of a new terminal as large as ours.

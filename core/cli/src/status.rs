@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
+use serde_json::Value;
 use switchyard_lab::control::{Control, Status};
 use switchyard_lab::home::{Directory, Home};
 
+use crate::api::{Api, JSON, block_on};
 use crate::output::{self, Format};
 use crate::which::Which;
 
@@ -29,7 +31,22 @@ struct Cluster {
     supervisor_pid: Option<i32>,
     #[serde(flatten)]
     status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<Network>,
 }
+
+/// The cluster's network, as the API server has it.
+#[derive(Debug, Serialize)]
+struct Network {
+    plugin: String,
+    ready: bool,
+    /// What is wrong with what is wanted, or why the API server does not say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    message: String,
+}
+
+/// Longest that the API server may take to tell.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
     let clusters = match cluster.name() {
@@ -58,7 +75,33 @@ fn look(directory: &Directory) -> Cluster {
         directory: directory.path().display().to_string(),
         running: supervisor_pid.is_some(),
         supervisor_pid: status.as_ref().and(supervisor_pid),
+        network: status.is_some().then(|| network(directory)),
         status,
+    }
+}
+
+/// What the network is and, if what is wanted is no good, why.
+fn network(directory: &Directory) -> Network {
+    let asked = block_on(async {
+        let ask = async { Api::at(directory).await?.get("/apis/switchyard.dev/v1alpha1/networks/default", JSON).await };
+        tokio::time::timeout(PATIENCE, ask).await.context("the API server does not answer")?
+    });
+    match asked {
+        Ok(network) => {
+            let active = &network["status"]["active"];
+            let word = |value: &Value| value.as_str().unwrap_or("none").to_owned();
+            let conditions = network["status"]["conditions"].as_array().into_iter().flatten();
+            let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready");
+            let is_ready = ready.is_some_and(|ready| ready["status"] == "True");
+            let reason = |ready: &Value| format!("{}: {}", word(&ready["reason"]), word(&ready["message"]));
+            let message = ready.filter(|_| !is_ready).map(reason).unwrap_or_default();
+            Network {
+                plugin: format!("{} {}", word(&active["plugin"]), word(&active["version"])),
+                ready: is_ready,
+                message,
+            }
+        }
+        Err(error) => Network { plugin: "unknown".into(), ready: false, message: output::one_line(&error) },
     }
 }
 
@@ -77,6 +120,11 @@ fn people(clusters: &[Cluster]) -> String {
         }
         for port in &status.ports.host {
             text += &format!("  host port   {} -> {}\n", port.listen, port.to);
+        }
+        if let Some(network) = &cluster.network {
+            let state = if network.ready { "ready" } else { "not ready" };
+            let colon = if network.message.is_empty() { "" } else { ": " };
+            text += &format!("  network     {}, {state}{colon}{}\n", network.plugin, network.message);
         }
         let pid = |pid: Option<u32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         let rows = status.processes.iter().map(|process| {

@@ -1,15 +1,19 @@
 //! The hardware of a cluster in kernel terms: an Ethernet segment, an upstream device on it, a network card in every node.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
 
+use anyhow::Context as _;
 use ipnet::IpNet;
+use switchyard_api::names;
+use switchyard_kernel::{Engine, Netns, Owner, Places};
 use switchyard_netstate::{
-    Address, Fragment, IfName, Link, LinkKind, Mac, NextHop, Object, PeerEnd, Place, Route, Sysctl,
+    Address, Fragment, IfName, Link, LinkKind, Mac, NextHop, Object, PeerEnd, Place, Route, Sysctl, UnitId,
 };
 
 use crate::cluster::{self, Topology};
 use crate::home::Directory;
-use crate::namespaces;
 
 /// The upstream device's port to the underlay: a bridge, so that every node hangs on one segment.
 pub const UNDERLAY: &str = "underlay0";
@@ -21,13 +25,28 @@ pub const CARD: &str = "eth0";
 /// No multicast on the segment, so nothing to snoop for.
 const BRIDGE: LinkKind = LinkKind::Bridge { multicast_snooping: false };
 
-/// Makes the namespaces and puts the hardware into them.
-pub fn build(directory: &Directory, topology: &Topology) -> anyhow::Result<()> {
+/// Hardware that is kept as it should be.
+pub struct Hardware {
+    _engine: Arc<Mutex<Engine>>,
+}
+
+/// Makes the namespaces, puts the hardware into them in one batch, and repairs it from then on.
+pub fn build(directory: &Directory, topology: &Topology) -> anyhow::Result<Hardware> {
+    let mut places = Places::new();
+    let mut units = BTreeMap::from([(UnitId("router".into()), Some(router(topology)))]);
+    for node in &topology.nodes {
+        units.insert(UnitId(format!("node/{}", node.name)), Some(self::node(topology, node)));
+    }
     let nodes = topology.nodes.iter().map(|node| Place::node(&node.name));
     for place in std::iter::once(Place::Router).chain(nodes) {
-        namespaces::make_netns(&directory.netns_of(&place))?;
+        let netns = Netns::create().context("make a network namespace")?;
+        netns.bind(directory.netns_of(&place)).with_context(|| format!("keep the network namespace of {place}"))?;
+        places.add(place, netns);
     }
-    Ok(())
+    let mut engine = Engine::new(Owner { protocol: names::OWNER_LAB }, places);
+    engine.apply(units)?;
+    let engine = Arc::new(Mutex::new(engine));
+    Ok(Hardware { _engine: engine })
 }
 
 /// The upstream device alone.

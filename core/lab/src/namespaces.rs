@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use rustix::thread::{CapabilitySet, capabilities};
+use switchyard_kernel::Netns;
 
 use crate::home::Directory;
 
@@ -86,29 +86,8 @@ pub fn unsettle(directory: &Directory) {
     let _ = fs::remove_dir(&run);
 }
 
-/// Makes a network namespace and keeps it at `path`.
-pub fn make_netns(path: &Path) -> Result<(), Error> {
-    fs::File::create(path).map_err(failed_io(format!("make {}", path.display())))?;
-    let path = path.to_owned();
-    visiting(move || {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(failed("make a network namespace"))?;
-        let none = None::<&str>;
-        mount(Some("/proc/thread-self/ns/net"), &path, none, MsFlags::MS_BIND, none)
-            .map_err(failed(format!("keep a network namespace at {}", path.display())))
-    })
-}
-
-/// Runs `work` in the network namespace kept at `path`, on a thread that ends with it.
-pub fn inside<T: Send + 'static>(path: PathBuf, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    visiting(move || {
-        let netns: OwnedFd = fs::File::open(&path).map_err(failed_io(format!("open {}", path.display())))?.into();
-        setns(netns, CloneFlags::CLONE_NEWNET).map_err(failed(format!("enter {}", path.display())))?;
-        Ok(work())
-    })
-}
-
-/// A thread that changes namespaces is never used for anything else afterwards.
-fn visiting<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    let thread = std::thread::Builder::new().name("visitor".into()).spawn(work).map_err(failed_io("start a thread"))?;
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+/// Runs `work` in the network namespace kept at `path`, on a thread that ends with it. Sockets and processes made there stay there.
+pub fn inside<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    let enter = || format!("enter {}", path.display());
+    Netns::open(path).and_then(|netns| netns.run(work)).map_err(|source| Error { what: enter(), source, hint: "" })
 }

@@ -41,7 +41,7 @@ impl Order {
         command.arg0("yard").arg("enter").arg("--").args(&self.command).envs(self.env.iter().cloned());
         command.stdin(stream(stdin)?).stdout(stream(stdout)?).stderr(stream(stderr)?);
         let path = self.place.netns(directory)?;
-        let child = namespaces::inside(path, move || command.spawn()).map_err(io::Error::other)??;
+        let child = namespaces::inside(&path, move || command.spawn()).map_err(io::Error::other)??;
         Ok(child.id() as i32)
     }
 }

@@ -51,7 +51,9 @@ impl Kind {
             let named = kind.plural == name || kind.kind.to_ascii_lowercase() == name || short.contains(&name);
             named && group.is_none_or(|group| kind.group == group)
         };
-        if let Some((kind, _)) = KNOWN.iter().map(|known| (Self::known(known), known.3)).find(|(kind, short)| fits(kind, short)) {
+        if let Some((kind, _)) =
+            KNOWN.iter().map(|known| (Self::known(known), known.3)).find(|(kind, short)| fits(kind, short))
+        {
             return Ok(kind);
         }
         for version in versions(api).await? {
@@ -87,7 +89,8 @@ impl Kind {
     /// The path of a list; no namespace means all of them.
     pub(crate) fn path(&self, namespace: Option<&str>) -> String {
         let root = if self.group.is_empty() { "/api".into() } else { format!("/apis/{}", self.group) };
-        let within = namespace.filter(|_| self.namespaced).map(|name| format!("namespaces/{name}/")).unwrap_or_default();
+        let within =
+            namespace.filter(|_| self.namespaced).map(|name| format!("namespaces/{name}/")).unwrap_or_default();
         format!("{root}/{}/{within}{}", self.version, self.plural)
     }
 
@@ -112,7 +115,8 @@ async fn resources(api: &Api, version: &str) -> anyhow::Result<Vec<(Kind, Vec<St
     let resources = list["resources"].as_array().into_iter().flatten();
     let kinds = resources.filter_map(|resource| {
         let plural = resource["name"].as_str().filter(|name| !name.contains('/'))?;
-        let short = resource["shortNames"].as_array().into_iter().flatten().filter_map(|s| s.as_str().map(str::to_owned));
+        let short =
+            resource["shortNames"].as_array().into_iter().flatten().filter_map(|s| s.as_str().map(str::to_owned));
         let kind = Kind {
             group: group.into(),
             version: version.into(),

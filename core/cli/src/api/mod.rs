@@ -85,8 +85,9 @@ impl Api {
         let response = self.client.send(request.body(bytes.into())?).await.context("ask the API server")?;
         let status = response.status();
         let body = response.into_body().collect().await.context("read the API server's answer")?.to_bytes();
-        let value: Value = serde_json::from_slice(&body)
-            .with_context(|| format!("status {status}, and no JSON: {}", String::from_utf8_lossy(&body[..body.len().min(200)])))?;
+        let value: Value = serde_json::from_slice(&body).with_context(|| {
+            format!("status {status}, and no JSON: {}", String::from_utf8_lossy(&body[..body.len().min(200)]))
+        })?;
         if status.is_success() {
             return Ok((status, value));
         }
@@ -116,9 +117,9 @@ impl Api {
     ) -> anyhow::Result<impl futures::Stream<Item = anyhow::Result<WatchEvent<Value>>> + use<>> {
         let request = Request::get(path).header(http::header::ACCEPT, accept).body(Vec::new())?;
         let lines = self.client.request_stream(request).await.context("watch")?.lines();
-        Ok(lines.map_err(anyhow::Error::from).and_then(|line| async move {
-            serde_json::from_str(&line).context("read an event of a watch")
-        }))
+        Ok(lines
+            .map_err(anyhow::Error::from)
+            .and_then(|line| async move { serde_json::from_str(&line).context("read an event of a watch") }))
     }
 }
 

@@ -3,15 +3,17 @@
 use anyhow::Context as _;
 use kube::api::{Patch, PatchParams};
 use switchyard_api::{Cluster, names};
+use switchyard_apiserver::pki::Pki;
 use switchyard_apiserver::{Config, Server};
 use switchyard_lab::channel::Channel;
 use switchyard_lab::cluster::Topology;
 use switchyard_lab::handover::Handover;
 use switchyard_lab::listeners;
 use switchyard_lab::supervisor::API_INSIDE;
+use switchyard_plugin::Facts;
 
 use super::supervisor::read_cluster;
-use super::{InDirectory, credentials};
+use super::{InDirectory, credentials, plugins};
 
 pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
     super::log();
@@ -21,15 +23,17 @@ pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
     let mut handover = Handover::receive(&Channel::from_stdin()?).context("receive the listeners")?;
     let listeners = vec![handover.listener(listeners::API)?, handover.listener(API_INSIDE)?];
     let pki = credentials::authority(&directory, &cluster, &topology)?;
-    super::block_on(async {
+    super::block_on_threads(async {
         let config = Config {
             store: Some(directory.store().join("state.redb")),
             service_cidr: cluster.spec.service_cidr,
-            ..Config::new(pki)
+            ..Config::new(pki.clone())
         };
         let server = Server::open(config)?;
         let client = server.client();
         let shutdown = super::terminated()?;
+        let controllers = controllers(&cluster, &topology, &pki);
+        tokio::spawn(switchyard_control::run(client.clone(), controllers, shutdown.clone()));
         tokio::spawn(async move {
             if let Err(error) = record(&client, &cluster).await {
                 tracing::error!("record the cluster: {error:#}");
@@ -38,6 +42,26 @@ pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
         server.serve(listeners, shutdown.clone().cancelled_owned()).await?;
         Ok(())
     })
+}
+
+fn controllers(cluster: &Cluster, topology: &Topology, pki: &Pki) -> switchyard_control::Config {
+    let spec = &cluster.spec;
+    let facts = Facts {
+        cluster: topology.cluster.clone(),
+        pod_cidr: spec.pod_cidr,
+        service_cidr: spec.service_cidr,
+        underlay_cidr: topology.underlay,
+        underlay_gateway: topology.gateway,
+        underlay_mtu: topology.mtu,
+    };
+    switchyard_control::Config {
+        node_prefix_length: spec.node_prefix_length,
+        load_balancer_pool: Some(spec.load_balancer.pool),
+        ca_pem: pki.ca_certificate().to_owned(),
+        plugin_path: plugins::search_path(),
+        network: spec.network.clone(),
+        ..switchyard_control::Config::new(facts, topology.api())
+    }
 }
 
 /// The Cluster object is an account of what was started; changing it changes nothing.

@@ -52,13 +52,19 @@ fn log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
-/// Runs a long-lived part of the cluster.
+/// Runs a long-lived part of the cluster on one thread, which keeps it small: nodes are many.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(work).inspect_err(|error| tracing::error!("{error:#}"))
+}
+
+/// Runs the one part that everybody waits for.
+fn block_on_threads<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     runtime.block_on(work).inspect_err(|error| tracing::error!("{error:#}"))
 }
 
-/// Threads of a part's runtime: parts are many and machines may be small.
+/// Its threads.
 const WORKERS: usize = 2;
 
 /// Cancelled when somebody asks this process to end.

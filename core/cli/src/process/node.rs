@@ -1,15 +1,71 @@
-//! `yard node`: a node's agent.
+//! `yard node`: a node's agent, in the laboratory or on another machine.
 
-/// A node's agent.
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use switchyard_api::Cluster;
+use switchyard_lab::cluster::Topology;
+use switchyard_lab::hardware::CARD;
+use switchyard_lab::home::Directory;
+use switchyard_node::{Config, Underlay};
+
+use super::{credentials, plugins};
+
+/// Run a node's agent.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The node's name.
-    name: String,
+    /// What the agent is told, as YAML or JSON.
+    #[arg(long)]
+    config: PathBuf,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     super::log();
-    tracing::info!(name = args.name, "started");
-    std::thread::park();
+    let read = || anyhow::Ok(serde_yaml_ng::from_str::<Config>(&fs::read_to_string(&args.config)?)?);
+    let config = read().with_context(|| format!("read {}", args.config.display()))?;
+    super::block_on(async {
+        let shutdown = super::terminated()?;
+        switchyard_node::run(config, shutdown).await?;
+        Ok(())
+    })
+}
+
+/// Where the agent of a node finds its configuration.
+pub(super) fn config_file(directory: &Directory, node: &str) -> PathBuf {
+    directory.run().join("nodes").join(format!("{node}.yaml"))
+}
+
+/// Writes the configuration of every agent. Nothing in it says that the nodes are namespaces.
+pub(super) fn write_configs(directory: &Directory, cluster: &Cluster, topology: &Topology) -> anyhow::Result<()> {
+    fs::create_dir_all(directory.run().join("nodes")).context("make the folder of nodes")?;
+    for (place, node) in topology.nodes.iter().zip(&cluster.spec.nodes) {
+        let config = Config {
+            name: place.name.clone(),
+            cluster: topology.cluster.clone(),
+            kubeconfig: directory.kubeconfig_of(&credentials::node(&place.name)),
+            node_ip: place.address,
+            pod_cidr: place.pod_cidr,
+            cluster_cidr: cluster.spec.pod_cidr,
+            service_cidr: cluster.spec.service_cidr,
+            underlay: Underlay {
+                cidr: topology.underlay,
+                gateway: topology.gateway,
+                mtu: topology.mtu,
+                uplink: CARD.into(),
+            },
+            cluster_dns: None,
+            role: place.role,
+            labels: node.labels.clone(),
+            max_pods: node.max_pods,
+            run_dir: directory.run(),
+            log_dir: directory.logs().join("pods"),
+            hidden: Some(directory.path().to_owned()),
+            plugin_path: plugins::search_path(),
+            images: cluster.spec.images.iter().map(|(name, image)| (name.clone(), image.0.clone())).collect(),
+            programs: Some(plugins::programs()),
+        };
+        credentials::secret(&config_file(directory, &place.name), &serde_yaml_ng::to_string(&config)?)?;
+    }
     Ok(())
 }

@@ -16,5 +16,10 @@ pub(crate) fn search_path() -> Vec<PathBuf> {
     let data = data.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
     let own = data.map(|data| data.join("switchyard/plugins"));
     let named: Vec<_> = std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty()).collect();
-    named.into_iter().chain([programs.join("plugins"), programs]).chain(own).chain(["/usr/lib/switchyard/plugins".into()]).collect()
+    named
+        .into_iter()
+        .chain([programs.join("plugins"), programs])
+        .chain(own)
+        .chain(["/usr/lib/switchyard/plugins".into()])
+        .collect()
 }

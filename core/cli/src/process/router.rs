@@ -1,10 +1,31 @@
-//! A part of the cluster.
+//! `yard router`: the upstream L3 device.
 
-use super::InDirectory;
+use anyhow::Context as _;
+use switchyard_lab::channel::Channel;
+use switchyard_lab::handover::Handover;
+use switchyard_lab::{listeners, router};
+
+use super::supervisor::read_cluster;
+use super::{InDirectory, credentials, plugins};
 
 pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
     super::log();
-    tracing::info!(directory = %args.directory().path().display(), "started");
-    std::thread::park();
-    Ok(())
+    let directory = args.directory();
+    let cluster = read_cluster(&directory)?;
+    let ports = &cluster.spec.host_ports;
+    let mut handover = match ports.is_empty() {
+        true => Handover::default(),
+        false => Handover::receive(&Channel::from_stdin()?).context("receive the listeners")?,
+    };
+    let doors =
+        ports.iter().enumerate().map(|(index, port)| Ok((handover.listener(&listeners::name(index))?, port.to)));
+    let config = router::Config {
+        name: directory.name(),
+        kubeconfig: directory.kubeconfig_of(credentials::ROUTER),
+        listeners: doors.collect::<anyhow::Result<_>>()?,
+        pool: cluster.spec.load_balancer.pool,
+        plugin_path: plugins::search_path(),
+        cluster: cluster.spec,
+    };
+    super::block_on(async { router::run(config, super::terminated()?).await })
 }

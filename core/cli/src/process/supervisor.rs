@@ -10,7 +10,7 @@ use switchyard_lab::listeners;
 use switchyard_lab::supervisor::{self, API_INSIDE, Config, Part};
 use switchyard_netstate::Place;
 
-use super::{InDirectory, credentials};
+use super::{InDirectory, credentials, node};
 
 pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
     super::log();
@@ -19,7 +19,10 @@ pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
     let topology = Topology::of(&cluster)?;
     let parts = parts(&directory, &cluster, &topology);
     let (place, whole) = (directory.clone(), topology.clone());
-    let credentials = Box::new(move || credentials::write(&place, &cluster, &whole));
+    let credentials = Box::new(move || {
+        credentials::write(&place, &cluster, &whole)?;
+        node::write_configs(&place, &cluster, &whole)
+    });
     let config = Config { directory, topology, parts, credentials };
     supervisor::run(config).inspect_err(|error| tracing::error!("{error:#}"))
 }
@@ -48,7 +51,7 @@ fn parts(directory: &Directory, cluster: &Cluster, topology: &Topology) -> Vec<P
     let nodes = topology.nodes.iter().map(|node| Part {
         name: format!("node-{}", node.name),
         place: Place::node(&node.name),
-        arguments: vec!["node".into(), (&node.name).into()],
+        arguments: vec!["node".into(), "--config".into(), node::config_file(directory, &node.name).into()],
         listeners: vec![],
     });
     [control_plane, router].into_iter().chain(nodes).collect()

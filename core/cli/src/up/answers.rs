@@ -50,7 +50,8 @@ pub(crate) async fn once(address: SocketAddr, host: &str) -> anyhow::Result<Answ
     let request = Request::get("/").header(http::header::HOST, host).body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await.context("ask")?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
+    let body =
+        Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
     connection.abort();
     Ok(Answer { status, from: sender_of(&body) })
 }

@@ -74,9 +74,14 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
             let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
             let missing: Vec<_> = waiting.values().flatten().map(String::as_str).collect();
             let what = if missing.is_empty() { "an answer".into() } else { missing.join(", ") };
-            format!("not ready after {} s: {what}; the cluster goes on trying (yard get pods -A, yard status)", args.timeout)
+            format!(
+                "not ready after {} s: {what}; the cluster goes on trying (yard get pods -A, yard status)",
+                args.timeout
+            )
         };
-        tokio::time::timeout(limit, populate(args, &directory, &loaded, &progress, &waiting)).await.with_context(late)?
+        tokio::time::timeout(limit, populate(args, &directory, &loaded, &progress, &waiting))
+            .await
+            .with_context(late)?
     })?;
     drop(progress);
     output::print(&page)?;

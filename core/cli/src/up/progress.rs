@@ -17,7 +17,9 @@ impl Progress {
     pub(crate) fn new(begun: Instant) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
-            bar.set_style(ProgressStyle::with_template("{spinner} {elapsed_precise} {wide_msg}").expect("a constant template"));
+            bar.set_style(
+                ProgressStyle::with_template("{spinner} {elapsed_precise} {wide_msg}").expect("a constant template"),
+            );
             bar.enable_steady_tick(Duration::from_millis(80));
             bar
         });

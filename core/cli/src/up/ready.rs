@@ -82,7 +82,8 @@ fn has_its_address(service: &Value) -> bool {
 /// A plugin or an option that is no good stays so until somebody changes it.
 fn network_error(network: &Value) -> Option<String> {
     let ready = condition(network, "Ready").filter(|ready| ready["status"] == "False")?;
-    let waiting = ready["reason"].as_str().is_some_and(|reason| reason.contains("Pending") || reason.contains("Progress"));
+    let waiting =
+        ready["reason"].as_str().is_some_and(|reason| reason.contains("Pending") || reason.contains("Progress"));
     let seen = network["status"]["observedGeneration"].as_i64() >= network["metadata"]["generation"].as_i64();
     (seen && !waiting).then(|| format!("network: {}", ready["message"].as_str().unwrap_or("not ready")))
 }

@@ -37,7 +37,12 @@ pub(crate) async fn page(
     let mut text = String::new();
     let (name, seconds) = (directory.name(), took.as_secs_f64());
     let plugin = format!("{} {}", word(&active["plugin"]), word(&active["version"]));
-    let _ = writeln!(text, "cluster {name}: {} nodes and {} pods ready after {seconds:.2} s, network plugin {plugin}", count(&nodes), count(&pods));
+    let _ = writeln!(
+        text,
+        "cluster {name}: {} nodes and {} pods ready after {seconds:.2} s, network plugin {plugin}",
+        count(&nodes),
+        count(&pods)
+    );
     for (table, namespaced) in [(&nodes, false), (&pods, true), (&services, true)] {
         let _ = write!(text, "\n{}", get::table_of(table, namespaced));
     }
@@ -50,7 +55,8 @@ pub(crate) async fn page(
             }
         }
     }
-    let cluster = if std::env::var_os("SWITCHYARD_CLUSTER").is_some() { String::new() } else { format!(" --cluster {name}") };
+    let cluster =
+        if std::env::var_os("SWITCHYARD_CLUSTER").is_some() { String::new() } else { format!(" --cluster {name}") };
     let _ = write!(
         text,
         "\nyard status · yard get pods -A -o wide · yard shell {} · yard down{cluster}\nkubectl --kubeconfig {} get nodes,pods,svc -A -o wide\n",

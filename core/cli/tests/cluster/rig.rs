@@ -127,7 +127,11 @@ impl Cluster {
         let output = self.try_yard(arguments);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if !output.status.success() {
-            panic!("yard {arguments:?}: {}\n--- stdout\n{out}\n--- stderr\n{err}\n{}", output.status, self.last_words());
+            panic!(
+                "yard {arguments:?}: {}\n--- stdout\n{out}\n--- stderr\n{err}\n{}",
+                output.status,
+                self.last_words()
+            );
         }
         out.into_owned()
     }

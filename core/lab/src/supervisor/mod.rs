@@ -42,7 +42,7 @@ pub struct Config {
     pub topology: Topology,
     /// What to run in it.
     pub parts: Vec<Part>,
-    /// Writes keys and kubeconfigs; runs beside the making of namespaces.
+    /// Writes keys, kubeconfigs and whatever else the parts read; runs beside the making of hardware.
     pub credentials: Box<dyn FnOnce() -> anyhow::Result<()> + Send>,
 }
 
@@ -63,6 +63,8 @@ struct Supervisor {
     mailbox: UnboundedSender<Message>,
     started: Instant,
     rootless: bool,
+    /// Holds the namespaces of router and nodes.
+    hardware: Option<crate::hardware::Hardware>,
 }
 
 /// Grace when the end comes by a signal and nobody said how long.
@@ -84,8 +86,17 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         serve::start(control, mailbox.clone(), journal.clone())?;
         let Config { directory, topology, parts, credentials } = config;
         let parts = parts.into_iter().map(Running::new).collect();
-        let mut supervisor =
-            Supervisor { directory, topology, handover, parts, shells: HashMap::new(), mailbox, started, rootless };
+        let mut supervisor = Supervisor {
+            directory,
+            topology,
+            handover,
+            parts,
+            shells: HashMap::new(),
+            mailbox,
+            started,
+            rootless,
+            hardware: None,
+        };
         let built = supervisor.build(credentials, &journal);
         if let Err(error) = built {
             journal.write(Step::Failed(format!("{error:#}")));
@@ -126,11 +137,11 @@ impl Supervisor {
         credentials: Box<dyn FnOnce() -> anyhow::Result<()> + Send>,
         journal: &Arc<Journal>,
     ) -> anyhow::Result<()> {
-        let beside = journal.clone();
-        let keys = std::thread::spawn(move || credentials().inspect(|()| beside.write(Step::Credentials)));
         namespaces::settle(&self.directory)?;
         raise_limits();
-        crate::hardware::build(&self.directory, &self.topology)?;
+        let beside = journal.clone();
+        let keys = std::thread::spawn(move || credentials().inspect(|()| beside.write(Step::Credentials)));
+        self.hardware = Some(crate::hardware::build(&self.directory, &self.topology)?);
         self.listen_inside()?;
         journal.write(Step::Hardware);
         keys.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -140,7 +151,7 @@ impl Supervisor {
     fn listen_inside(&mut self) -> anyhow::Result<()> {
         let node = &self.topology.control_plane().name;
         let (path, address) = (self.directory.netns_of_node(node), self.topology.api());
-        let listener = namespaces::inside(path, move || crate::listeners::listen(address))??;
+        let listener = namespaces::inside(&path, move || crate::listeners::listen(address))??;
         self.handover.put(API_INSIDE, listener);
         Ok(())
     }

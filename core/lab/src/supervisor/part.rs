@@ -111,7 +111,7 @@ impl Running {
 
 /// Starts a command in the namespace of a place. The supervisor reaps all its children itself, so only the process id is kept.
 pub(crate) fn spawn_in(directory: &Directory, place: &Place, mut command: Command) -> io::Result<i32> {
-    let child = namespaces::inside(directory.netns_of(place), move || command.spawn()).map_err(io::Error::other)??;
+    let child = namespaces::inside(&directory.netns_of(place), move || command.spawn()).map_err(io::Error::other)??;
     Ok(child.id() as i32)
 }
 

@@ -38,7 +38,9 @@ impl Traces {
     #[track_caller]
     pub(crate) fn are_gone(&self, directory: &Path) {
         assert!(self.namespaces.len() >= 4, "the traces were taken too late: {self:?}");
-        super::eventually("no process in any of its namespaces", || survivors(&self.namespaces).is_empty().then_some(()));
+        super::eventually("no process in any of its namespaces", || {
+            survivors(&self.namespaces).is_empty().then_some(())
+        });
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&*directory.to_string_lossy()), "mounts are left:\n{mounts}");
         assert_eq!(links(), self.links, "links of the host");

@@ -1,0 +1,221 @@
+//! What this machine has to allow, checked by trying, and the exact command that mends what is missing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use nix::mount::{MsFlags, mount};
+use serde::{Deserialize, Serialize};
+use switchyard_kernel::{Engine, Netns, Owner, Places};
+use switchyard_netstate::nft::{
+    Base, Chain, ChainType, Expr, Family, Hook, Op, Operand, Policy, Rule, Statement, Table, TableRef, Value, Verdict,
+};
+use switchyard_netstate::{Fragment, IfName, Link, LinkKind, Object, PeerEnd, Place, UnitId};
+
+use crate::boot::SELF;
+use crate::namespaces;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// What.
+    pub what: String,
+    /// How it is.
+    pub health: Health,
+    /// What was seen.
+    pub detail: String,
+    /// The command that mends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+/// How a thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// Good.
+    Ok,
+    /// Works, but not for large clusters, or not for every plugin.
+    Limited,
+    /// No cluster can start.
+    Missing,
+}
+
+/// Files that one connection through the router needs, and a thousand of them.
+const FILES_WANTED: u64 = 4096;
+
+/// Looks at everything. Spawns this program again to try things in fresh namespaces.
+pub fn examine() -> Vec<Finding> {
+    let mut findings = user_namespaces();
+    findings.push(files());
+    match probe_elsewhere() {
+        Ok(more) => findings.extend(more),
+        Err(error) => findings.push(Finding::missing("namespaces", error.to_string(), None)),
+    }
+    findings
+}
+
+// === impl Finding ===
+
+impl Finding {
+    fn ok(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { what: what.into(), health: Health::Ok, detail: detail.into(), mend: None }
+    }
+
+    fn limited(what: impl Into<String>, detail: impl Into<String>, mend: Option<&str>) -> Self {
+        Self { what: what.into(), health: Health::Limited, detail: detail.into(), mend: mend.map(Into::into) }
+    }
+
+    fn missing(what: impl Into<String>, detail: impl Into<String>, mend: Option<&str>) -> Self {
+        Self { what: what.into(), health: Health::Missing, detail: detail.into(), mend: mend.map(Into::into) }
+    }
+}
+
+/// Three settings that distributions use to forbid user namespaces.
+fn user_namespaces() -> Vec<Finding> {
+    if namespaces::is_privileged() {
+        return vec![Finding::ok("user namespaces", "not needed: this user may make namespaces as it is")];
+    }
+    let forbidding = [
+        ("kernel/unprivileged_userns_clone", "0", "sudo sysctl -w kernel.unprivileged_userns_clone=1"),
+        ("user/max_user_namespaces", "0", "sudo sysctl -w user.max_user_namespaces=63359"),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+    ];
+    let found = forbidding.into_iter().filter_map(|(path, forbids, mend)| {
+        let value = fs::read_to_string(format!("/proc/sys/{path}")).ok()?;
+        let name = path.replace('/', ".");
+        Some(match value.trim() == forbids {
+            true => Finding::missing(name, format!("is {forbids}: users may not make user namespaces"), Some(mend)),
+            false => Finding::ok(name, format!("is {}", value.trim())),
+        })
+    });
+    found.collect()
+}
+
+fn files() -> Finding {
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let text = hard.map_or_else(|| "no limit".into(), |limit| limit.to_string());
+    match hard.is_none_or(|limit| limit >= FILES_WANTED) {
+        true => Finding::ok("open files", text),
+        false => Finding::limited(
+            "open files",
+            format!("at most {text}; {FILES_WANTED} are good for 1,000 connections"),
+            Some("ulimit -Hn 65536"),
+        ),
+    }
+}
+
+fn probe_elsewhere() -> io::Result<Vec<Finding>> {
+    let output = Command::new(SELF).arg0("yard").arg("probe").stdin(Stdio::null()).stderr(Stdio::piped()).output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// `yard probe`: in fresh namespaces, tries what a cluster does. Prints findings as JSON.
+pub fn probe(inside: bool) -> anyhow::Result<()> {
+    if inside {
+        let findings = try_everything();
+        serde_json::to_writer(io::stdout().lock(), &findings)?;
+        return Ok(());
+    }
+    match namespaces::leave("probe") {
+        Err(error) => {
+            serde_json::to_writer(io::stdout().lock(), &[Finding::missing("namespaces", error.to_string(), None)])?
+        }
+        Ok(()) => drop(Command::new(SELF).arg0("yard").args(["probe", "--inside"]).status()?),
+    }
+    Ok(())
+}
+
+fn try_everything() -> Vec<Finding> {
+    let mut findings = vec![Finding::ok("namespaces", "pid, mount, network, IPC and UTS namespaces can be made")];
+    let none = None::<&str>;
+    let mounted = mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .and_then(|()| mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none))
+        .and_then(|()| mount(Some("t"), "/tmp", Some("tmpfs"), MsFlags::empty(), none));
+    findings.push(match mounted {
+        Ok(()) => Finding::ok("mounts", "/proc and tmpfs"),
+        Err(errno) => Finding::missing(
+            "mounts",
+            format!("{errno}: in a container, /proc must not be masked"),
+            Some("docker run --security-opt systempaths=unconfined ..."),
+        ),
+    });
+    for (what, module, health, fragment) in features() {
+        findings.push(match try_fragment(fragment) {
+            Ok(()) => Finding::ok(what, "works"),
+            Err(error) => {
+                let mend = format!("sudo modprobe {module}");
+                Finding { what: what.into(), health, detail: format!("{error:#}"), mend: Some(mend) }
+            }
+        });
+    }
+    findings
+}
+
+fn try_fragment(fragment: Fragment) -> anyhow::Result<()> {
+    let mut places = Places::new();
+    places.add(place(), Netns::create()?);
+    let mut engine = Engine::new(Owner { protocol: switchyard_api::names::OWNER_LAB }, places);
+    engine.apply(BTreeMap::from([(UnitId("probe".into()), Some(fragment))]))?;
+    Ok(())
+}
+
+fn place() -> Place {
+    Place::node("probe")
+}
+
+/// Kernel features by name, the module that has them, and what it means if they are missing.
+fn features() -> Vec<(&'static str, &'static str, Health, Fragment)> {
+    let link = |kind| vec![Object::Link(Link::new(name("a"), kind))];
+    let peer = PeerEnd { place: place(), name: name("b") };
+    let other = PeerEnd { place: place(), name: name("a") };
+    let veth = vec![
+        Object::Link(Link::new(name("a"), LinkKind::Veth { peer })),
+        Object::Link(Link::new(name("b"), LinkKind::Veth { peer: other })),
+    ];
+    let vxlan =
+        LinkKind::Vxlan { vni: 1, port: 4789, local: [127, 0, 0, 1].into(), dev: None, learning: false, gbp: false };
+    let zero = Operand::Value(Value::Number(0));
+    let numgen = Statement::Match { left: Expr::NumgenInc { modulus: 2 }, op: Op::Eq, right: zero.clone() };
+    let fib = Statement::Match { left: Expr::FibDaddrType, op: Op::Eq, right: zero };
+    let wanted = [
+        ("veth", "veth", Health::Missing, veth),
+        ("bridge", "bridge", Health::Missing, link(LinkKind::Bridge { multicast_snooping: false })),
+        ("nftables", "nf_tables", Health::Missing, nft(vec![])),
+        ("nft numgen", "nft_numgen", Health::Missing, nft(vec![numgen])),
+        ("nft fib", "nft_fib_inet", Health::Missing, nft(vec![fib])),
+        ("nft masquerade", "nft_masq", Health::Missing, nft(vec![Statement::Masquerade { fully_random: false }])),
+        ("vxlan", "vxlan", Health::Limited, link(vxlan)),
+    ];
+    let fragments = wanted.into_iter().map(|(what, module, health, objects)| {
+        let mut fragment = Fragment::new();
+        fragment.want_all(&place(), objects);
+        (what, module, health, fragment)
+    });
+    fragments.collect()
+}
+
+/// A nat chain with one rule.
+fn nft(rule: Vec<Statement>) -> Vec<Object> {
+    let table = TableRef::new(Family::Ip, "yard-probe");
+    let base = Base { kind: ChainType::Nat, hook: Hook::Postrouting, priority: 100, policy: Policy::Accept, dev: None };
+    let verdict = (!rule.iter().any(|statement| matches!(statement, Statement::Masquerade { .. })))
+        .then_some(Statement::Verdict(Verdict::Accept));
+    let rules = vec![Rule(rule.into_iter().chain(verdict).collect())];
+    let chain = Chain { table: table.clone(), name: "probe".into(), base: Some(base), rules };
+    vec![Object::Table(Table { table }), Object::Chain(chain)]
+}
+
+fn name(constant: &str) -> IfName {
+    IfName::new(constant).expect("a valid constant name")
+}
