@@ -82,10 +82,8 @@ fn a_node_and_a_pod_come_up_and_go_without_a_trace() {
         let routes = json(&engine, &places[1], "ip -j route show default");
         assert_eq!(routes[0]["gateway"], "10.40.1.1");
         assert_eq!(routes[0]["protocol"], "83");
-        assert!(
-            run(&engine, &node(), "ip neigh show dev cbr0")
-                .contains("10.40.1.5 lladdr 0a:58:0a:28:01:05 proto 83 PERMANENT")
-        );
+        let neighbours = run(&engine, &node(), "ip neigh show dev cbr0");
+        assert!(neighbours.contains("10.40.1.5 lladdr 0a:58:0a:28:01:05 PERMANENT proto 83"), "{neighbours}");
         assert!(run(&engine, &node(), "nft list set ip yard-test pods").contains("elements = { 10.40.1.5 }"));
         let ruleset = run(&engine, &node(), "nft list ruleset");
         for wanted in [

@@ -14,6 +14,9 @@ pub(crate) const LIST_BYTES: usize = 48 << 10;
 /// Size of a dynamic set that says nothing about it, so that packets cannot fill memory.
 const DYNAMIC_SIZE: u32 = 65535;
 
+/// The number nft(8) knows plain numbers by.
+const INTEGER: u32 = 4;
+
 /// An element as the kernel wants it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Encoded {
@@ -118,7 +121,10 @@ pub(crate) fn data_type(set: &Set) -> Option<(u32, u32)> {
 /// Makes a set. `anonymous`: for one rule, found by its number in the transaction.
 pub(crate) fn new_set(set: &Set, id: u32, anonymous: bool) -> Message {
     let mut message = message(sys::NFT_MSG_NEWSET, sys::NLM_F_CREATE, family(set.table.family));
-    let (key_type, key_length) = concatenated(&set.key);
+    let (mut key_type, key_length) = concatenated(&set.key);
+    if anonymous && !set.data.is_empty() {
+        key_type = INTEGER; // the number that chooses a target, not a mark
+    }
     let once = if anonymous { sys::NFT_SET_ANONYMOUS | sys::NFT_SET_CONSTANT } else { 0 };
     message
         .text(sys::NFTA_SET_TABLE, &set.table.name)

@@ -115,16 +115,24 @@ pub fn state(engine: &Engine, places: &[Place]) -> String {
             text += &format!("## {place}: {line}\n");
             let shown = run(engine, place, line);
             // Numbers and states of links are seen above; a link that comes back has another number.
-            let lines = shown.lines().filter(|line| {
-                !line.contains("fe80:")
-                    && !line.contains("ff00::/8")
-                    && !line.contains("valid_lft")
-                    && !line.contains("mtu")
-                    && !line.contains("link/")
-                    && !line.contains("33:33:")
-                    && !line.contains("01:00:5e")
-                    && !line.contains("permanent")
-                    && !line.contains("anycast")
+            let lines = shown.lines().filter(|shown| match line {
+                // Learnt entries come and go.
+                "bridge fdb show" => shown.contains("static") || shown.contains(" dst "),
+                _ => ![
+                    "fe80:",
+                    "ff00::/8",
+                    "valid_lft",
+                    "mtu",
+                    "link/",
+                    "33:33:",
+                    "01:00:5e",
+                    "anycast",
+                    "127.0.0",
+                    "::1 ",
+                    "dev lo",
+                ]
+                .iter()
+                .any(|noise| shown.contains(noise)),
             });
             let mut lines: Vec<String> =
                 lines.map(|line| line.replace(" linkdown", "").trim_end().to_owned()).collect();
@@ -133,7 +141,7 @@ pub fn state(engine: &Engine, places: &[Place]) -> String {
             }
             text += &lines.iter().map(|line| format!("{line}\n")).collect::<String>();
         }
-        for path in ["net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/lo/forwarding"] {
+        for path in ["net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter"] {
             text += &format!("{path} = {}", run(engine, place, &format!("cat /proc/sys/{path}")));
         }
     }

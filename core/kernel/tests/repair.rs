@@ -1,0 +1,204 @@
+//! What others take away comes back; what others made stays.
+
+mod world;
+
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use switchyard_kernel::{Engine, Keeper, Owner, Places};
+use switchyard_netstate::{Fragment, Place, UnitId};
+use world::{engine, isolated, node, run, state, try_run};
+
+fn unit(name: &str) -> UnitId {
+    UnitId(name.into())
+}
+
+fn cluster() -> Engine {
+    let mut engine = engine(&["p1"]);
+    let base = r#"{"node/n1":[
+        {"kind":"link","name":"lo","type":"existing"},
+        {"kind":"link","name":"cbr0","type":{"bridge":{}},"mtu":1450,"mac":"0a:58:0a:28:01:01"},
+        {"kind":"address","dev":"cbr0","address":"10.40.1.1/24"},
+        {"kind":"sysctl","path":"net/ipv4/ip_forward","value":"1"},
+        {"kind":"route","to":"10.40.2.0/24","via":{"gateway":"10.40.1.254"}},
+        {"kind":"rule","priority":500,"from":"10.40.1.0/24","table":100},
+        {"kind":"table","table":{"family":"ip","name":"yard-test"}},
+        {"kind":"set","table":{"family":"ip","name":"yard-test"},"name":"pods","key":["ipv4"]},
+        {"kind":"set","table":{"family":"ip","name":"yard-test"},"name":"nets","key":["ipv4"],"interval":true},
+        {"kind":"set","table":{"family":"ip","name":"yard-test"},"name":"pairs","key":["ipv4","port"],"interval":true},
+        {"kind":"chain","table":{"family":"ip","name":"yard-test"},"name":"pre",
+            "base":{"type":"filter","hook":"prerouting","priority":0},"rules":[
+            [{"lookup":{"key":["ip_saddr"],"set":"pods"}},"counter"],
+            [{"lookup":{"key":["ip_saddr"],"set":"nets"}},"counter"],
+            [{"lookup":{"key":["ip_saddr","dport"],"set":"pairs"}},"counter"]]},
+        {"kind":"element","table":{"family":"ip","name":"yard-test"},"set":"nets","key":[{"net":"10.0.0.0/8"}]},
+        {"kind":"element","table":{"family":"ip","name":"yard-test"},"set":"nets","key":[{"ip":"11.0.0.0"}]},
+        {"kind":"element","table":{"family":"ip","name":"yard-test"},"set":"nets","key":[{"net":"192.0.0.0/2"}]},
+        {"kind":"element","table":{"family":"ip","name":"yard-test"},"set":"pairs","key":[{"net":"10.0.0.0/8"},{"ports":[80,90]}]}
+    ]}"#;
+    let pod = r#"{"node/n1":[
+        {"kind":"link","name":"veth1","mac":"02:00:00:00:00:01","master":"cbr0","port":{"hairpin":true},
+            "type":{"veth":{"peer":{"place":"pod/p1","name":"eth0"}}}},
+        {"kind":"neighbour","dev":"cbr0","address":"10.40.1.5","mac":"0a:58:0a:28:01:05"},
+        {"kind":"element","table":{"family":"ip","name":"yard-test"},"set":"pods","key":[{"ip":"10.40.1.5"}]}],
+        "pod/p1":[
+        {"kind":"link","name":"lo","type":"existing"},
+        {"kind":"link","name":"eth0","mac":"0a:58:0a:28:01:05","type":{"veth":{"peer":{"place":"node/n1","name":"veth1"}}}},
+        {"kind":"address","dev":"eth0","address":"10.40.1.5/24"},
+        {"kind":"route","to":"0.0.0.0/0","via":{"gateway":"10.40.1.1","dev":"eth0"}}]}"#;
+    for (name, text) in [("node", base), ("pod", pod)] {
+        engine.set(unit(name), serde_json::from_str::<Fragment>(text).unwrap()).unwrap();
+    }
+    engine
+}
+
+#[test]
+fn whatever_is_taken_away_comes_back_within_a_second() {
+    isolated("whatever_is_taken_away_comes_back_within_a_second", || {
+        let engine = cluster();
+        let places = [node(), Place::pod("p1")];
+        let wanted = state(&engine, &places);
+        let engine = Arc::new(Mutex::new(engine));
+        let (tell, told) = mpsc::channel();
+        let keeper = Keeper::spawn(&engine, move |repair| tell.send(repair).unwrap()).unwrap();
+        let pod = &places[1];
+        for (place, damage) in [
+            (&node(), "ip link del cbr0"),
+            (&node(), "ip route del 10.40.2.0/24"),
+            (&node(), "ip route replace 10.40.2.0/24 via 10.40.1.253 proto 83"),
+            (pod, "ip route del default"),
+            (&node(), "nft delete table ip yard-test"),
+            (&node(), "nft flush chain ip yard-test pre"),
+            (&node(), "nft add rule ip yard-test pre counter drop"),
+            (&node(), "nft delete element ip yard-test pods { 10.40.1.5 }"),
+            (&node(), "nft add element ip yard-test pods { 10.40.1.99 }"),
+            (&node(), "nft add element ip yard-test nets { 13.0.0.1-13.0.0.7 }"),
+            (&node(), "nft delete element ip yard-test nets { 10.0.0.0/8 }"),
+            (&node(), "ip addr del 10.40.1.1/24 dev cbr0"),
+            (pod, "ip addr del 10.40.1.5/24 dev eth0"),
+            (&node(), "ip neigh del 10.40.1.5 dev cbr0"),
+            (&node(), "ip link set veth1 nomaster"),
+            (&node(), "bridge link set dev veth1 hairpin off"),
+            (&node(), "ip link set veth1 down"),
+            (pod, "ip link set eth0 down"),
+            (pod, "ip link set eth0 mtu 1300"),
+            (&node(), "ip link del veth1"),
+            (&node(), "ip rule del priority 500"),
+            (&node(), "ip link add stray group 83 type bridge"),
+            (&node(), "ip route add 10.77.0.0/16 via 10.40.1.9 proto 83"),
+        ] {
+            let start = Instant::now();
+            run(&engine.lock().unwrap(), place, damage);
+            let deadline = start + Duration::from_secs(5);
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let repair = told.recv_timeout(left).unwrap_or_else(|_| panic!("{place}: {damage}: nobody noticed"));
+                let audit = repair.outcome.unwrap();
+                assert!(audit.errors.is_empty(), "{damage}: {audit:?}");
+                let mut now = engine.lock().unwrap();
+                let all = places.iter().cloned().collect();
+                if now.audit(&all).unwrap().is_clean() {
+                    eprintln!("{damage}: repaired after {:?}", start.elapsed());
+                    assert_eq!(state(&now, &places), wanted, "{damage}");
+                    break;
+                }
+            }
+        }
+        drop(keeper);
+    });
+}
+
+#[test]
+fn what_is_not_ours_is_left_alone() {
+    isolated("what_is_not_ours_is_left_alone", || {
+        let mut engine = cluster();
+        for line in [
+            "ip link add other0 type bridge",
+            "ip link set other0 up",
+            "ip addr add 192.0.2.1/24 dev other0",
+            "ip route add 10.88.0.0/16 via 192.0.2.9",
+            "ip route add 10.89.0.0/16 via 192.0.2.9 proto 84",
+            "ip neigh add 192.0.2.7 lladdr 02:00:00:00:00:07 dev other0 nud permanent",
+            "ip rule add from 192.0.2.0/24 table 200 priority 700",
+            "nft add table ip other",
+            "nft add table ip yard-other",
+            "nft add chain ip yard-other c",
+        ] {
+            run(&engine, &node(), line);
+        }
+        let places = [node(), Place::pod("p1")];
+        let before = state(&engine, &places);
+        assert!(engine.reconcile().unwrap().is_clean());
+        assert_eq!(state(&engine, &places), before);
+
+        // In the way, different: refused, and nothing changed.
+        for wish in [
+            r#"{"node/n1":[{"kind":"link","name":"other0","type":{"bridge":{}}}]}"#,
+            r#"{"node/n1":[{"kind":"route","to":"10.88.0.0/16","via":{"gateway":"10.40.1.9"}}]}"#,
+            r#"{"node/n1":[{"kind":"table","table":{"family":"ip","name":"yard-other"}}]}"#,
+            r#"{"node/n1":[{"kind":"neighbour","dev":"other0","address":"192.0.2.7","mac":"02:00:00:00:00:08"}]}"#,
+        ] {
+            let error = engine.set(unit("bad"), serde_json::from_str(wish).unwrap()).unwrap_err();
+            assert_eq!(error.errno(), Some(17), "{wish}: {error}");
+            assert!(error.to_string().contains("somebody else"), "{error}");
+            assert_eq!(state(&engine, &places), before, "{wish}");
+        }
+        // In the way, the same: used, and not removed when it is wanted no longer.
+        let same = r#"{"node/n1":[{"kind":"route","to":"10.88.0.0/16","via":{"gateway":"192.0.2.9"}},
+            {"kind":"address","dev":"other0","address":"192.0.2.1/24"}]}"#;
+        engine.set(unit("same"), serde_json::from_str(same).unwrap()).unwrap();
+        assert!(engine.reconcile().unwrap().is_clean());
+        engine.remove(unit("same")).unwrap();
+        assert_eq!(state(&engine, &places), before);
+
+        // An engine of another owner in the same place removes nothing of ours.
+        let mut again = Places::new();
+        again.add(node(), engine.places().get(&node()).unwrap().try_clone().unwrap());
+        let mut lab = Engine::new(Owner { protocol: 84 }, again);
+        let audit = lab.reconcile().unwrap();
+        assert_eq!(audit.changes.len(), 1, "the route of protocol 84: {audit:?}");
+        assert!(run(&lab, &node(), "ip route").contains("10.88.0.0/16"));
+        assert!(engine.reconcile().unwrap().is_clean());
+    });
+}
+
+#[test]
+fn a_swap_goes_phase_by_phase_and_back() {
+    isolated("a_swap_goes_phase_by_phase_and_back", || {
+        let mut engine = cluster();
+        let places = [node(), Place::pod("p1")];
+        let before = state(&engine, &places);
+        let other: Fragment = serde_json::from_str(
+            r#"{"node/n1":[{"kind":"link","name":"vx0","mac":"02:00:00:00:00:09","type":{"vxlan":{"vni":7,"port":4789,"local":"10.40.1.1","gbp":true}}},
+            {"kind":"fdb","dev":"vx0","mac":"00:00:00:00:00:00","remote":"10.140.0.12"},
+            {"kind":"fdb","dev":"vx0","mac":"00:00:00:00:00:00","remote":"10.140.0.13"},
+            {"kind":"fdb","dev":"vx0","mac":"02:00:00:00:00:33","remote":"10.140.0.13"},
+            {"kind":"link","name":"cbr0","type":{"bridge":{}},"mtu":1400,"mac":"0a:58:0a:28:01:01"},
+            {"kind":"address","dev":"cbr0","address":"10.40.1.1/24"},
+            {"kind":"qdisc","dev":"cbr0","type":{"tbf":{"rate":1250000,"burst":15000,"limit":60000}}},
+            {"kind":"route","to":"10.40.2.0/24","via":{"dev":"vx0"}}]}"#,
+        )
+        .unwrap();
+        let changes = || [(unit("node"), Some(other.clone())), (unit("pod"), None)].into();
+        for phases in 1..=2 {
+            engine.prepare(changes()).unwrap();
+            assert!(run(&engine, &node(), "ip route show 10.40.2.0/24").contains("10.40.1.254"), "not switched yet");
+            assert!(run(&engine, &node(), "bridge fdb show dev vx0").contains("10.140.0.13"));
+            assert!(engine.reconcile().unwrap().is_clean(), "what is prepared is no stray");
+            assert!(engine.set(unit("x"), Fragment::new()).is_err(), "one change at a time");
+            if phases == 2 {
+                engine.switch().unwrap();
+                assert!(run(&engine, &node(), "ip route show 10.40.2.0/24").contains("dev vx0"));
+                assert!(engine.reconcile().unwrap().is_clean());
+            }
+            engine.abort().unwrap();
+            assert_eq!(state(&engine, &places), before, "after {phases} phases");
+        }
+        engine.prepare(changes()).unwrap();
+        engine.switch().unwrap();
+        engine.clean().unwrap();
+        assert!(engine.reconcile().unwrap().is_clean());
+        assert_eq!(try_run(&engine, &node(), "ip link show veth1").0, 1);
+        assert_eq!(try_run(&engine, &node(), "nft list table ip yard-test").0, 1);
+    });
+}
