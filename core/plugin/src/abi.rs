@@ -1,6 +1,4 @@
-//! The C table: how a plugin, in whatever language and by whatever compiler, meets its host.
-//!
-//! `include/switchyard_plugin.h` says the same in C. Rules of the boundary:
+//! The boundary between a plugin, in whatever language and by whatever compiler, and its host. Its rules:
 //!
 //! - One entry symbol per major version, [`ENTRY`]. Within a major a field is never changed or removed; new ones are appended.
 //! - Every table begins with `struct_size`; a reader takes the smaller of both sizes, and what is missing is not implemented.
@@ -81,32 +79,35 @@ pub struct Host {
     pub abi_minor: u32,
 }
 
-/// Makes an instance with these options (a JSON object) and puts it into `instance`.
+/// The type of [`Table::create`].
 pub type CreateFn = unsafe extern "C" fn(options: Bytes, instance: *mut *mut c_void, out: *const Sink) -> i32;
-/// Ends an instance.
+/// The type of [`Table::destroy`].
 pub type DestroyFn = unsafe extern "C" fn(instance: *mut c_void);
-/// Performs an operation. May be called by several threads at once.
+/// The type of [`Table::call`].
 pub type CallFn = unsafe extern "C" fn(instance: *mut c_void, operation: Bytes, input: Bytes, out: *const Sink) -> i32;
-/// Fills in the plugin's table; its `struct_size` says how much room there is.
+/// The type of [`ENTRY`]: fills in the plugin's table, whose `struct_size` says how much room there is.
 pub type EntryFn = unsafe extern "C" fn(host: *const Host, plugin: *mut Table) -> i32;
 
-/// What the plugin offers.
+/// What the plugin offers. All three functions must be there.
+// Spelled out, because the generator of the C header does not look through `Option<CreateFn>`.
+#[allow(clippy::type_complexity, reason = "see above")]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Table {
     /// Set by the host to the room there is, by the plugin to what it has filled in.
     pub struct_size: usize,
-    /// See [`CreateFn`].
-    pub create: Option<CreateFn>,
-    /// See [`DestroyFn`].
-    pub destroy: Option<DestroyFn>,
-    /// See [`CallFn`].
-    pub call: Option<CallFn>,
-    /// The record in [`SECTION`]; keeps the linker from dropping it.
+    /// Makes an instance with these options, a JSON object, and puts it into `instance`; null is as good as any.
+    pub create: Option<unsafe extern "C" fn(options: Bytes, instance: *mut *mut c_void, out: *const Sink) -> i32>,
+    /// Ends an instance. No call is under way then, and none comes after it.
+    pub destroy: Option<unsafe extern "C" fn(instance: *mut c_void)>,
+    /// Performs an operation. May be called by several threads at once, also for one instance.
+    pub call:
+        Option<unsafe extern "C" fn(instance: *mut c_void, operation: Bytes, input: Bytes, out: *const Sink) -> i32>,
+    /// The record in the manifest's section; keeps the linker from dropping it. May be null.
     pub manifest: *const Header,
 }
 
-/// The operations of [`CallFn`]: each takes a JSON object of its arguments and answers with JSON.
+/// The operations of [`Table::call`]: each takes a JSON object of its arguments and answers with JSON.
 pub mod operation {
     /// `{facts, node, pod}` -> [`Pool`](crate::Pool)
     pub const POOL: &str = "pool";
