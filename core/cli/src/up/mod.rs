@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::ValueEnum;
 use switchyard_api::Cluster;
 use switchyard_lab::boot;
@@ -97,29 +97,40 @@ async fn populate(
     waiting: &Mutex<BTreeMap<usize, Vec<String>>>,
 ) -> anyhow::Result<String> {
     let api = Api::at(directory).await?;
-    let targets = apply::targets(&api, loaded.manifests.clone(), "default").await?;
-    let count = apply::put(&api, targets).await?;
-    progress.say(&format!("API server answers; {count} objects applied"));
-    if args.wait == Wait::None {
-        return Ok(String::new());
-    }
-    let mut conditions = ready::machines(&loaded.cluster);
-    if args.wait == Wait::Pods {
-        conditions.extend(ready::workloads(&loaded.manifests));
-    }
-    let hold = |(index, condition): (usize, ready::Condition)| {
-        let note = move |missing: Vec<String>| {
+    let (pods, others): (Vec<_>, Vec<_>) = loaded.manifests.iter().cloned().partition(ready::makes_pods);
+    let others = apply::put(&api, apply::targets(&api, others, "default").await?).await?;
+    progress.say(&format!("API server answers; {others} objects applied"));
+    let note = |group: usize| {
+        move |missing: Vec<String>| {
             let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.insert(index, missing);
+            waiting.insert(group, missing);
             let missing: Vec<_> = waiting.values().flatten().map(String::as_str).collect();
             if !missing.is_empty() && progress.is_moving() {
                 progress.say(&format!("waiting for {}", missing.join(", ")));
             }
-        };
-        let api = api.clone();
+        }
+    };
+    let hold = |(group, condition): (usize, ready::Condition)| {
+        let (api, note) = (api.clone(), note(group));
         async move { condition.hold(&api, note).await }
     };
-    futures::future::try_join_all(conditions.into_iter().enumerate().map(hold)).await?;
+    // Pods come last: were they there before all nodes are, the first node would get them all.
+    let machines = ready::machines(&loaded.cluster);
+    let first_workload = machines.len();
+    if args.wait != Wait::None || !pods.is_empty() {
+        futures::future::try_join_all(machines.into_iter().enumerate().map(hold)).await?;
+        progress.say("network and nodes are ready");
+    }
+    let pods = apply::put(&api, apply::targets(&api, pods, "default").await?).await?;
+    progress.say(&format!("{pods} more objects applied"));
+    if args.wait == Wait::None {
+        return Ok(String::new());
+    }
+    if args.wait == Wait::Pods {
+        let workloads = ready::workloads(&loaded.manifests).into_iter().enumerate();
+        futures::future::try_join_all(workloads.map(|(index, condition)| hold((first_workload + index, condition))))
+            .await?;
+    }
     let ports = Ports::remembered(directory);
     let first = answers::hosts(&loaded.manifests).into_iter().next().filter(|_| args.wait == Wait::Pods);
     if let (Some(host), Some(door)) = (first, ports.host.iter().find(|port| port.to.port() == 80)) {

@@ -52,6 +52,11 @@ pub(crate) fn workloads(manifests: &[Value]) -> Vec<Condition> {
     conditions.filter(|condition: &Condition| !condition.names.is_empty()).collect()
 }
 
+/// Whether pods come of an object at once.
+pub(crate) fn makes_pods(object: &Value) -> bool {
+    ["Pod", "ReplicaSet", "Deployment"].iter().any(|kind| object["kind"] == *kind)
+}
+
 fn never(_: &Value) -> Option<String> {
     None
 }
