@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use netlink_sys::{Socket, SocketAddr};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
-use switchyard_netstate::Place;
 use switchyard_netstate::nft::TableRef;
+use switchyard_netstate::{IfName, Key, Object, Place, PortSettings};
 use tracing::{debug, warn};
 
 use crate::netlink::{Attributes, Family, PORT_MASK, port_base, split, u16_of, u32_of};
+use crate::rtnl::link::port_settings;
 use crate::{Audit, Engine, Error, Netns, sys};
 
 /// Changes come in bursts; a burst is looked at once.
@@ -60,8 +61,16 @@ struct Ear {
     socket: Socket,
 }
 
+/// What the kernel said of a bridge port. It says so by itself whenever a port changes state, so this alone makes nothing dirty.
+struct PortSeen {
+    place: Place,
+    name: IfName,
+    port: PortSettings,
+}
+
 struct Listener {
     owner: u8,
+    ports: Vec<PortSeen>,
     epoll: OwnedFd,
     watch: Arc<Watch>,
     ears: BTreeMap<u64, Ear>,
@@ -90,6 +99,7 @@ impl Keeper {
         };
         let mut listener = Listener {
             owner,
+            ports: Vec::new(),
             epoll,
             watch: watch.clone(),
             ears: BTreeMap::new(),
@@ -156,7 +166,7 @@ impl Listener {
                     number => self.listen(number, &mut dirty),
                 }
             }
-            if dirty.is_empty() {
+            if dirty.is_empty() && self.ports.is_empty() {
                 since = None;
                 continue;
             }
@@ -167,6 +177,17 @@ impl Listener {
             since = None;
             let Some(engine) = engine.upgrade() else { return };
             let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
+            for seen in self.ports.drain(..) {
+                if let Some(Object::Link(wanted)) = engine.ledger().wants(&seen.place, &Key::Link(seen.name))
+                    && wanted.master.is_some()
+                    && wanted.port != seen.port
+                {
+                    dirty.insert(seen.place);
+                }
+            }
+            if dirty.is_empty() {
+                continue;
+            }
             let places: BTreeSet<Place> =
                 std::mem::take(&mut dirty).into_iter().filter(|place| engine.places().contains(place)).collect();
             let outcome = engine.repair(&places);
@@ -227,7 +248,10 @@ impl Listener {
                         continue;
                     };
                     for (_, kind, _, sender, payload) in split(bytes) {
-                        if !dirty.contains(&ear.place) && matters(ear.family, kind, sender, payload, self.owner) {
+                        if let Some((name, port)) = port_seen(ear.family, kind, payload) {
+                            self.ports.push(PortSeen { place: ear.place.clone(), name, port });
+                        } else if !dirty.contains(&ear.place) && matters(ear.family, kind, sender, payload, self.owner)
+                        {
                             debug!(place = %ear.place, kind, sender, "changed by somebody else");
                             dirty.insert(ear.place.clone());
                         }
@@ -275,6 +299,18 @@ fn subscribe(family: Family) -> io::Result<Socket> {
         socket.add_membership(*group)?;
     }
     Ok(socket)
+}
+
+/// The settings of a bridge port, if a message is about one.
+fn port_seen(family: Family, kind: u16, payload: &[u8]) -> Option<(IfName, PortSettings)> {
+    let about_bridge = payload.first().is_some_and(|family| i32::from(*family) == libc::AF_BRIDGE);
+    if family != Family::Route || kind != sys::RTM_NEWLINK || !about_bridge {
+        return None;
+    }
+    let attributes = Attributes::after(payload, 16);
+    attributes.get(sys::IFLA_PROTINFO)?;
+    let name = IfName::new(attributes.text(sys::IFLA_IFNAME)?).ok()?;
+    Some((name, port_settings(attributes.nest(sys::IFLA_PROTINFO))))
 }
 
 /// Whether a message may mean that something of ours is not as wanted.

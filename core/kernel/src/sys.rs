@@ -47,6 +47,7 @@ pub(crate) const IFLA_MACVLAN_MODE: u16 = 1;
 pub(crate) const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_MTU: u16 = 4;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;
+pub(crate) const IFLA_PROTINFO: u16 = 12;
 pub(crate) const IFLA_VXLAN_GBP: u16 = 23;
 pub(crate) const IFLA_VXLAN_ID: u16 = 1;
 pub(crate) const IFLA_VXLAN_LEARNING: u16 = 7;

@@ -5,7 +5,7 @@ mod world;
 use std::collections::BTreeMap;
 
 use switchyard_netstate::{Fragment, Place, UnitId};
-use world::{engine, isolated, json, node, run, state, try_run};
+use world::{engine, isolated, json, node, run, state};
 
 fn fragment(json: &str) -> Fragment {
     serde_json::from_str(json).unwrap()
@@ -87,15 +87,13 @@ fn a_node_and_a_pod_come_up_and_go_without_a_trace() {
         assert!(run(&engine, &node(), "nft list set ip yard-test pods").contains("elements = { 10.40.1.5 }"));
         let ruleset = run(&engine, &node(), "nft list ruleset");
         for wanted in [
-            "dnat to numgen inc mod 2 map { 0 : 10.40.1.5 . 80, 1 : 10.40.1.6 . 80 }",
+            "dnat ip to numgen inc mod 2 map { 0 : 10.40.1.5 . 80, 1 : 10.40.1.6 . 80 }",
             "ip daddr . meta l4proto . th dport vmap @services",
             "ip saddr 10.40.0.0/16 counter packets",
             "10.96.0.10 . tcp . 80 : goto svc-a",
         ] {
             assert!(ruleset.contains(wanted), "{wanted}\n{ruleset}");
         }
-        let (code, text) = try_run(&engine, &places[1], "ping -c 1 -W 1 10.40.1.1");
-        assert!(code == 0 || text.contains("No such file"), "{text}");
 
         let audit = engine.reconcile().unwrap();
         assert!(audit.is_clean(), "{audit:?}");

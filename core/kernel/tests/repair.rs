@@ -43,7 +43,7 @@ fn cluster() -> Engine {
         {"kind":"element","table":{"family":"ip","name":"yard-test"},"set":"pods","key":[{"ip":"10.40.1.5"}]}],
         "pod/p1":[
         {"kind":"link","name":"lo","type":"existing"},
-        {"kind":"link","name":"eth0","mac":"0a:58:0a:28:01:05","type":{"veth":{"peer":{"place":"node/n1","name":"veth1"}}}},
+        {"kind":"link","name":"eth0","mac":"0a:58:0a:28:01:05","mtu":1400,"type":{"veth":{"peer":{"place":"node/n1","name":"veth1"}}}},
         {"kind":"address","dev":"eth0","address":"10.40.1.5/24"},
         {"kind":"route","to":"0.0.0.0/0","via":{"gateway":"10.40.1.1","dev":"eth0"}}]}"#;
     for (name, text) in [("node", base), ("pod", pod)] {

@@ -155,7 +155,7 @@ impl FoundLink {
             up: flags & sys::IFF_UP != 0,
             kind: info.text(sys::IFLA_INFO_KIND).unwrap_or_default(),
             data: info.get(sys::IFLA_INFO_DATA).unwrap_or_default().to_vec(),
-            port: port_settings(info),
+            port: port_settings(info.nest(sys::IFLA_INFO_SLAVE_DATA)),
         })
     }
 
@@ -298,8 +298,8 @@ fn kind(info: &mut Message, link: &Link, owner: u8, related: &Related<'_>) {
     }
 }
 
-fn port_settings(info: Attributes<'_>) -> PortSettings {
-    let data = info.nest(sys::IFLA_INFO_SLAVE_DATA);
+/// Reads the flags of a bridge port.
+pub(crate) fn port_settings(data: Attributes<'_>) -> PortSettings {
     let on = |kind| data.u8(kind).is_some_and(|value| value != 0);
     PortSettings {
         hairpin: on(sys::IFLA_BRPORT_MODE),
