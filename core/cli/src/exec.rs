@@ -11,7 +11,7 @@ use rustix::termios;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::{Api, block_on};
+use crate::api::{Api, block_on, default_container};
 use crate::shell::Raw;
 use crate::which::Which;
 
@@ -47,11 +47,13 @@ async fn exec(args: &Args, cluster: &Which) -> anyhow::Result<u8> {
     let api = Api::of(cluster).await?;
     let pods: kube::Api<Pod> = kube::Api::namespaced(api.client().clone(), &args.namespace);
     let tty = args.tty && termios::isatty(io::stdin());
-    let mut params = AttachParams::default().stdin(args.stdin).stdout(true).stderr(!tty).tty(tty);
-    if let Some(container) = &args.container {
-        params = params.container(container);
-    }
+    let params = AttachParams::default().stdin(args.stdin).stdout(true).stderr(!tty).tty(tty);
     let name = args.pod.trim_start_matches("pod/");
+    let container = match &args.container {
+        Some(container) => container.clone(),
+        None => default_container(&api, &args.namespace, name).await?,
+    };
+    let params = params.container(container);
     let mut process = pods.exec(name, &args.command, &params).await.with_context(|| format!("pod {name}"))?;
     let status = process.take_status().context("no status")?;
     let raw = if tty { Some(Raw::enter()?) } else { None };

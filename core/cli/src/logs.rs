@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use futures::AsyncReadExt as _;
 use http::Request;
 
-use crate::api::{Api, block_on};
+use crate::api::{Api, block_on, default_container};
 use crate::get::escape;
 use crate::which::Which;
 
@@ -39,11 +39,15 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
     let pod = args.pod.trim_start_matches("pod/");
     let switches = [("follow", args.follow), ("previous", args.previous), ("timestamps", args.timestamps)];
     let mut query: Vec<_> = switches.iter().filter(|(_, on)| *on).map(|(name, _)| format!("{name}=true")).collect();
-    query.extend(args.container.iter().map(|name| format!("container={}", escape(name))));
     query.extend(args.tail.iter().map(|lines| format!("tailLines={lines}")));
-    let path = format!("/api/v1/namespaces/{}/pods/{pod}/log?{}", args.namespace, query.join("&"));
     block_on(async {
         let api = Api::of(cluster).await?;
+        let container = match &args.container {
+            Some(container) => container.clone(),
+            None => default_container(&api, &args.namespace, pod).await?,
+        };
+        query.push(format!("container={}", escape(&container)));
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}/log?{}", args.namespace, query.join("&"));
         let mut lines = std::pin::pin!(api.client().request_stream(Request::get(path).body(Vec::new())?).await?);
         let mut buffer = vec![0; 16 << 10];
         loop {

@@ -60,7 +60,12 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 /// An error and its causes, without the repetitions that come of causes printing their own causes.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain() {
+        let cause = match cause.downcast_ref::<kube::Error>() {
+            // The API server speaks for itself.
+            Some(kube::Error::Api(status)) => status.message.clone(),
+            _ => cause.to_string(),
+        };
         if text.is_empty() {
             text = cause;
         } else if !text.contains(&cause) {

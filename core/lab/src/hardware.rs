@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context as _;
 use ipnet::IpNet;
 use switchyard_api::names;
-use switchyard_kernel::{Engine, Netns, Owner, Places};
+use switchyard_kernel::{Engine, Keeper, Netns, Owner, Places, Repair};
 use switchyard_netstate::{
     Address, Fragment, IfName, Link, LinkKind, Mac, NextHop, Object, PeerEnd, Place, Route, Sysctl, UnitId,
 };
@@ -28,6 +28,7 @@ const BRIDGE: LinkKind = LinkKind::Bridge { multicast_snooping: false };
 /// Hardware that is kept as it should be.
 pub struct Hardware {
     _engine: Arc<Mutex<Engine>>,
+    _keeper: Keeper,
 }
 
 /// Makes the namespaces, puts the hardware into them in one batch, and repairs it from then on.
@@ -46,7 +47,9 @@ pub fn build(directory: &Directory, topology: &Topology) -> anyhow::Result<Hardw
     let mut engine = Engine::new(Owner { protocol: names::OWNER_LAB }, places);
     engine.apply(units)?;
     let engine = Arc::new(Mutex::new(engine));
-    Ok(Hardware { _engine: engine })
+    let report = |repair: Repair| tracing::warn!(?repair, "somebody changed the hardware; it is as it was again");
+    let keeper = Keeper::spawn(&engine, report).context("watch the hardware")?;
+    Ok(Hardware { _engine: engine, _keeper: keeper })
 }
 
 /// The upstream device alone.

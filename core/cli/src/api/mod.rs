@@ -123,6 +123,20 @@ impl Api {
     }
 }
 
+/// The container of a pod that a command means when it names none: the one that an annotation names, else the first, as kubectl has it.
+pub(crate) async fn default_container(api: &Api, namespace: &str, pod: &str) -> anyhow::Result<String> {
+    let object = api.get(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"), JSON).await?;
+    let containers = object["spec"]["containers"].as_array().map_or(&[][..], Vec::as_slice);
+    let first = || containers.first().and_then(|container| container["name"].as_str());
+    let named = object["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
+    let name = named.or_else(first).with_context(|| format!("pod {pod} has no containers"))?;
+    if named.is_none() && containers.len() > 1 {
+        let all: Vec<_> = containers.iter().filter_map(|container| container["name"].as_str()).collect();
+        eprintln!("container {name}, out of: {} (choose with -c)", all.join(", "));
+    }
+    Ok(name.to_owned())
+}
+
 /// Whether the API server said that there is no such thing.
 pub(crate) fn is_missing(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::NOT_FOUND)
