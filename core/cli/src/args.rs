@@ -68,7 +68,7 @@ pub enum Verb {
     Router(process::InDirectory),
     /// API server and controllers.
     #[command(hide = true)]
-    ControlPlane(process::InDirectory),
+    ControlPlane(process::ControlPlaneArgs),
     /// A node's agent.
     #[command(hide = true)]
     Node(process::NodeArgs),

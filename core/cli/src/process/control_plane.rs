@@ -13,11 +13,21 @@ use switchyard_lab::supervisor::API_INSIDE;
 use switchyard_plugin::Facts;
 
 use super::supervisor::read_cluster;
-use super::{InDirectory, credentials, plugins};
+use super::{InDirectory, credentials, plugins, power};
 
-pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
+/// Run the API server and the controllers.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    within: InDirectory,
+    /// Every machine of the cluster has just been switched on: nothing that was running runs.
+    #[arg(long)]
+    power_on: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     super::log();
-    let directory = args.directory();
+    let directory = args.within.directory();
     let cluster = read_cluster(&directory)?;
     let topology = Topology::of(&cluster)?;
     let mut handover = Handover::receive(&Channel::from_stdin()?).context("receive the listeners")?;
@@ -31,6 +41,9 @@ pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
         };
         let server = Server::open(config)?;
         let client = server.client();
+        if args.power_on {
+            power::on(&client).await.context("note that all machines were off")?;
+        }
         let shutdown = super::terminated()?;
         let controllers = controllers(&cluster, &topology, &pki);
         tokio::spawn(switchyard_control::run(client.clone(), controllers, shutdown.clone()));

@@ -4,6 +4,7 @@ mod control_plane;
 mod credentials;
 mod node;
 pub(crate) mod plugins;
+mod power;
 mod router;
 mod supervisor;
 
@@ -15,7 +16,7 @@ use switchyard_lab::home::Directory;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use control_plane::run as control_plane;
+pub(crate) use control_plane::{Args as ControlPlaneArgs, run as control_plane};
 pub(crate) use node::{Args as NodeArgs, run as node};
 pub(crate) use router::run as router;
 pub(crate) use supervisor::run as supervisor;

@@ -40,18 +40,21 @@ fn parts(directory: &Directory, cluster: &Cluster, topology: &Topology) -> Vec<P
         name: "router".into(),
         place: Place::Router,
         arguments: of_cluster("router"),
+        first_arguments: vec![],
         listeners: (0..cluster.spec.host_ports.len()).map(listeners::name).collect(),
     };
     let control_plane = Part {
         name: "control-plane".into(),
         place: Place::node(&topology.control_plane().name),
         arguments: of_cluster("control-plane"),
+        first_arguments: vec!["--power-on".into()],
         listeners: vec![listeners::API.into(), API_INSIDE.into()],
     };
     let nodes = topology.nodes.iter().map(|node| Part {
         name: format!("node-{}", node.name),
         place: Place::node(&node.name),
         arguments: vec!["node".into(), "--config".into(), node::config_file(directory, &node.name).into()],
+        first_arguments: vec![],
         listeners: vec![],
     });
     [control_plane, router].into_iter().chain(nodes).collect()

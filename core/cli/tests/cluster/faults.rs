@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use crate::rig::{Cluster, Powers, Traffic, eventually, scenarios};
+use crate::rig::{Cluster, Powers, Traffic, eventually, kill, scenarios};
 
 scenarios! {
     the_control_plane_dies
     an_agent_dies
     the_router_dies
     the_supervisor_dies
+    a_container_dies
+    a_pause_dies
+    the_ingress_dies
 }
 
 const HOST: &str = "sphinx-v1.esxcloud.net";
@@ -55,4 +58,43 @@ fn the_supervisor_dies(powers: Powers) {
     cluster.yard(&["up"]);
     assert_eq!(names(&cluster), before);
     assert_eq!(cluster.ask(HOST).status, 200);
+}
+
+fn a_container_dies(powers: Powers) {
+    let cluster = Cluster::boot(powers);
+    let traffic = Traffic::start(cluster.door(), "sphinx-v2.esxcloud.net");
+    traffic.more(50);
+    let pod = cluster.pod_of("app=sphinx,version=v1");
+    kill(cluster.container(&pod, "--port=80"));
+    eventually("the container started again", || (cluster.restarts(&pod) == 1 && cluster.is_ready(&pod)).then_some(()));
+    traffic.more(50);
+    // Its neighbours were not disturbed, and its address stayed.
+    traffic.stop().lost_nothing();
+    assert_eq!(
+        cluster.get(&["pod", &pod])["status"]["podIP"],
+        cluster.get(&["pod", &pod])["status"]["podIPs"][0]["ip"]
+    );
+}
+
+fn a_pause_dies(powers: Powers) {
+    let cluster = Cluster::boot(powers);
+    let traffic = Traffic::start(cluster.door(), "sphinx-v2.esxcloud.net");
+    traffic.more(50);
+    let pod = cluster.pod_of("app=sphinx,version=v1");
+    let address = cluster.get(&["pod", &pod])["status"]["podIP"].clone();
+    kill(cluster.pause(&pod));
+    eventually("the pod runs again", || (cluster.restarts(&pod) >= 1 && cluster.is_ready(&pod)).then_some(()));
+    traffic.more(50);
+    traffic.stop().lost_nothing();
+    assert_eq!(cluster.get(&["pod", &pod])["status"]["podIP"], address);
+    eventually("an answer", || (cluster.ask(HOST).status == 200).then_some(()));
+}
+
+fn the_ingress_dies(powers: Powers) {
+    let cluster = Cluster::boot(powers);
+    let traffic = Traffic::start(cluster.door(), HOST);
+    traffic.more(50);
+    kill(cluster.process("yard-ingress"));
+    traffic.more(200);
+    traffic.stop().was_back_within(MOMENTS);
 }

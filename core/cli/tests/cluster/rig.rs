@@ -2,6 +2,7 @@
 
 mod http;
 mod leaks;
+mod pods;
 mod traffic;
 
 use std::fs;

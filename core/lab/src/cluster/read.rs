@@ -96,7 +96,7 @@ pub(super) fn parse(value: Value) -> Result<Cluster, Error> {
     serde_path_to_error::deserialize(&value).map_err(|error| {
         let field = error.path().to_string();
         let found = pick(&value, &field).map_or_else(|| "absent".to_owned(), Value::to_string);
-        Error::Field { field, value: found, rule: rule(&error.into_inner().to_string()) }
+        Error::Field { value: found, rule: rule(&field, &error.into_inner().to_string()), field }
     })
 }
 
@@ -110,11 +110,12 @@ fn pick<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
 }
 
 /// The parsers' own messages say what is wrong; this says what would be right.
-fn rule(message: &str) -> String {
+fn rule(field: &str, message: &str) -> String {
+    let is_prefix = ["cidr", "CIDR", "pool"].iter().any(|end| field.ends_with(end));
     let hint = match message {
+        _ if is_prefix && message.contains("IP") => "must be a prefix such as 10.140.0.0/24",
         "invalid IP address syntax" => "must be an IP address such as 10.140.0.11",
         "invalid socket address syntax" => "must be ADDRESS:PORT such as 127.0.0.1:8080",
-        _ if message.contains("IP") && message.contains("invalid") => "must be a prefix such as 10.140.0.0/24",
         other => other,
     };
     hint.to_owned()

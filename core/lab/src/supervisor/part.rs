@@ -26,6 +26,8 @@ pub struct Part {
     pub place: Place,
     /// Arguments of `yard`.
     pub arguments: Vec<OsString>,
+    /// More of them, for the first start only.
+    pub first_arguments: Vec<OsString>,
     /// Descriptors it gets on standard input, each time it starts.
     pub listeners: Vec<String>,
 }
@@ -66,6 +68,9 @@ impl Running {
         let log = File::options().create(true).append(true).open(directory.log_of(&self.part.name))?;
         let mut command = Command::new(SELF);
         command.arg0("yard").args(&self.part.arguments).stdout(log.try_clone()?).stderr(log).stdin(Stdio::null());
+        if self.restarts == 0 {
+            command.args(&self.part.first_arguments);
+        }
         let (ours, theirs) = Channel::pair()?;
         if !self.part.listeners.is_empty() {
             handover.send(&self.part.listeners, &ours)?;
@@ -121,7 +126,13 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_are_forgiven() {
-        let part = Part { name: "p".into(), place: Place::Router, arguments: vec![], listeners: vec![] };
+        let part = Part {
+            name: "p".into(),
+            place: Place::Router,
+            arguments: vec![],
+            first_arguments: vec![],
+            listeners: vec![],
+        };
         let mut running = Running::new(part);
         let mut pauses = Vec::new();
         for _ in 0..9 {

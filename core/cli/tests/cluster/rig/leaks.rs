@@ -20,16 +20,7 @@ impl Traces {
     /// Everything below a supervisor, except what it shares with us.
     pub(crate) fn of(supervisor: u32) -> Self {
         let ours = namespaces("self");
-        let mut members = BTreeSet::from([supervisor]);
-        let processes: Vec<(u32, u32)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
-        loop {
-            let children = processes.iter().filter(|(pid, parent)| members.contains(parent) && !members.contains(pid));
-            let children: Vec<u32> = children.map(|(pid, _)| *pid).collect();
-            if children.is_empty() {
-                break;
-            }
-            members.extend(children);
-        }
+        let members = family(supervisor);
         let all = members.iter().flat_map(|pid| namespaces(&pid.to_string()));
         Self { namespaces: all.filter(|namespace| !ours.contains(namespace)).collect(), links: links() }
     }
@@ -52,6 +43,33 @@ impl Traces {
     }
 }
 
+/// A process and all its descendants.
+pub(super) fn family(first: u32) -> BTreeSet<u32> {
+    let mut members = BTreeSet::from([first]);
+    let processes: Vec<(u32, u32)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    loop {
+        let children = processes.iter().filter(|(pid, parent)| members.contains(parent) && !members.contains(pid));
+        let children: Vec<u32> = children.map(|(pid, _)| *pid).collect();
+        if children.is_empty() {
+            return members;
+        }
+        members.extend(children);
+    }
+}
+
+/// A process's command line.
+pub(super) fn command(pid: u32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
+}
+
+/// The pod that a container's environment names.
+pub(super) fn pod(pid: u32) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    environment.split('\0').find_map(|pair| pair.strip_prefix("HOSTNAME=")).map(str::to_owned)
+}
+
 fn survivors(of: &BTreeSet<String>) -> Vec<u32> {
     processes().filter(|pid| namespaces(&pid.to_string()).iter().any(|namespace| of.contains(namespace))).collect()
 }
@@ -60,7 +78,8 @@ fn processes() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn parent(pid: u32) -> Option<u32> {
+/// A process's parent.
+pub(super) fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
