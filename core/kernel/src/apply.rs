@@ -174,11 +174,10 @@ impl<'a> Run<'a> {
         let mut pending = Vec::new();
         let mut failed = BTreeMap::new();
         for (number, op) in ops.iter().enumerate() {
-            if self.memory.borrowed.contains(&(place.clone(), op.object().key())) {
-                if let Change::Remove(object) = &op.change {
-                    self.memory.borrowed.remove(&(place.clone(), object.key()));
-                    continue;
-                }
+            if let Change::Remove(object) = &op.change
+                && self.memory.borrowed.remove(&(place.clone(), object.key()))
+            {
+                continue;
             }
             self.requests(number, op, ops, &mut pending, &mut failed)?;
         }
@@ -479,7 +478,7 @@ impl<'a> Run<'a> {
                 let made = netns.run(|| crate::tun::create(&name)).and_then(|made| made);
                 made.map_err(|source| io_error(&op.place, format!("make tun interface {}", link.name), source))?;
                 self.done.push(op.clone());
-                link::change(None, link, master).map_or_else(|| link::get(&link.name), |message| message)
+                link::change(None, link, master).unwrap_or_else(|| link::get(&link.name))
             }
             None => link::create(link, self.owner, &Related { master, lower, peer: None }),
         };
@@ -673,6 +672,7 @@ impl<'a> Run<'a> {
         match self.transact(place, ops, &anew) {
             Ok(()) => {}
             Err(Failure::Refused(_, refusal)) if [libc::ENOENT, libc::EEXIST, libc::EBUSY].contains(&refusal.errno) => {
+                tracing::debug!(%place, %refusal, "nftables are not as remembered");
                 let (left, anew) = self.nft_truth(place, ops, anew)?;
                 let left: Vec<&Op> = left.iter().collect();
                 self.transact(place, &left, &anew).map_err(|failure| self.nft_error(place, &left, failure))?;

@@ -177,9 +177,9 @@ fn strays(truth: &Truth, wanted: &Objects, owner: u8, changes: &mut Vec<Change>)
     for (key, found) in &truth.others {
         let known = wanted.get(key);
         for one in found.iter().filter(|one| one.owned) {
-            // Of several under one key (an address with two lengths), one may be the wanted one.
-            let is_it = known.is_some_and(|known| found.len() == 1 || *known == one.object);
-            if !is_it && !(known.is_some() && found.iter().filter(|one| one.owned).count() == 1) {
+            // Of several under one key (an address with two lengths) one may be the wanted one; the only one is compared above.
+            let compared = found.iter().filter(|one| one.owned).count() == 1;
+            if known.is_none_or(|known| !compared && *known != one.object) {
                 changes.push(Change::Remove(one.object.clone()));
             }
         }
@@ -199,7 +199,7 @@ fn table_strays(table: &TableRef, found: &FoundTable, wanted: &Objects, changes:
             changes.push(Change::Remove(Object::Chain(chain)));
         }
     }
-    let mut expected: BTreeMap<&str, BTreeSet<(Vec<u8>, Option<Vec<u8>>)>> = BTreeMap::new();
+    let mut expected: BTreeMap<&str, BTreeSet<nft::set::Span>> = BTreeMap::new();
     let definition = |name: &str| match wanted.get(&Key::Set(table.clone(), name.to_owned())) {
         Some(Object::Set(set)) => Some(set),
         _ => None,

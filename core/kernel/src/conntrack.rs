@@ -134,7 +134,9 @@ fn tuple(attributes: Attributes<'_>) -> Option<Tuple> {
 fn delete(flow: &Flow, original: &[u8]) -> Message {
     let family = if flow.original.source.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8;
     let mut message = header(sys::IPCTNL_MSG_CT_DELETE, family);
-    message.nest(sys::CTA_TUPLE_ORIG, |tuple| drop(tuple.raw(original)));
+    message.nest(sys::CTA_TUPLE_ORIG, |tuple| {
+        tuple.raw(original);
+    });
     message
 }
 

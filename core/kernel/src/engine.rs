@@ -226,7 +226,7 @@ impl Engine {
         let back: Vec<Op> = done.iter().rev().map(Op::inverse).collect();
         let touched: BTreeSet<Place> = back.iter().map(|op| op.place.clone()).collect();
         // Between phases of a pending change its own overlay is what was wanted before.
-        let base = self.pending.as_ref().map(|pending| pending_overlay(pending)).unwrap_or_default();
+        let base = self.pending.as_ref().map(pending_overlay).unwrap_or_default();
         let view = View { ledger: &self.ledger, overlay: &base, sets: overlay };
         let mut run = Run::new(self.owner.protocol, &mut self.places, view, &mut self.memory);
         let outcome = run.run(&back);
@@ -253,9 +253,16 @@ impl Engine {
         }
     }
 
+    /// What is wanted under a key now, phases of a pending change included.
+    pub(crate) fn wants(&self, place: &Place, key: &Key) -> Option<Object> {
+        let pending = self.wanted_overlay();
+        let none = Overlay::new();
+        View { ledger: &self.ledger, overlay: &pending, sets: &none }.object(place, key)
+    }
+
     /// What is wanted now, phases of a pending change included.
     pub(crate) fn wanted_overlay(&self) -> Overlay {
-        self.pending.as_ref().map(|pending| pending_overlay(pending)).unwrap_or_default()
+        self.pending.as_ref().map(pending_overlay).unwrap_or_default()
     }
 }
 

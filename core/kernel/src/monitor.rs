@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use netlink_sys::{Socket, SocketAddr};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use switchyard_netstate::nft::TableRef;
-use switchyard_netstate::{IfName, Key, Object, Place, PortSettings};
+use switchyard_netstate::{IfName, Key, Link, Object, Place, PortSettings};
 use tracing::{debug, warn};
 
-use crate::netlink::{Attributes, Family, PORT_MASK, port_base, split, u16_of, u32_of};
-use crate::rtnl::link::port_settings;
+use crate::netlink::{Attributes, Family, PORT_MASK, port_base, split, u16_of};
+use crate::rtnl::link::{FoundLink, port_settings};
 use crate::{Audit, Engine, Error, Netns, sys};
 
 /// Changes come in bursts; a burst is looked at once.
@@ -61,16 +61,17 @@ struct Ear {
     socket: Socket,
 }
 
-/// What the kernel said of a bridge port. It says so by itself whenever a port changes state, so this alone makes nothing dirty.
-struct PortSeen {
-    place: Place,
-    name: IfName,
-    port: PortSettings,
+/// What the kernel said last of a link and of a bridge port. It does so by itself, too (carrier, port states), and tells nobody who
+/// changed an MTU, so such a message makes a place dirty only if it shows something else than is wanted.
+#[derive(Default)]
+struct Seen {
+    link: Option<FoundLink>,
+    port: Option<PortSettings>,
 }
 
 struct Listener {
     owner: u8,
-    ports: Vec<PortSeen>,
+    seen: BTreeMap<(Place, IfName), Seen>,
     epoll: OwnedFd,
     watch: Arc<Watch>,
     ears: BTreeMap<u64, Ear>,
@@ -99,7 +100,7 @@ impl Keeper {
         };
         let mut listener = Listener {
             owner,
-            ports: Vec::new(),
+            seen: BTreeMap::new(),
             epoll,
             watch: watch.clone(),
             ears: BTreeMap::new(),
@@ -136,6 +137,15 @@ impl Watch {
     }
 }
 
+// === impl Seen ===
+
+impl Seen {
+    fn agrees(&self, wanted: &Link) -> bool {
+        let port = self.port.is_none_or(|port| wanted.master.is_none() || wanted.port == port);
+        port && self.link.as_ref().is_none_or(|link| link.could_be(wanted))
+    }
+}
+
 // === impl Listener ===
 
 impl Listener {
@@ -166,7 +176,7 @@ impl Listener {
                     number => self.listen(number, &mut dirty),
                 }
             }
-            if dirty.is_empty() && self.ports.is_empty() {
+            if dirty.is_empty() && self.seen.is_empty() {
                 since = None;
                 continue;
             }
@@ -177,12 +187,13 @@ impl Listener {
             since = None;
             let Some(engine) = engine.upgrade() else { return };
             let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
-            for seen in self.ports.drain(..) {
-                if let Some(Object::Link(wanted)) = engine.ledger().wants(&seen.place, &Key::Link(seen.name))
-                    && wanted.master.is_some()
-                    && wanted.port != seen.port
-                {
-                    dirty.insert(seen.place);
+            for ((place, name), seen) in std::mem::take(&mut self.seen) {
+                let agrees = match engine.wants(&place, &Key::Link(name)) {
+                    Some(Object::Link(wanted)) => seen.agrees(&wanted),
+                    _ => seen.link.is_none_or(|link| link.group != u32::from(self.owner)),
+                };
+                if !agrees {
+                    dirty.insert(place);
                 }
             }
             if dirty.is_empty() {
@@ -248,10 +259,8 @@ impl Listener {
                         continue;
                     };
                     for (_, kind, _, sender, payload) in split(bytes) {
-                        if let Some((name, port)) = port_seen(ear.family, kind, payload) {
-                            self.ports.push(PortSeen { place: ear.place.clone(), name, port });
-                        } else if !dirty.contains(&ear.place) && matters(ear.family, kind, sender, payload, self.owner)
-                        {
+                        note(ear, kind, payload, &mut self.seen);
+                        if !dirty.contains(&ear.place) && matters(ear.family, kind, sender, payload, self.owner) {
                             debug!(place = %ear.place, kind, sender, "changed by somebody else");
                             dirty.insert(ear.place.clone());
                         }
@@ -301,16 +310,26 @@ fn subscribe(family: Family) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The settings of a bridge port, if a message is about one.
-fn port_seen(family: Family, kind: u16, payload: &[u8]) -> Option<(IfName, PortSettings)> {
-    let about_bridge = payload.first().is_some_and(|family| i32::from(*family) == libc::AF_BRIDGE);
-    if family != Family::Route || kind != sys::RTM_NEWLINK || !about_bridge {
-        return None;
+/// Keeps what a message shows of a link or a bridge port.
+fn note(ear: &Ear, kind: u16, payload: &[u8], seen: &mut BTreeMap<(Place, IfName), Seen>) {
+    if ear.family != Family::Route || (kind != sys::RTM_NEWLINK && kind != sys::RTM_DELLINK) {
+        return;
     }
+    let about_port = payload.first().is_some_and(|family| i32::from(*family) == libc::AF_BRIDGE);
     let attributes = Attributes::after(payload, 16);
-    attributes.get(sys::IFLA_PROTINFO)?;
-    let name = IfName::new(attributes.text(sys::IFLA_IFNAME)?).ok()?;
-    Some((name, port_settings(attributes.nest(sys::IFLA_PROTINFO))))
+    let Some(name) = attributes.text(sys::IFLA_IFNAME).and_then(|name| IfName::new(name).ok()) else { return };
+    if kind == sys::RTM_DELLINK {
+        if !about_port {
+            seen.remove(&(ear.place.clone(), name));
+        }
+        return;
+    }
+    let entry = seen.entry((ear.place.clone(), name)).or_default();
+    if !about_port {
+        entry.link = FoundLink::parse(payload);
+    } else if attributes.get(sys::IFLA_PROTINFO).is_some() {
+        entry.port = Some(port_settings(attributes.nest(sys::IFLA_PROTINFO)));
+    }
 }
 
 /// Whether a message may mean that something of ours is not as wanted.
@@ -327,11 +346,7 @@ fn matters(family: Family, kind: u16, sender: u32, payload: &[u8], owner: u8) ->
     }
     let of_family = payload.first().copied().unwrap_or_default();
     match kind {
-        sys::RTM_NEWLINK => {
-            let flags = payload.get(8..12).and_then(u32_of).unwrap_or_default();
-            let ours = Attributes::after(payload, 16).u32(sys::IFLA_GROUP) == Some(owner.into());
-            !by_kernel || (ours && flags & sys::IFF_UP == 0)
-        }
+        sys::RTM_NEWLINK => !by_kernel && i32::from(of_family) != libc::AF_BRIDGE,
         sys::RTM_DELLINK => true,
         sys::RTM_NEWADDR => !by_kernel,
         sys::RTM_DELADDR => Attributes::after(payload, 8).u8(sys::IFA_PROTO) == Some(owner),

@@ -55,9 +55,9 @@ impl Netns {
 
     /// Takes over a descriptor; fails if it is not a network namespace.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        const NSFS_MAGIC: i64 = 0x6e73_6673;
+        const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
         const NS_GET_NSTYPE: u64 = 0xb703;
-        if i64::try_from(rustix::fs::fstatfs(&fd)?.f_type).ok() != Some(NSFS_MAGIC) {
+        if rustix::fs::fstatfs(&fd)?.f_type != NSFS_MAGIC {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file is no namespace"));
         }
         // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
-use switchyard_netstate::nft::{Element, TableRef};
+use switchyard_netstate::nft::{Base, Element, TableRef};
 use switchyard_netstate::{Key, Link, LinkKind, Object, Place};
 
 use crate::netlink::{Connection, Family, Message, Refusal};
@@ -193,10 +193,8 @@ impl Truth {
                         // Only what can be changed in place keeps the chain; the old base is not known in our words.
                         let mut other = wanted.clone();
                         other.rules.clear();
-                        other.base = match &wanted.base {
-                            Some(base) => Some(switchyard_netstate::nft::Base { priority: i32::MIN, ..base.clone() }),
-                            None => None,
-                        };
+                        let elsewhere = |base: &Base| Base { priority: i32::MIN, ..base.clone() };
+                        other.base = wanted.base.as_ref().map(elsewhere);
                         return Verdict::Wrong { found: Box::new(Object::Chain(other)), owned: true };
                     }
                     chain.rules.len() == wanted.rules.len()

@@ -47,10 +47,6 @@ impl Message {
         self.attr(kind, &[value])
     }
 
-    pub(crate) fn u16(&mut self, kind: u16, value: u16) -> &mut Self {
-        self.attr(kind, &value.to_ne_bytes())
-    }
-
     pub(crate) fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.attr(kind, &value.to_ne_bytes())
     }
@@ -104,10 +100,6 @@ impl Message {
     pub(crate) fn add_flags(&mut self, flags: u16) {
         let now = u16::from_ne_bytes([self.0[6], self.0[7]]) | flags;
         self.0[6..8].copy_from_slice(&now.to_ne_bytes());
-    }
-
-    pub(crate) fn kind(&self) -> u16 {
-        u16::from_ne_bytes([self.0[4], self.0[5]])
     }
 
     /// Fills in length and sequence number.

@@ -9,7 +9,6 @@ use std::io;
 use switchyard_netstate::nft::{Element, Set, TableRef};
 use switchyard_netstate::{Change, Object, Op};
 
-use super::set::Encoded;
 use super::{chain, message, set};
 use crate::netlink::{Connection, Message, Refusal};
 use crate::sys;
@@ -221,10 +220,9 @@ impl Writer<'_> {
         let malformed = |error| Failure::Malformed(op.unwrap_or_default(), error);
         let set = (self.context.set)(&element.table, &element.set);
         let set = set.ok_or_else(|| malformed(format!("set {} is wanted nowhere", element.set)))?;
-        let mut encoded = set::encode(element, &set).map_err(malformed)?;
-        if kind == sys::NFT_MSG_DELSETELEM {
-            encoded = Encoded { data: None, ..encoded };
-        }
+        let encoded =
+            if kind == sys::NFT_MSG_DELSETELEM { set::encode_key(element, &set) } else { set::encode(element, &set) };
+        let encoded = encoded.map_err(malformed)?;
         Ok(set::elements(kind, &element.table, &element.set, None, set::shape(&set), &[encoded]))
     }
 

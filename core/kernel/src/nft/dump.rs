@@ -6,7 +6,7 @@ use std::io;
 use switchyard_netstate::nft::TableRef;
 
 use super::message::{COMMENT, family, family_of, message, owner_tag, user_entry};
-use super::set::{Encoded, EncodedData, predecessor};
+use super::set::{Encoded, EncodedData, Span, predecessor};
 use crate::netlink::{Attributes, Connection, Message, Refusal, be_u32};
 use crate::sys;
 
@@ -35,7 +35,7 @@ pub(crate) struct FoundSet {
     pub(crate) key: (u32, u32),
     pub(crate) data: Option<(u32, u32)>,
     /// Data by first and last key.
-    pub(crate) elements: BTreeMap<(Vec<u8>, Option<Vec<u8>>), Option<EncodedData>>,
+    pub(crate) elements: BTreeMap<Span, Option<EncodedData>>,
 }
 
 /// Reads all that is ours. Elements of dynamic sets are left out.

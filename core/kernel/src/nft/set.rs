@@ -172,6 +172,9 @@ pub(crate) fn delete_set(table: &TableRef, name: &str) -> Message {
 
 // === elements ===
 
+/// First and last key of an element.
+pub(crate) type Span = (Vec<u8>, Option<Vec<u8>>);
+
 /// Messages that add (or delete) these elements of one set.
 pub(crate) fn elements(
     kind: u16,
@@ -279,6 +282,12 @@ pub(crate) fn predecessor(bytes: &[u8]) -> Vec<u8> {
         }
     }
     previous
+}
+
+/// Writes an element's key, which is all that its removal needs.
+pub(crate) fn encode_key(element: &Element, set: &Set) -> Result<Encoded, String> {
+    let (from, to) = keys(&element.key, &set.key, set.interval)?;
+    Ok(Encoded { from, to, data: None })
 }
 
 /// Writes an element of `set`; says what does not fit.

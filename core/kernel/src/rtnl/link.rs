@@ -172,6 +172,14 @@ impl FoundLink {
             && wanted.up == self.up
     }
 
+    /// Whether nothing that a notification shows speaks against its being as wanted.
+    pub(crate) fn could_be(&self, wanted: &Link) -> bool {
+        wanted.mtu.is_none_or(|mtu| mtu == self.mtu)
+            && wanted.mac.is_none_or(|mac| Some(mac) == self.mac)
+            && wanted.up == self.up
+            && (wanted.master.is_none() || self.master != 0)
+    }
+
     /// Whether it can be made as wanted without making it anew.
     pub(crate) fn same_kind(&self, wanted: &Link, names: &super::Names) -> bool {
         let data = Attributes(&self.data);

@@ -2,6 +2,7 @@
 //! whoever runs it here. Oracles are `ip`, `bridge` and `nft`, run inside the namespace they look at.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(unreachable_pub, reason = "a module of every test binary")]
 #![allow(unsafe_code, reason = "the child's namespaces are made between fork and exec")]
 
 use std::os::unix::process::CommandExt;
