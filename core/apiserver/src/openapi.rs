@@ -11,7 +11,8 @@ use crate::body::{self, Body};
 use crate::kinds::{Kind, Table};
 use crate::status::{ApiError, Result};
 
-const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// Clients ask for it with an `@`, which is no good media type; old ones refuse it in an answer.
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// `openapi.v2.Document`, as far as we fill it.
 #[derive(Clone, PartialEq, Message)]

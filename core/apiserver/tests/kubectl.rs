@@ -2,7 +2,7 @@
 
 mod rig;
 
-use rig::{Rig, run_kubectl};
+use rig::{Rig, kubectl_program, run_kubectl};
 use serde_json::{Value, json};
 
 const WEB: &str = r#"
@@ -166,7 +166,7 @@ async fn patches_come_out_as_kubectls_own() {
             }
             let patch_text = patch.to_string();
             let args = ["patch", "--local", "-f", file, "--type", kind, "-p", &patch_text, "-o", "json"];
-            let Some((good, text)) = run_kubectl("kubectl", &home.join("kubeconfig"), home, &args, "") else {
+            let Some((good, text)) = run_kubectl(&kubectl_program(), &home.join("kubeconfig"), home, &args, "") else {
                 return eprintln!("no kubectl here: not tested");
             };
             assert!(good, "{text}");

@@ -41,12 +41,11 @@ impl Disk {
     pub(crate) fn load(&self, index: fn(&str, &Value) -> Option<Arc<str>>) -> Result<(Vec<Arc<Entry>>, u64), Error> {
         let transaction = self.database.begin_read().map_err(disk)?;
         let mut entries = Vec::new();
-        let revision;
-        match transaction.open_table(META) {
-            Ok(meta) => revision = meta.get("revision").map_err(disk)?.map_or(0, |value| value.value()),
+        let revision = match transaction.open_table(META) {
+            Ok(meta) => meta.get("revision").map_err(disk)?.map_or(0, |value| value.value()),
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok((entries, 0)),
             Err(error) => return Err(disk(error)),
-        }
+        };
         let values = transaction.open_table(VALUES).map_err(disk)?;
         for item in values.iter().map_err(disk)? {
             let (key, value) = item.map_err(disk)?;

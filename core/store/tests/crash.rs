@@ -81,7 +81,9 @@ fn acknowledged_writes_survive_kill_9() {
         // Lines already in the pipe were acknowledged as well; the last may be cut off.
         let mut rest: Vec<String> = lines.collect();
         rest.pop();
-        rest.into_iter().for_each(|line| drop(note(line)));
+        for line in rest {
+            note(line);
+        }
         child.wait().expect("reap");
         assert!(begin > highest || highest == 0, "revision {begin} was given before (up to {highest})");
         let store = open(dir.path());

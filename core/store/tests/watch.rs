@@ -22,7 +22,7 @@ async fn take(watch: &mut Watch, count: usize) -> Vec<Arc<Event>> {
             events.extend(watch.next(count - events.len()).await.expect("the watch does not lag"));
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), all).await.expect("all events arrive");
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("all events arrive");
     events
 }
 
@@ -99,7 +99,7 @@ async fn a_watch_opened_during_writes_and_the_list_before_it_make_the_whole() {
     let truth: std::collections::BTreeMap<Arc<str>, u64> =
         entries.iter().map(|entry| (entry.key.clone(), entry.revision)).collect();
     for check in checks {
-        let state = tokio::time::timeout(Duration::from_secs(20), check).await.expect("in time").expect("check");
+        let state = tokio::time::timeout(Duration::from_secs(60), check).await.expect("in time").expect("check");
         assert_eq!(state, truth);
     }
 }

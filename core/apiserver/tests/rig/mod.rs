@@ -25,9 +25,19 @@ pub struct Rig {
 impl Rig {
     /// A server on a port of its own, with everything in memory.
     pub async fn start() -> Self {
+        Self::with(false).await
+    }
+
+    /// The same with a store on disk.
+    pub async fn start_on_disk() -> Self {
+        Self::with(true).await
+    }
+
+    async fn with(disk: bool) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let pki = Arc::new(Pki::load_or_create(&dir.path().join("pki"), &Names::default()).expect("pki"));
-        let server = Server::open(Config::new(pki.clone())).expect("open the server");
+        let store = disk.then(|| dir.path().join("state.redb"));
+        let server = Server::open(Config { store, ..Config::new(pki.clone()) }).expect("open the server");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let url = format!("https://{}", listener.local_addr().expect("address"));
         let kubeconfig = pki.kubeconfig(&Identity::admin(), &url).expect("kubeconfig");
@@ -50,7 +60,7 @@ impl Rig {
 
     /// Runs kubectl; `None` where there is none. Its answer and whether it was content.
     pub fn kubectl(&self, args: &[&str], stdin: &str) -> Option<(bool, String)> {
-        run_kubectl("kubectl", &self.dir.path().join("kubeconfig"), self.dir.path(), args, stdin)
+        run_kubectl(&kubectl_program(), &self.dir.path().join("kubeconfig"), self.dir.path(), args, stdin)
     }
 
     pub async fn stop(mut self) {
@@ -59,6 +69,11 @@ impl Rig {
             task.await.expect("the server stops");
         }
     }
+}
+
+/// `SWITCHYARD_KUBECTL` names another one than the path's.
+pub fn kubectl_program() -> String {
+    std::env::var("SWITCHYARD_KUBECTL").unwrap_or_else(|_| "kubectl".into())
 }
 
 pub fn run_kubectl(
@@ -95,7 +110,7 @@ pub fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
 
 /// Waits until a condition holds.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !check().await {
         assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
