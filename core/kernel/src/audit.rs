@@ -7,7 +7,7 @@ use switchyard_netstate::{Change, Key, LinkKind, Object, Objects, Op, Place, Pla
 use tracing::{info, warn};
 
 use crate::apply::{Run, View};
-use crate::engine::Overlay;
+use crate::engine::{Overlay, make_room};
 use crate::nft::{self, dump::FoundTable};
 use crate::read::{ALL, Truth, Verdict};
 use crate::{Engine, Error};
@@ -51,19 +51,19 @@ pub(crate) fn repair(engine: &mut Engine, places: &BTreeSet<Place>) -> Result<Au
     let mut audit = Audit::default();
     let mut places = places.clone();
     for round in 0..ROUNDS {
-        let mut changes = Vec::new();
+        let mut plan = Vec::new();
         let mut anew = BTreeMap::new();
         audit.errors.clear();
         for place in &places {
             let difference = difference(engine, place, &overlay)?;
-            changes.extend(difference.plan.ops().iter().map(|op| (op.place.clone(), op.change.clone())));
+            plan.push(difference.plan);
             anew.extend(difference.anew.into_iter().map(|table| ((place.clone(), table), true)));
             audit.errors.extend(difference.errors);
         }
-        if changes.is_empty() {
+        let plan = Plan::merged(plan);
+        if plan.is_empty() {
             return Ok(audit);
         }
-        let plan = Plan::of(changes);
         for op in plan.ops() {
             info!(%op, round, "repair");
         }
@@ -159,6 +159,7 @@ fn difference(engine: &mut Engine, place: &Place, overlay: &Overlay) -> Result<D
         }
     }
     let plan = Plan::of(changes.into_iter().map(|change| (place.clone(), change)));
+    let plan = make_room(plan, |_, key| wanted.get(key).cloned());
     Ok(Difference { plan, anew, errors })
 }
 

@@ -96,7 +96,9 @@ impl Engine {
         let none = Overlay::new();
         let view = View { ledger: &self.ledger, overlay: &overlay, sets: &none };
         validate::plan(plan.ops(), &self.places, &view)?;
-        Ok(plan)
+        let set =
+            |op: &Op, key: &Key| view.object(&op.place, key).or_else(|| self.ledger.wants(&op.place, key).cloned());
+        Ok(make_room(plan.clone(), set))
     }
 
     /// Makes units want these fragments (`None`: nothing any more), all or none of it. Gives the plan that was carried out.
@@ -264,6 +266,17 @@ impl Engine {
     pub(crate) fn wanted_overlay(&self) -> Overlay {
         self.pending.as_ref().map(pending_overlay).unwrap_or_default()
     }
+}
+
+/// Has elements of interval sets go together with the coming of others.
+pub(crate) fn make_room(plan: Plan, set: impl Fn(&Op, &Key) -> Option<Object>) -> Plan {
+    plan.hasten(|op| match op.object() {
+        Object::Element(element) => {
+            let key = Key::Set(element.table.clone(), element.set.clone());
+            matches!(set(op, &key), Some(Object::Set(set)) if set.interval)
+        }
+        _ => false,
+    })
 }
 
 /// What the phases carried out so far have made of the ledger.

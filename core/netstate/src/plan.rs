@@ -86,6 +86,23 @@ impl Plan {
         Self::ordered(ops)
     }
 
+    /// Several plans as one.
+    pub fn merged(plans: impl IntoIterator<Item = Self>) -> Self {
+        Self::ordered(plans.into_iter().flat_map(|plan| plan.ops).collect())
+    }
+
+    /// Moves removals that `must` picks out into the switch, beside the additions that need their room: an interval set cannot
+    /// hold an element that overlaps another, so the old one has to go in the transaction that brings the new one.
+    #[must_use]
+    pub fn hasten(mut self, must: impl Fn(&Op) -> bool) -> Self {
+        for op in &mut self.ops {
+            if op.phase == Phase::Clean && matches!(op.change, Change::Remove(_)) && must(op) {
+                op.phase = Phase::Switch;
+            }
+        }
+        Self::ordered(self.ops)
+    }
+
     /// The operations, in order.
     pub fn ops(&self) -> &[Op] {
         &self.ops
@@ -187,7 +204,8 @@ impl Op {
     fn order(&self) -> (Phase, bool, &Place, i8, Key) {
         let (object, sign) = match &self.change {
             Change::Add(object) | Change::Replace(_, object) => (object, 1),
-            Change::Remove(object) => (object, -1),
+            // A removal ahead of the last phase is part of a replacement.
+            Change::Remove(object) => (object, if self.phase == Phase::Clean { -1 } else { 1 }),
         };
         let is_link = matches!(object, Object::Link(_));
         let links_first = if sign > 0 { !is_link } else { is_link };

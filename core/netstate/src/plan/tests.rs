@@ -86,3 +86,22 @@ fn applying_the_inverse_of_every_operation_gives_the_old_state_back() {
     }
     assert!(state.is_empty());
 }
+
+#[test]
+fn a_hastened_removal_stands_beside_the_addition_that_needs_its_room() {
+    use crate::nft::{Element, Family, TableRef, Value};
+    let element = |net: &str| {
+        let table = TableRef::new(Family::Ip, "yard-t");
+        Object::Element(Element { table, set: "nets".into(), key: vec![Value::Net(net.parse().unwrap())], data: None })
+    };
+    let of = |net: &str| [element(net), route("10.9.0.0/16", net.split('/').next().unwrap())].into_iter().collect();
+    let (old, new): (Objects, Objects) = (of("10.0.0.0/8"), of("10.0.0.0/16"));
+    let plan =
+        Plan::between_objects(&Place::node("n"), &old, &new).hasten(|op| matches!(op.object(), Object::Element(_)));
+    let wanted = [
+        "Switch ~ node/n: route 10.9.0.0/16",
+        "Switch - node/n: element ip yard-t nets { 10.0.0.0/8 }",
+        "Switch + node/n: element ip yard-t nets { 10.0.0.0/16 }",
+    ];
+    assert_eq!(shown(&plan), wanted);
+}
