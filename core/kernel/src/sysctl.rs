@@ -7,10 +7,17 @@ use std::path::PathBuf;
 /// A parameter's value is a line; more is no parameter.
 const LONGEST: u64 = 4096;
 
+/// Parameters of br_netfilter. Where the module is not loaded they do not exist, and bridges behave as if they were 0.
+const BRIDGE_CALLS: &str = "net/bridge/bridge-nf-";
+
 /// Reads a parameter, in the calling thread's namespace, with white space as one space.
 pub(crate) fn read(path: &str) -> io::Result<String> {
     let mut text = String::new();
-    fs::File::open(file(path))?.take(LONGEST).read_to_string(&mut text)?;
+    match fs::File::open(file(path)) {
+        Ok(file) => file.take(LONGEST).read_to_string(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.starts_with(BRIDGE_CALLS) => return Ok("0".into()),
+        Err(error) => return Err(error),
+    };
     Ok(normal(&text))
 }
 

@@ -63,6 +63,8 @@ pub fn router(topology: &Topology) -> Fragment {
     for interface in ["all", "default"] {
         fragment.want(place, sysctl(format!("net/ipv4/conf/{interface}/send_redirects"), "0"));
     }
+    // With br_netfilter, the segment would translate addresses by itself and then refuse to send a frame back where it came from.
+    fragment.want(place, sysctl("net/bridge/bridge-nf-call-iptables", "0"));
     fragment.want(place, up("lo"));
     fragment.want(place, Object::Link(bridge));
     fragment.want(place, address(UNDERLAY, topology.gateway, topology.underlay));

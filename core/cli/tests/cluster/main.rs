@@ -3,5 +3,6 @@
 
 mod faults;
 mod leaving;
+mod reaching;
 mod rig;
 mod serving;

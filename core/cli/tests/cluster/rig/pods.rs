@@ -12,6 +12,24 @@ impl Cluster {
         pods["items"][0]["metadata"]["name"].as_str().expect("a pod").to_owned()
     }
 
+    /// Runs a program of the host in the network of a place.
+    pub(crate) fn shell(&self, place: &str, command: &[&str]) -> Result<String, String> {
+        let output = self.try_yard(&[&["shell", place, "--"], command].concat());
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// The pod that answers when a place asks a URL.
+    #[track_caller]
+    pub(crate) fn curl_from(&self, place: &str, url: &str) -> String {
+        let answer = self.shell(place, &["curl", "-sS", "-m", "5", url]);
+        let answer = answer.unwrap_or_else(|error| panic!("{place} {url}: {error}"));
+        let echo: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{place} {url}: {answer}"));
+        echo["pod"].as_str().expect("a pod").to_owned()
+    }
+
     /// How often a pod's containers were started again, together.
     #[track_caller]
     pub(crate) fn restarts(&self, pod: &str) -> u64 {
