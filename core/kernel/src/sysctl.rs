@@ -15,7 +15,9 @@ pub(crate) fn read(path: &str) -> io::Result<String> {
     let mut text = String::new();
     match fs::File::open(file(path)) {
         Ok(file) => file.take(LONGEST).read_to_string(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && path.starts_with(BRIDGE_CALLS) => return Ok("0".into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.starts_with(BRIDGE_CALLS) => {
+            return Ok("0".into());
+        }
         Err(error) => return Err(error),
     };
     Ok(normal(&text))
