@@ -137,9 +137,10 @@ pub fn state(engine: &Engine, places: &[Place]) -> String {
             });
             let mut lines: Vec<String> =
                 lines.map(|line| line.replace(" linkdown", "").trim_end().to_owned()).collect();
-            if !line.starts_with("nft") {
-                lines.sort();
+            if line.starts_with("nft") {
+                lines = blocks(&lines.join("\n"));
             }
+            lines.sort();
             text += &lines.iter().map(|line| format!("{line}\n")).collect::<String>();
         }
         for path in ["net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter"] {
@@ -169,4 +170,10 @@ fn links(engine: &Engine, place: &Place) -> String {
         .collect();
     lines.sort();
     format!("## {place}: links\n{}", lines.concat())
+}
+
+/// The sets and chains of a ruleset, whose order is that of their making.
+fn blocks(ruleset: &str) -> Vec<String> {
+    let apart = ruleset.replace("\"\n\t", "\"\n\n\t").replace("\n}", "\n\n}");
+    apart.split("\n\n").map(str::to_owned).collect()
 }
