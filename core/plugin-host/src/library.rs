@@ -1,6 +1,7 @@
 //! A library, loaded or linked in, and its instances: the one place that calls through the C table.
 #![allow(unsafe_code, reason = "loads a library and calls through its C table")]
 
+use std::error::Error as _;
 use std::ffi::c_void;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
@@ -104,7 +105,8 @@ impl Library {
         let link = format!("/proc/self/fd/{}", copy.as_raw_fd());
         // SAFETY: opening runs the library's constructors; the file was inspected and is one that its user chose to run.
         let handle = unsafe { Handle::open(Some(&link), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| {
-            let why = error.to_string().replace(&format!("{link}: "), "");
+            let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            let why = cause.replace(&format!("{link}: "), "");
             LoadError::Open { path: path.to_owned(), why }
         })?;
         // The linker also knows a library by the name it was opened with, so that name must not come to mean another file.
