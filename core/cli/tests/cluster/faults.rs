@@ -15,7 +15,8 @@ scenarios! {
 }
 
 const HOST: &str = "sphinx-v1.esxcloud.net";
-const MOMENTS: Duration = Duration::from_secs(2);
+/// A second or two on a machine with nothing else to do; tests share theirs with a compiler.
+const MOMENTS: Duration = Duration::from_secs(30);
 
 fn the_control_plane_dies(powers: Powers) {
     let cluster = Cluster::boot(powers);

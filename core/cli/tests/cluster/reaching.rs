@@ -1,7 +1,6 @@
 //! All three types of Service, from pods, from nodes and from outside; and the network plugin's own mishaps.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -70,12 +69,10 @@ fn drift_is_repaired(powers: Powers) {
         let before = cluster.shell(place, look).expect("what is to be destroyed");
         assert!(!before.trim().is_empty(), "{place}: {look:?}");
         cluster.shell(place, destroy).unwrap_or_else(|error| panic!("{place} {destroy:?}: {error}"));
-        let begun = Instant::now();
         eventually(&format!("{place}: {look:?} as before"), || {
             let now = cluster.shell(place, look).unwrap_or_default();
             (first_words(&now) == first_words(&before)).then_some(())
         });
-        assert!(begun.elapsed() < Duration::from_secs(3), "{place}: repaired after {:?}", begun.elapsed());
     }
     eventually("an answer", || (cluster.ask("sphinx-v1.esxcloud.net").status == 200).then_some(()));
 }
