@@ -42,6 +42,12 @@ const ASKS: usize = 64;
 ///
 /// It runs in the node's network namespace. One runtime thread is enough for it and keeps it small.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let plugins = Registry::new(config.plugin_path.clone());
+    run_with(config, plugins, shutdown).await
+}
+
+/// [`run`] with network plugins from elsewhere, linked ones for instance.
+pub async fn run_with(config: Config, plugins: Registry, shutdown: CancellationToken) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     std::fs::create_dir_all(config.pods_dir()).with_context(|| format!("make {}", config.pods_dir().display()))?;
     std::fs::create_dir_all(&config.log_dir).with_context(|| format!("make {}", config.log_dir.display()))?;
@@ -54,7 +60,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .await
         .with_context(|| format!("listen on {}:{AGENT_PORT}", config.node_ip))?;
     let mut agent = Agent { config: Arc::new(config), client, tasks: JoinSet::new() };
-    agent.start(listener, tls, &shutdown)?;
+    agent.start(listener, tls, plugins, &shutdown)?;
     tokio::select! {
         () = shutdown.cancelled() => info!("leaving; pods go on"),
         Some(ended) = agent.tasks.join_next() => {
@@ -74,13 +80,19 @@ struct Agent {
 // === impl Agent ===
 
 impl Agent {
-    fn start(&mut self, listener: TcpListener, tls: Tls, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    fn start(
+        &mut self,
+        listener: TcpListener,
+        tls: Tls,
+        plugins: Registry,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let config = Arc::clone(&self.config);
         let (recorder, events) = Recorder::new(self.client.clone(), &config.name);
         self.tasks.spawn(events);
         self.tasks.spawn(lease::renew(self.client.clone(), config.name.clone()));
 
-        let network = self.network()?;
+        let network = self.network(plugins)?;
         let context = Context::new(Arc::clone(&config), self.client.clone(), recorder, network.clone())?;
         let (asks, questions) = mpsc::channel(ASKS);
         self.tasks.spawn(server::run(listener, tls, asks, shutdown.clone()));
@@ -97,7 +109,7 @@ impl Agent {
     }
 
     /// The task that owns the node's network, in the namespace the agent was started in.
-    fn network(&mut self) -> anyhow::Result<Network> {
+    fn network(&mut self, plugins: Registry) -> anyhow::Result<Network> {
         let config = &self.config;
         let facts = Facts {
             cluster: config.cluster.clone(),
@@ -110,7 +122,6 @@ impl Agent {
         let mut places = Places::new();
         places.add(Place::node(&config.name), Netns::current().context("open the node's network namespace")?);
         let engine = Engine::new(Owner { protocol: OWNER_AGENT }, places);
-        let plugins = Registry::new(config.plugin_path.clone());
         let (actor, network) = Actor::new(&config.name, facts, plugins, engine)?;
         self.tasks.spawn(actor.run());
         Ok(network)
@@ -178,8 +189,8 @@ fn facts(config: &Config, node: &Node) -> Option<NodeFacts> {
     let own = name == config.name;
     let block = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).and_then(|block| block.parse().ok());
     let block = if own { config.pod_cidr.or(block) } else { block };
-    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    let address = addresses.into_iter().find(|one| one.type_ == "InternalIP").and_then(|one| one.address.parse().ok());
+    let mut addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    let address = addresses.find(|one| one.type_ == "InternalIP").and_then(|one| one.address.parse().ok());
     let address = if own { Some(config.node_ip) } else { address };
     let uplink = IfName::new(config.underlay.uplink.clone()).ok()?;
     Some(NodeFacts { name, address: address?, pod_cidr: block?, uplink, mac: None })

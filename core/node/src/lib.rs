@@ -17,5 +17,5 @@ mod register;
 mod server;
 mod services;
 
-pub use agent::run;
+pub use agent::{run, run_with};
 pub use config::{Config, Underlay};

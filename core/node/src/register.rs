@@ -19,6 +19,9 @@ use crate::network::State;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
+/// Reason of a condition that the control plane writes: the node's block of addresses overlaps another's.
+const BLOCK_NOT_AVAILABLE: &str = "BlockNotAvailable";
+
 /// Writes what the agent knows of its node.
 #[derive(Clone)]
 pub(crate) struct Registrar {
@@ -87,7 +90,7 @@ impl Registrar {
         let ready = existing.as_ref().is_some_and(|node| condition(node, "Ready") == Some("True"));
         let mut status = self.status();
         status["conditions"] = self.conditions(&node, if ready { Ok(()) } else { Err("the network is being set up") });
-        self.nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({ "status": status }))).await
+        self.nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(json!({ "status": status }))).await
     }
 
     /// Says how the network does, on the annotation and in the conditions.
@@ -99,7 +102,7 @@ impl Registrar {
         let reason = state.status.error.as_deref().unwrap_or("the network is being set up");
         let conditions = self.conditions(node, if state.ready { Ok(()) } else { Err(reason) });
         let patch = json!({"status": {"conditions": conditions}});
-        self.nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await
+        self.nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
@@ -194,7 +197,14 @@ impl Registrar {
             entry("DiskPressure", false, "KubeletHasNoDiskPressure", ""),
             entry("PIDPressure", false, "KubeletHasSufficientPID", ""),
             entry("Ready", ready, reason, message),
-        ])
+        ]);
+        // The control plane's own finding about the node's block of addresses is not the agent's to overwrite.
+        let mut all = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let foreign = all.any(|one| one.reason.as_deref() == Some(BLOCK_NOT_AVAILABLE));
+        if let (true, Some(list)) = (foreign, conditions.as_array_mut()) {
+            list.remove(0);
+        }
+        conditions
     }
 }
 

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::runtime::watcher::{self, Event};
-use switchyard_netstate::UnitId;
-use switchyard_services::{NodeServiceFacts, node_base, service};
+use switchyard_netstate::{Fragment, UnitId};
+use switchyard_services::{NodeServiceFacts, node_base, service, stale_udp};
 use tracing::warn;
 
 use crate::network::{Call, List, Network, Units};
@@ -32,6 +32,8 @@ pub(crate) struct Services {
     /// Names of slices by Service.
     members: BTreeMap<Id, BTreeSet<Id>>,
     dirty: BTreeSet<Id>,
+    /// Services with UDP ports as they were settled last.
+    udp: BTreeMap<Id, (Service, Vec<EndpointSlice>)>,
     begun: bool,
 }
 
@@ -59,6 +61,7 @@ impl Services {
             slices: Known::new(),
             members: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            udp: BTreeMap::new(),
             begun: false,
         }
     }
@@ -82,7 +85,10 @@ impl Services {
             Heard::Service(event) => {
                 let changed = self.services.take(event, |service| {
                     service.metadata.managed_fields = None;
-                    service.status = None;
+                    // The addresses of load balancers stay: the node answers for them itself.
+                    if let Some(status) = &mut service.status {
+                        status.conditions = None;
+                    }
                 });
                 self.dirty.extend(changed.into_iter().map(|(id, _)| id));
             }
@@ -112,31 +118,43 @@ impl Services {
         if !self.services.complete || !self.slices.complete {
             return;
         }
-        let mut units: Units =
-            std::mem::take(&mut self.dirty).into_iter().map(|id| (unit(&id), self.fragment(&id))).collect();
+        let mut units = Units::new();
+        let mut stale = Vec::new();
+        for id in std::mem::take(&mut self.dirty) {
+            let slices = self.slices_of(&id);
+            let service = self.services.objects.get(&id);
+            units.insert(unit(&id), service.and_then(|service| self.fragment(service, &slices)));
+            let old = self.udp.remove(&id);
+            let old = old.as_ref().map(|(service, slices)| (service, slices.as_slice()));
+            stale.extend(stale_udp(&self.facts, old, service.map(|service| (service, slices.as_slice()))));
+            if let Some(service) = service.filter(|service| has_udp(service)) {
+                self.udp.insert(id, (service.clone(), slices));
+            }
+        }
         if !self.begun {
             units.insert(UnitId("services".into()), Some(node_base(&self.facts)));
         }
         if !units.is_empty() {
-            self.network.tell(Call::Services(units));
+            self.network.tell(Call::Services { units, stale });
         }
         if !std::mem::replace(&mut self.begun, true) {
             self.network.tell(Call::Listed(List::Services));
         }
     }
 
-    fn fragment(&self, id: &Id) -> Option<switchyard_netstate::Fragment> {
-        let object = self.services.objects.get(id)?;
-        let slices: Vec<_> = self
-            .members
-            .get(id)
-            .into_iter()
-            .flatten()
-            .filter_map(|slice| self.slices.objects.get(slice))
-            .cloned()
-            .collect();
-        Some(service(&self.facts, object, &slices)).filter(|fragment| !fragment.is_empty())
+    fn slices_of(&self, id: &Id) -> Vec<EndpointSlice> {
+        let members = self.members.get(id).into_iter().flatten();
+        members.filter_map(|slice| self.slices.objects.get(slice)).cloned().collect()
     }
+
+    fn fragment(&self, object: &Service, slices: &[EndpointSlice]) -> Option<Fragment> {
+        Some(service(&self.facts, object, slices)).filter(|fragment| !fragment.is_empty())
+    }
+}
+
+fn has_udp(service: &Service) -> bool {
+    let mut ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    ports.any(|port| port.protocol.as_deref() == Some("UDP"))
 }
 
 fn unit((namespace, name): &Id) -> UnitId {

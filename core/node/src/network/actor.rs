@@ -5,15 +5,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use switchyard_api::ActiveNetwork;
-use switchyard_kernel::{Audit, Engine, Netns};
+use switchyard_kernel::conntrack::Filter;
+use switchyard_kernel::{Engine, Keeper, Netns};
 use switchyard_netstate::{Place, UnitId};
 use switchyard_plugin::{Facts, NodeFacts, PodFacts};
 use switchyard_plugin_host::{Plugin, Registry};
+use switchyard_services::StaleFlow;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use crate::network::engine::EngineThread;
+use crate::network::engine::{EngineThread, tell};
 use crate::network::{AttachError, Call, List, Network, State, Units};
+
+/// Protocol number.
+const UDP: u8 = 17;
 
 /// Owns what is wanted of the node's network.
 pub(crate) struct Actor {
@@ -31,8 +36,8 @@ pub(crate) struct Actor {
     /// The plugin whose answers are in the kernel.
     plugin: Option<(ActiveNetwork, Arc<dyn Plugin>)>,
     listed: BTreeSet<List>,
-    /// What was there has been compared with what is wanted.
-    begun: bool,
+    /// Mends what others change; there once all that is wanted is known.
+    keeper: Option<Keeper>,
 }
 
 // === impl Actor ===
@@ -56,7 +61,7 @@ impl Actor {
             active: None,
             plugin: None,
             listed: BTreeSet::new(),
-            begun: false,
+            keeper: None,
         };
         Ok((actor, Network { calls: calls_in, state: state_out }))
     }
@@ -100,15 +105,16 @@ impl Actor {
                     self.change(Units::from([(peer_unit(&name), None)])).await;
                 }
             }
-            Call::Services(units) => {
+            Call::Services { units, stale } => {
                 for (unit, fragment) in &units {
                     match fragment {
                         Some(_) => self.services.insert(unit.clone(), fragment.clone()),
                         None => self.services.remove(unit),
                     };
                 }
-                if self.begun {
+                if self.keeper.is_some() {
                     self.change(units).await;
+                    self.drop_flows(stale).await;
                 }
             }
         }
@@ -177,25 +183,31 @@ impl Actor {
             let fragment = plugin.pod(&self.facts, node, pod).map_err(|error| format!("pod {}: {error}", pod.name))?;
             units.insert(pod_unit(uid), Some(fragment));
         }
-        if self.begun {
+        if self.keeper.is_some() {
             self.apply(units).await?;
         } else {
             units.extend(self.services.clone());
             self.adopt(units).await?;
-            self.begun = true;
+        }
+        if self.plugin.is_none() {
+            self.reconcile().await?;
         }
         self.plugin = Some((active.clone(), plugin));
         Ok(())
     }
 
-    /// Takes over what an earlier agent left, and makes the rest so: nothing is touched that is right.
-    async fn adopt(&self, units: Units) -> Result<(), String> {
-        let work = move |engine: &mut Engine| -> Result<Audit, switchyard_kernel::Error> {
-            engine.adopt(units)?;
-            engine.reconcile()
-        };
-        let audit = self.engine.run(work).await.map_err(|gone| gone.to_string())?.map_err(|error| error.to_string())?;
-        info!(?audit, "compared with the kernel");
+    /// Takes over what an earlier agent left. Nothing is touched yet; [`Self::reconcile`] follows, and touches nothing that is right.
+    async fn adopt(&mut self, units: Units) -> Result<(), String> {
+        let adopted = self.engine.run(move |engine| engine.adopt(units)).await.map_err(|gone| gone.to_string())?;
+        adopted.map_err(|error| error.to_string())?;
+        // First the ears, then the look, so that nothing is missed in between.
+        self.keeper = Some(self.engine.keep().map_err(|error| format!("watch the kernel: {error}"))?);
+        Ok(())
+    }
+
+    async fn reconcile(&self) -> Result<(), String> {
+        let audit = self.engine.run(Engine::reconcile).await.map_err(|gone| gone.to_string())?;
+        tell(&audit.map_err(|error| error.to_string())?);
         Ok(())
     }
 
@@ -248,13 +260,38 @@ impl Actor {
 
     /// A change that nobody waits for; its failure is the node's.
     async fn change(&self, units: Units) {
-        if !self.begun {
+        if self.keeper.is_none() {
             return;
         }
         if let Err(error) = self.apply(units).await {
             warn!(%error, "a change of the network failed");
             self.report(Some(error));
         }
+    }
+
+    /// Lets UDP flows find their way anew that led to an endpoint that is gone.
+    async fn drop_flows(&self, stale: Vec<StaleFlow>) {
+        if stale.is_empty() {
+            return;
+        }
+        let place = Place::node(&self.name);
+        let work = move |engine: &mut Engine| {
+            for flow in stale {
+                // A flow that was not translated is answered from the address it was sent to.
+                let (ip, port) = flow.endpoint.unwrap_or((flow.address, flow.port));
+                let filter = Filter {
+                    proto: Some(UDP),
+                    to: Some(flow.address),
+                    to_port: Some(flow.port),
+                    from_endpoint: Some(ip),
+                    from_endpoint_port: Some(port),
+                };
+                if let Err(error) = engine.drop_flows(&place, &filter) {
+                    warn!(%error, "UDP flows of an endpoint that is gone stay");
+                }
+            }
+        };
+        let _ = self.engine.run(work).await;
     }
 
     async fn apply(&self, units: Units) -> Result<(), String> {

@@ -1,16 +1,18 @@
 //! The thread that changes the kernel's network. Calls to the kernel wait, so they have a thread of their own.
 
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use switchyard_kernel::Engine;
+use switchyard_kernel::{Audit, Engine, Keeper, Repair};
 use tokio::sync::oneshot;
+use tracing::{debug, info, warn};
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
 
 /// A handle on the engine's thread; the thread ends with the last handle.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct EngineThread {
     jobs: mpsc::Sender<Job>,
+    engine: Arc<Mutex<Engine>>,
 }
 
 /// The engine's thread has ended, which it does only when something in it panicked.
@@ -22,15 +24,25 @@ pub(crate) struct EngineGone;
 
 impl EngineThread {
     /// Gives an engine a thread.
-    pub(crate) fn start(mut engine: Engine) -> std::io::Result<Self> {
+    pub(crate) fn start(engine: Engine) -> std::io::Result<Self> {
+        let engine = Arc::new(Mutex::new(engine));
         let (jobs, todo) = mpsc::channel::<Job>();
+        let shared = Arc::clone(&engine);
         let work = move || {
             while let Ok(job) = todo.recv() {
-                job(&mut engine);
+                job(&mut shared.lock().unwrap_or_else(PoisonError::into_inner));
             }
         };
         std::thread::Builder::new().name("network".into()).stack_size(1 << 20).spawn(work)?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, engine })
+    }
+
+    /// Has changes that others make repaired from now on. Not before everything that is wanted is known, as what nobody wants goes.
+    pub(crate) fn keep(&self) -> std::io::Result<Keeper> {
+        Keeper::spawn(&self.engine, |Repair { places, outcome }| match outcome {
+            Ok(audit) => tell(&audit),
+            Err(error) => warn!(?places, %error, "repair failed"),
+        })
     }
 
     /// Does something with the engine, after what was asked before.
@@ -42,5 +54,16 @@ impl EngineThread {
         let job: Job = Box::new(move |engine| drop(tell.send(job(engine))));
         self.jobs.send(job).map_err(|_| EngineGone)?;
         outcome.await.map_err(|_| EngineGone)
+    }
+}
+
+/// Says what a comparison with the kernel found: how much, and what on request.
+pub(crate) fn tell(audit: &Audit) {
+    info!(changes = audit.changes.len(), errors = audit.errors.len(), "compared with the kernel");
+    for error in &audit.errors {
+        warn!(%error, "not as wanted");
+    }
+    for change in &audit.changes {
+        debug!(%change, "repaired");
     }
 }

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use switchyard_api::{ActiveNetwork, NodeNetworkStatus};
 use switchyard_netstate::{Fragment, UnitId};
 use switchyard_plugin::{NodeFacts, PodFacts};
+use switchyard_services::StaleFlow;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use actor::Actor;
@@ -67,8 +68,11 @@ pub(crate) enum Call {
     /// This node or another.
     Node(Box<NodeFacts>),
     NodeGone(String),
-    /// What Services want.
-    Services(Units),
+    /// What Services want, and the UDP flows that have to be forgotten then.
+    Services {
+        units: Units,
+        stale: Vec<StaleFlow>,
+    },
 }
 
 /// Lists that have to be complete before what an earlier agent left is compared with what is wanted.

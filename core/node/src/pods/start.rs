@@ -42,7 +42,8 @@ impl Worker {
         let (tell, events) = mpsc::unbounded_channel();
         let Ok(pause) = Pause::connect(&self.places.dir, tell).await else {
             self.lose_running();
-            // What is left of a sandbox whose first process is gone.
+            // What is left of a sandbox whose first process is gone, and was named to the network as if it were there.
+            self.context.network.forget(&self.uid());
             self.places.unmount();
             return;
         };

@@ -535,8 +535,8 @@ impl Worker {
     }
 
     fn policy(&self, name: &str) -> Policy {
-        let init = self.pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-        match init.into_iter().find(|container| container.name == name) {
+        let mut init = self.pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        match init.find(|container| container.name == name) {
             Some(container) if is_sidecar(container) => Policy::Always,
             Some(_) => Policy::of_init(&self.pod),
             None => Policy::of(&self.pod),

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -129,7 +129,7 @@ async fn converse(mut socket: WebSocket, streams: Streams, exit: oneshot::Receiv
     let mut message = vec![STATUS];
     message.extend_from_slice(status.to_string().as_bytes());
     let _ = socket.send(Message::Binary(message.into())).await;
-    let _ = socket.send(Message::Close(None)).await;
+    let _ = socket.send(Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }))).await;
 }
 
 async fn read(channel: u8, mut stream: Output, pieces: mpsc::Sender<Vec<u8>>) {
