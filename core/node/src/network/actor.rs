@@ -150,7 +150,7 @@ impl Actor {
         if self.plugin.as_ref().is_some_and(|(current, _)| *current == active) {
             return;
         }
-        let outcome = match self.plugins.open(&active.plugin, &active.options, active.hosting.into()) {
+        let outcome = match self.plugins.open(&active.plugin, &active.options, active.hosting) {
             Ok(plugin) => self.bring_in(&node, &active, plugin).await,
             Err(error) => Err(error.to_string()),
         };
