@@ -12,7 +12,7 @@ const NODE_END: i32 = 900_000;
 const POD_END: i32 = 2;
 
 /// Sockets in the node, opened once.
-pub struct Baseline {
+pub(crate) struct Baseline {
     route: Socket,
     nft: Socket,
     bridge: u32,
@@ -21,21 +21,18 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    pub fn new(node: &Netns) -> Self {
+    pub(crate) fn new(node: &Netns) -> Self {
         let (route, nft, bridge) = node
             .run(|| {
-                let index = std::fs::read_to_string("/proc/net/dev_mcast").unwrap_or_default();
-                let index = index
-                    .lines()
-                    .find(|line| line.contains("cbr0"))
-                    .and_then(|line| line.split_whitespace().next()?.parse().ok());
-                (Socket::new(0).expect("socket"), Socket::new(12).expect("socket"), index.expect("cbr0 is in the list"))
+                let route = Socket::new(0).expect("socket");
+                let index = rustix::net::netdevice::name_to_index(&route, "cbr0").expect("cbr0 is there");
+                (route, Socket::new(12).expect("socket"), index)
             })
             .expect("enter the node");
         Self { route, nft, bridge, next: NODE_END, buffer: vec![0; 65536] }
     }
 
-    pub fn attach(&mut self, pod: &Netns) {
+    pub(crate) fn attach(&mut self, pod: &Netns) {
         let pod_socket = pod.run(|| Socket::new(0).expect("socket")).expect("enter the pod");
         self.next += 1;
         let mut node = Vec::new();
@@ -96,7 +93,7 @@ impl Baseline {
         self.element(12, CREATE & 0x400);
     }
 
-    pub fn detach(&mut self) {
+    pub(crate) fn detach(&mut self) {
         let mut node = Vec::new();
         message(&mut node, 17, ACK, 1, |m| link_header(m, self.next, 0));
         message(&mut node, 29, ACK, 2, |m| {

@@ -1,0 +1,214 @@
+//! Every statement and expression, as nft(8) reads it back.
+
+mod world;
+
+use switchyard_netstate::{Fragment, UnitId};
+use world::{engine, isolated, node, run};
+
+/// A chain of each family with these rules; gives the ruleset.
+fn listed(family: &str, hook: &str, rules: &[&str]) -> String {
+    let table = format!(r#""table":{{"family":"{family}","name":"yard-t"}}"#);
+    let sets = r#"[
+        {"name":"addresses","key":["ipv4"]},{"name":"names","key":["ifname"]},{"name":"macs","key":["mac"]},{"name":"six","key":["ipv6"]},
+        {"name":"turns","key":["mark"],"data":["verdict"]},{"name":"to-port","key":["ipv4"],"data":["ipv4","port"]},
+        {"name":"to-address","key":["ipv4"],"data":["ipv4"]},{"name":"seen","key":["ipv4"],"dynamic":true,"size":1000},
+        {"name":"last","key":["ipv4"],"data":["ipv4","port"],"dynamic":true},
+        {"name":"ranges","key":["ipv4","port"],"interval":true},{"name":"ports","key":["port"],"interval":true}]"#;
+    let sets: Vec<serde_json::Value> = serde_json::from_str(sets).unwrap();
+    let mut objects = vec![format!(r#"{{"kind":"table",{table}}}"#)];
+    for mut set in sets {
+        set["kind"] = "set".into();
+        set["table"] = serde_json::json!({"family": family, "name": "yard-t"});
+        objects.push(set.to_string());
+    }
+    for (set, key, data) in [
+        ("names", r#"{"ifname":"eth0"}"#, ""),
+        ("macs", r#"{"mac":"02:00:00:00:00:01"}"#, ""),
+        ("six", r#"{"ip":"fd00::1"}"#, ""),
+        ("turns", r#"{"number":1}"#, r#","data":{"verdict":{"goto":"other"}}"#),
+        ("to-port", r#"{"ip":"10.0.0.1"}"#, r#","data":{"values":[{"ip":"10.1.0.1"},{"port":8080}]}"#),
+        ("to-address", r#"{"ip":"10.0.0.1"}"#, r#","data":{"values":[{"ip":"10.1.0.1"}]}"#),
+        ("ranges", r#"{"net":"10.0.0.0/24"},{"ports":[80,90]}"#, ""),
+        ("ports", r#"{"ports":[80,90]}"#, ""),
+        ("ports", r#"{"port":100}"#, ""),
+        ("ports", r#"{"ports":[60000,65535]}"#, ""),
+    ] {
+        objects.push(format!(r#"{{"kind":"element",{table},"set":"{set}","key":[{key}]{data}}}"#));
+    }
+    objects.push(format!(r#"{{"kind":"chain",{table},"name":"other"}}"#));
+    objects.push(format!(r#"{{"kind":"chain",{table},"name":"c","base":{{{hook}}},"rules":[{}]}}"#, rules.join(",")));
+    let fragment: Fragment = serde_json::from_str(&format!(r#"{{"node/n1":[{}]}}"#, objects.join(","))).unwrap();
+    let mut engine = engine(&[]);
+    engine.set(UnitId("t".into()), fragment).unwrap();
+    let audit = engine.reconcile().unwrap();
+    assert!(audit.is_clean(), "{audit:?}");
+    run(&engine, &node(), "nft -nn list ruleset")
+}
+
+fn check(text: &str, wanted: &[&str]) {
+    for one in wanted {
+        assert!(text.contains(one), "missing: {one}\n{text}");
+    }
+}
+
+#[test]
+fn matches_and_verdicts() {
+    isolated("matches_and_verdicts", || {
+        let text = listed(
+            "ip",
+            r#""type":"filter","hook":"forward","priority":5,"policy":"drop""#,
+            &[
+                r#"[{"match":{"left":"ip_saddr","right":{"prefix":"10.0.0.0/9"}}},{"match":{"left":"l4proto","right":{"value":{"proto":6}}}},
+                    {"match":{"left":"dport","op":"ne","right":{"value":{"port":80}}}},"counter",{"verdict":"accept"}]"#,
+                r#"[{"match":{"left":"ip_daddr","right":{"range":[{"ip":"10.0.0.5"},{"ip":"10.0.0.9"}]}}},{"verdict":"drop"}]"#,
+                r#"[{"match":{"left":"ip_daddr","right":{"any":[{"ip":"10.0.0.5"},{"net":"10.9.0.0/16"}]}}},{"verdict":"return"}]"#,
+                r#"[{"match":{"left":"dport","op":"ge","right":{"value":{"port":1024}}}},{"verdict":{"jump":"other"}}]"#,
+                r#"[{"match":{"left":{"mark":{"mask":16384}},"right":{"value":{"number":16384}}}},{"verdict":{"goto":"other"}}]"#,
+                r#"[{"match":{"left":"ct_state","op":"has","right":{"value":{"state":{"established":true,"related":true}}}}},{"verdict":"accept"}]"#,
+                r#"[{"match":{"left":"ct_status","op":"has","right":{"value":{"number":32}}}},{"verdict":"accept"}]"#,
+                r#"[{"match":{"left":{"ct_mark":{"mask":4294967295}},"right":{"value":{"number":7}}}},{"verdict":"accept"}]"#,
+                r#"[{"match":{"left":"ct_original_ip_daddr","right":{"value":{"ip":"10.96.0.1"}}}},{"match":{"left":"l4proto","right":{"value":{"proto":6}}}},{"match":{"left":"ct_original_dport","right":{"value":{"port":443}}}},{"verdict":"accept"}]"#,
+                r#"[{"match":{"left":"iifname","right":{"value":{"ifname":"eth0"}}}},{"match":{"left":"oifname","op":"ne","right":{"value":{"ifname":"eth1"}}}},{"verdict":"accept"}]"#,
+                r#"[{"lookup":{"key":["iifname"],"set":"names","invert":true}},{"verdict":"drop"}]"#,
+                r#"[{"match":{"left":"l4proto","right":{"value":{"proto":1}}}},{"match":{"left":"icmp_type","right":{"value":{"number":8}}}},{"limit":{"rate":10,"burst":5}},{"verdict":"accept"}]"#,
+                r#"[{"limit":{"rate":100,"burst":20,"over":true}},{"verdict":"drop"}]"#,
+                r#"[{"lookup":{"key":["ip_saddr","dport"],"set":"ranges"}},{"reject":"port_unreachable"}]"#,
+                r#"[{"lookup":{"key":["dport"],"set":"ports"}},{"reject":"admin_prohibited"}]"#,
+                r#"[{"match":{"left":"l4proto","right":{"value":{"proto":6}}}},{"reject":"tcp_reset"}]"#,
+                r#"[{"set_mark":{"value":16384,"mask":16384}},{"ct_mark":"save"}]"#,
+                r#"[{"ct_mark":"restore"}]"#,
+                r#"[{"update":{"set":"seen","key":["ip_saddr"],"timeout_seconds":60}}]"#,
+                r#"[{"update":{"set":"last","key":["ip_saddr"],"timeout_seconds":9,"data":[{"ip":"10.1.0.1"},{"port":80}]}}]"#,
+                r#"[{"vmap":{"key":[{"numgen_inc":{"modulus":2}}],"map":"turns"}}]"#,
+                r#"[{"match":{"left":{"numgen_random":{"modulus":10}},"op":"lt","right":{"value":{"number":3}}}},{"verdict":"drop"}]"#,
+            ],
+        );
+        check(
+            &text,
+            &[
+                "type filter hook forward priority 5; policy drop;",
+                "ip saddr 10.0.0.0/9 tcp dport != 80 counter packets 0 bytes 0 accept",
+                "ip daddr 10.0.0.5-10.0.0.9 drop",
+                "ip daddr { 10.0.0.5, 10.9.0.0/16 } return",
+                "th dport >= 1024 jump other",
+                "meta mark & 0x00004000 == 0x00004000 goto other",
+                "ct state 0x2,0x4 accept",
+                "ct status 0x20 accept",
+                "ct mark 0x00000007 accept",
+                "ct original ip daddr 10.96.0.1",
+                "ct original proto-dst 443 accept",
+                "iifname \"eth0\" oifname != \"eth1\" accept",
+                "iifname != @names drop",
+                "icmp type 8 limit rate 10/second accept",
+                "limit rate over 100/second burst 20 packets drop",
+                "ip saddr . th dport @ranges reject\n",
+                "th dport @ports reject with icmp 13",
+                "reject with tcp reset",
+                "meta mark set meta mark | 0x00004000 ct mark set meta mark",
+                "meta mark set ct mark",
+                "update @seen { ip saddr timeout 60s }",
+                "update @last { ip saddr timeout 9s : 10.1.0.1 . 80 }",
+                "numgen inc mod 2 vmap @turns",
+                "numgen random mod 10 < 3 drop",
+                "elements = { 80-90, 100,",
+                "60000-65535 }",
+                "elements = { 10.0.0.0/24 . 80-90 }",
+                "elements = { 0x00000001 : goto other }",
+                "elements = { \"eth0\" }",
+                "size 1000",
+            ],
+        );
+    });
+}
+
+#[test]
+fn translation() {
+    isolated("translation", || {
+        let text = listed(
+            "ip",
+            r#""type":"nat","hook":"prerouting","priority":-100"#,
+            &[
+                r#"[{"match":{"left":"fib_daddr_type","right":{"value":{"number":2}}}},{"match":{"left":"l4proto","right":{"value":{"proto":6}}}},{"dnat":{"to":{"address":"10.0.0.1","port":80}}}]"#,
+                r#"[{"match":{"left":"fib_saddr_type","op":"ne","right":{"value":{"number":2}}}},{"dnat":{"to":{"address":"10.0.0.1"}}}]"#,
+                r#"[{"dnat":{"map":{"key":["ip_daddr"],"map":"to-port"}}}]"#,
+                r#"[{"dnat":{"map":{"key":["ip_daddr"],"map":"to-address"}}}]"#,
+                r#"[{"dnat":{"choose":{"by":{"jhash_ip_saddr":{"modulus":2,"seed":7}},"targets":[["10.0.0.1",80],["10.0.0.2",81]]}}}]"#,
+            ],
+        );
+        check(
+            &text,
+            &[
+                "fib daddr type 2 meta l4proto 6 dnat to 10.0.0.1:80",
+                "fib saddr type != 2 dnat to 10.0.0.1",
+                "dnat ip to ip daddr map @to-port",
+                "dnat to ip daddr map @to-address",
+                "dnat ip to jhash ip saddr mod 2 seed 0x7 map { 0 : 10.0.0.1 . 80, 1 : 10.0.0.2 . 81 }",
+                "elements = { 10.0.0.1 : 10.1.0.1 . 8080 }",
+            ],
+        );
+        let text = listed(
+            "inet",
+            r#""type":"nat","hook":"postrouting","priority":100"#,
+            &[
+                r#"[{"match":{"left":"nfproto","right":{"value":{"number":2}}}},{"snat":{"to":{"address":"10.0.0.9"}}}]"#,
+                r#"[{"match":{"left":"nfproto","right":{"value":{"number":10}}}},{"match":{"left":"ip6_saddr","right":{"prefix":"fd00::/8"}}},{"lookup":{"key":["ip6_daddr"],"set":"six"}},{"masquerade":{"fully_random":true}}]"#,
+            ],
+        );
+        check(&text, &["snat ip to 10.0.0.9", "ip6 saddr fd00::/8 ip6 daddr @six masquerade fully-random"]);
+    });
+}
+
+#[test]
+fn other_families() {
+    isolated("other_families", || {
+        let text = listed(
+            "bridge",
+            r#""type":"filter","hook":"forward","priority":0"#,
+            &[
+                r#"[{"match":{"left":"ether_type","right":{"value":{"number":2054}}}},{"match":{"left":"arp_saddr_ip","right":{"value":{"ip":"10.0.0.1"}}}},{"verdict":"accept"}]"#,
+                r#"[{"lookup":{"key":["ether_saddr"],"set":"macs"}},{"match":{"left":"ether_daddr","right":{"value":{"mac":"02:00:00:00:00:09"}}}},{"verdict":"drop"}]"#,
+            ],
+        );
+        check(&text, &["arp saddr ip 10.0.0.1 accept", "ether saddr @macs ether daddr 02:00:00:00:00:09 drop"]);
+        let text = listed(
+            "ip",
+            r#""type":"filter","hook":"prerouting","priority":-300"#,
+            &[
+                r#"[{"match":{"left":"fib_saddr_oif","right":{"value":{"number":0}}}},{"verdict":"drop"}]"#,
+                r#"["notrack"]"#,
+            ],
+        );
+        check(&text, &["fib saddr . iif oif 0 drop", "notrack"]);
+    });
+}
+
+#[test]
+fn thousands_of_elements_go_in_and_are_audited() {
+    isolated("thousands_of_elements_go_in_and_are_audited", || {
+        let mut engine = engine(&[]);
+        let table = r#""table":{"family":"ip","name":"yard-big"}"#;
+        let mut objects = vec![
+            format!(r#"{{"kind":"table",{table}}}"#),
+            format!(r#"{{"kind":"set",{table},"name":"many","key":["ipv4","port"],"data":["verdict"]}}"#),
+        ];
+        let targets: Vec<String> = (0..3000).map(|n| format!(r#"["10.1.{}.{}",80]"#, n / 256, n % 256)).collect();
+        objects.push(format!(
+            r#"{{"kind":"chain",{table},"name":"c","base":{{"type":"nat","hook":"prerouting","priority":-100}},
+                "rules":[[{{"dnat":{{"choose":{{"by":{{"numgen_inc":{{"modulus":3000}}}},"targets":[{}]}}}}}}]]}}"#,
+            targets.join(",")
+        ));
+        for n in 0..5000 {
+            objects.push(format!(
+                r#"{{"kind":"element",{table},"set":"many","key":[{{"ip":"10.{}.{}.1"}},{{"port":80}}],"data":{{"verdict":"accept"}}}}"#,
+                n / 256,
+                n % 256
+            ));
+        }
+        let fragment: Fragment = serde_json::from_str(&format!(r#"{{"node/n1":[{}]}}"#, objects.join(","))).unwrap();
+        engine.set(UnitId("big".into()), fragment).unwrap();
+        assert!(engine.reconcile().unwrap().is_clean());
+        assert_eq!(run(&engine, &node(), "nft list map ip yard-big many").matches(": accept").count(), 5000);
+        engine.remove(UnitId("big".into())).unwrap();
+        assert_eq!(run(&engine, &node(), "nft list tables"), "");
+    });
+}
