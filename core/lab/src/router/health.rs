@@ -159,7 +159,7 @@ mod tests {
     }
 
     async fn next(reports: &mut mpsc::UnboundedReceiver<Report>) -> Health {
-        timeout(Duration::from_secs(10), reports.recv()).await.expect("a report in time").expect("checks run").health
+        timeout(Duration::from_secs(30), reports.recv()).await.expect("a report in time").expect("checks run").health
     }
 
     #[tokio::test]

@@ -1,11 +1,11 @@
-//! Brings units into the kernel of this namespace, and tries again what failed.
+//! Brings units into the kernel of this namespace, tries again what failed, and mends what others change.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use switchyard_api::names;
-use switchyard_kernel::{Engine, Netns, Owner, Places};
+use switchyard_kernel::{Engine, Keeper, Netns, Owner, Places, Repair};
 use switchyard_netstate::Place;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
@@ -19,7 +19,8 @@ pub(super) struct Kernel {
     /// What could not be carried out, and when it is tried again.
     failed: Changes,
     again: Instant,
-    cleaned: bool,
+    /// Watches once everything is wanted that is; before that it would remove what an earlier life of this process left.
+    keeper: Option<Keeper>,
 }
 
 /// Pause before what failed is tried again.
@@ -33,7 +34,7 @@ impl Kernel {
         let mut places = Places::new();
         places.add(Place::Router, Netns::current().context("open the router's own namespace")?);
         let engine = Engine::new(Owner { protocol: names::OWNER_ROUTER }, places);
-        Ok(Self { engine: Arc::new(Mutex::new(engine)), failed: Changes::new(), again: Instant::now(), cleaned: false })
+        Ok(Self { engine: Arc::new(Mutex::new(engine)), failed: Changes::new(), again: Instant::now(), keeper: None })
     }
 
     /// Makes units want this, besides what failed before.
@@ -57,20 +58,19 @@ impl Kernel {
         }
     }
 
-    /// Removes what an earlier life of this process left behind. To be called once everything that is wanted has been set.
-    pub(super) async fn clean(&mut self) {
-        if !std::mem::replace(&mut self.cleaned, true) {
-            self.on_engine(|engine| match engine.reconcile() {
-                Ok(audit) => {
-                    info!(changes = audit.changes.len(), "took over the kernel's state");
-                    for error in &audit.errors {
-                        warn!(%error, "not as wanted");
-                    }
-                }
-                Err(error) => warn!(%error, "cannot compare with the kernel"),
-            })
-            .await;
+    /// Removes what an earlier life of this process left behind, and from then on puts right what others change. To be called
+    /// once everything that is wanted has been set.
+    pub(super) async fn keep(&mut self) {
+        if self.keeper.is_some() {
+            return;
         }
+        // First the ears, then the look, so that nothing is missed in between.
+        match Keeper::spawn(&self.engine, tell) {
+            Ok(keeper) => self.keeper = Some(keeper),
+            Err(error) => return warn!(%error, "cannot watch the kernel"),
+        }
+        let outcome = self.on_engine(Engine::reconcile).await;
+        tell(Repair { places: [Place::Router].into(), outcome });
     }
 
     /// Netlink calls block, if only for a moment; connections from the host are carried meanwhile.
@@ -78,6 +78,18 @@ impl Kernel {
         let engine = self.engine.clone();
         let done = spawn_blocking(move || work(&mut engine.lock().unwrap_or_else(PoisonError::into_inner)));
         done.await.expect("the engine does not panic")
+    }
+}
+
+fn tell(repair: Repair) {
+    match repair.outcome {
+        Ok(audit) => {
+            info!(changes = audit.changes.len(), "compared with the kernel");
+            for error in &audit.errors {
+                warn!(%error, "not as wanted");
+            }
+        }
+        Err(error) => warn!(%error, "cannot compare with the kernel"),
     }
 }
 

@@ -68,14 +68,24 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let kubeconfig = Kubeconfig::read_from(&config.kubeconfig)?;
     let options = KubeConfigOptions::default();
     let client = Client::try_from(kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?)?;
+    route(client, facts, config.pool, Registry::new(config.plugin_path), shutdown).await
+}
+
+async fn route(
+    client: Client,
+    facts: Facts,
+    pool: IpNet,
+    plugins: Registry,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let (reports, findings) = mpsc::unbounded_channel();
     let name = |constant| IfName::new(constant).expect("a valid constant name");
     let router = Router {
         kernel: Kernel::open()?,
         nodes: Mirror::default(),
         networks: Mirror::default(),
-        underlay: Underlay::new(facts, name(CARD), Registry::new(config.plugin_path)),
-        balancer: Balancer::new(config.pool, name(EXTERNAL), Checks::new(reports)),
+        underlay: Underlay::new(facts, name(CARD), plugins),
+        balancer: Balancer::new(pool, name(EXTERNAL), Checks::new(reports)),
     };
     router.run(client, findings, shutdown).await
 }
@@ -129,7 +139,7 @@ impl Router {
             };
             self.kernel.set(changes).await;
             if self.nodes.is_complete() && self.underlay.is_settled() && self.balancer.is_settled() {
-                self.kernel.clean().await;
+                self.kernel.keep().await;
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 use switchyard_api::{ActiveNetwork, Network};
-use switchyard_netstate::{Fragment, IfName, Place, UnitId};
+use switchyard_netstate::{IfName, UnitId};
 use switchyard_plugin::{Facts, NodeFacts};
 use switchyard_plugin_host::{Plugin, Registry};
 use tokio::task::spawn_blocking;
@@ -19,33 +19,32 @@ pub(super) struct Underlay {
     facts: Arc<Facts>,
     card: IfName,
     registry: Arc<Registry>,
-    active: Option<ActiveNetwork>,
+    /// The network that was last seen active, whether or not its plugin could be opened; `None` before the first look.
+    active: Option<Option<ActiveNetwork>>,
     plugin: Option<Arc<dyn Plugin>>,
-    /// Whether the Network object has been looked at.
-    seen: bool,
 }
 
 // === impl Underlay ===
 
 impl Underlay {
     pub(super) fn new(facts: Facts, card: IfName, registry: Registry) -> Self {
-        Self { facts: Arc::new(facts), card, registry: Arc::new(registry), active: None, plugin: None, seen: false }
+        Self { facts: Arc::new(facts), card, registry: Arc::new(registry), active: None, plugin: None }
     }
 
     /// Follows the Network. A plugin that does not open leaves the routes as they are.
     pub(super) async fn network(&mut self, network: Option<&Network>, nodes: &Mirror<Node>) -> Changes {
-        self.seen = true;
         let active = network.and_then(|network| network.status.as_ref()?.active.clone());
-        let Some(active) = active.filter(|active| self.active.as_ref() != Some(active)) else {
+        if self.active.as_ref() == Some(&active) {
             return Changes::new();
-        };
+        }
+        self.active = Some(active.clone());
+        let Some(active) = active else { return Changes::new() };
         let (registry, asked) = (self.registry.clone(), active.clone());
         let opened = spawn_blocking(move || registry.open(&asked.file, &asked.options, asked.hosting)).await;
         match opened.expect("opening a plugin does not panic") {
             Ok(plugin) => {
                 info!(plugin = %active.plugin, generation = active.generation, "network plugin opened");
                 self.plugin = Some(plugin);
-                self.active = Some(active);
             }
             Err(error) => {
                 error!(plugin = %active.plugin, file = %active.file, %error, "cannot open network plugin");
@@ -69,19 +68,19 @@ impl Underlay {
             let (plugin, cluster) = (plugin.clone(), self.facts.clone());
             let answer = spawn_blocking(move || plugin.underlay(&cluster, &facts)).await;
             match answer.expect("a plugin's panic ends at its boundary") {
-                Ok(fragment) => match elsewhere(&fragment) {
-                    None => drop(changes.insert(unit, Some(fragment))),
-                    Some(place) => error!(node = %name.name, %place, "plugin wants more than the router in underlay"),
-                },
+                Ok(fragment) => drop(changes.insert(unit, Some(fragment))),
                 Err(error) => error!(node = %name.name, %error, "plugin does not say what the underlay needs"),
             }
         }
         changes
     }
 
-    /// Whether it is known what is wanted.
+    /// Whether it is known what is wanted. Not while the plugin of a network that is active has never been opened.
     pub(super) fn is_settled(&self) -> bool {
-        self.seen && (self.active.is_none() || self.plugin.is_some())
+        match &self.active {
+            None => false,
+            Some(active) => active.is_none() || self.plugin.is_some(),
+        }
     }
 
     fn facts_of(&self, node: &Node) -> Option<NodeFacts> {
@@ -96,9 +95,4 @@ impl Underlay {
             mac: None,
         })
     }
-}
-
-/// A place that an answer about the underlay must not speak of.
-fn elsewhere(fragment: &Fragment) -> Option<&Place> {
-    fragment.places().map(|(place, _)| place).find(|place| **place != Place::Router)
 }
