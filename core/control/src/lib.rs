@@ -6,12 +6,14 @@
 mod cache;
 mod config;
 mod context;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod error;
 mod events;
 mod gc;
 mod ipam;
+mod job;
 mod loadbalancer;
 mod meta;
 mod namespace;

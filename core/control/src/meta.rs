@@ -1,5 +1,7 @@
 //! Owner references and conditions.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSetCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
@@ -23,11 +25,26 @@ pub(crate) fn controlled_by<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerRe
     }
 }
 
-/// Whether a label selector selects these labels; one that cannot be read, or is empty, selects nothing.
+/// A label selector made ready to be asked often.
+pub(crate) struct Selection(Option<Selector>);
+
+impl Selection {
+    pub(crate) fn of(selector: &LabelSelector) -> Self {
+        Self(Selector::try_from(selector.clone()).ok().filter(|selector| !selector.selects_all()))
+    }
+
+    /// Whether it selects these labels; a selector that cannot be read, or is empty, selects nothing.
+    pub(crate) fn selects(&self, meta: &ObjectMeta) -> bool {
+        let labels = meta.labels.as_ref();
+        self.0.as_ref().is_some_and(|selector| {
+            labels.map_or_else(|| selector.matches(&BTreeMap::new()), |labels| selector.matches(labels))
+        })
+    }
+}
+
+/// Whether a label selector selects these labels.
 pub(crate) fn selects(selector: &LabelSelector, meta: &ObjectMeta) -> bool {
-    Selector::try_from(selector.clone()).is_ok_and(|selector| {
-        !selector.selects_all() && selector.matches(meta.labels.as_ref().unwrap_or(&Default::default()))
-    })
+    Selection::of(selector).selects(meta)
 }
 
 pub(crate) fn now() -> Time {

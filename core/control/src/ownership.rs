@@ -14,13 +14,6 @@ use crate::error::{Result, unless_gone};
 use crate::queue::Queue;
 use crate::{meta, pod};
 
-/// What makes a pod an owner's.
-pub(crate) struct Claim<'a> {
-    pub(crate) selector: &'a LabelSelector,
-    /// A label every pod must carry besides.
-    pub(crate) hash: Option<(&'a str, &'a str)>,
-}
-
 /// Wakes the owner of kind `kind` of every pod that changes; for a pod without owner, those that `candidates` names.
 pub(crate) fn wake_owners(
     context: &Arc<Context>,
@@ -54,19 +47,23 @@ pub(crate) fn owned<K: Resource<DynamicType = ()>>(context: &Context, owner: &K)
 }
 
 /// The pods of this owner, after adopting and releasing.
-pub(crate) async fn claim<K>(context: &Context, owner: &K, claim: &Claim<'_>) -> Result<Vec<Arc<Pod>>>
+pub(crate) async fn claim<K>(context: &Context, owner: &K, selector: &LabelSelector) -> Result<Vec<Arc<Pod>>>
 where
     K: Resource<DynamicType = ()>,
 {
+    let selector = meta::Selection::of(selector);
     if owner.meta().deletion_timestamp.is_none() {
         for pod in owned(context, owner) {
-            if !claim.matches(&pod) && !pod::is_terminating(&pod) {
+            if !selector.selects(&pod.metadata) && !pod::is_terminating(&pod) {
                 let without = json!([{"$patch": "delete", "uid": owner.meta().uid}]);
                 patch_owners(context, &pod, without).await?;
             }
         }
         for pod in context.caches.pods.by(POD_OWNER, "") {
-            if pod.metadata.namespace == owner.meta().namespace && pod::is_active(&pod) && claim.matches(&pod) {
+            if pod.metadata.namespace == owner.meta().namespace
+                && pod::is_active(&pod)
+                && selector.selects(&pod.metadata)
+            {
                 patch_owners(context, &pod, json!([meta::controlled_by(owner)])).await?;
             }
         }
@@ -85,15 +82,4 @@ async fn patch_owners(context: &Context, pod: &Pod, owners: serde_json::Value) -
         context.caches.pods.wrote(pod);
     }
     Ok(())
-}
-
-// === impl Claim ===
-
-impl Claim<'_> {
-    fn matches(&self, pod: &Pod) -> bool {
-        let labels = pod.metadata.labels.as_ref();
-        let hashed =
-            self.hash.is_none_or(|(key, value)| labels.and_then(|labels| labels.get(key)).is_some_and(|v| v == value));
-        hashed && meta::selects(self.selector, &pod.metadata)
-    }
 }

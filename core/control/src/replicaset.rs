@@ -14,18 +14,20 @@ use serde_json::json;
 use crate::cache::Key;
 use crate::context::Context;
 use crate::error::{Result, unless_gone};
-use crate::ownership::{self, Claim};
+use crate::ownership;
 use crate::pod;
 use crate::queue::{Next, Queue};
 use crate::template;
 
 const NAME: &str = "replicaset-controller";
 const WORKERS: usize = 8;
+/// A set is looked at once after a quiet time, and then no more often than this: its pods change one by one.
+const PACE: Duration = Duration::from_millis(5);
 /// Pods made or deleted at once at most, for one set.
 const AT_ONCE: usize = 64;
 
 pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
-    let queue = Queue::<Key>::new();
+    let queue = Queue::<Key>::paced(PACE);
     let wake = queue.clone();
     context.caches.replica_sets.on_change(move |old, new| {
         if let Some(set) = new.or(old) {
@@ -48,7 +50,7 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
 async fn step(context: &Context, key: Key) -> Result<Next> {
     let Some(set) = context.caches.replica_sets.get(&key) else { return Ok(Next::Change) };
     let spec = &set.spec;
-    let pods = ownership::claim(context, &*set, &Claim { selector: &spec.selector, hash: None }).await?;
+    let pods = ownership::claim(context, &*set, &spec.selector).await?;
     let active: Vec<Arc<Pod>> = pods.iter().filter(|pod| pod::is_active(pod)).cloned().collect();
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
     let mut result = Ok(());

@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::context::Context;
-use crate::{deployment, endpoints, events, gc, loadbalancer, namespace, network, node, replicaset, scheduler};
+use crate::{
+    daemonset, deployment, endpoints, events, gc, job, loadbalancer, namespace, network, node, replicaset, scheduler,
+};
 
 /// Lets go of the caches' handlers however the run ends, also when its future is dropped.
 struct Running(Arc<Context>);
@@ -27,6 +29,8 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
         scheduler::controller(context),
         replicaset::controller(context),
         deployment::controller(context),
+        daemonset::controller(context),
+        job::controller(context),
         endpoints::controller(context),
         loadbalancer::controller(context),
         namespace::controller(context),

@@ -4,6 +4,8 @@ mod revision;
 mod rolling;
 mod status;
 
+pub(crate) use revision::hash;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -206,7 +208,7 @@ fn slack(deployment: &Deployment) -> (i32, i32) {
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
-fn part(value: &IntOrString, of: i32, up: bool) -> i32 {
+pub(crate) fn part(value: &IntOrString, of: i32, up: bool) -> i32 {
     match value {
         IntOrString::Int(number) => (*number).max(0),
         IntOrString::String(text) => {

@@ -9,6 +9,7 @@ use super::backend::Backend;
 use crate::cache::Key;
 use crate::context::{Context, gone_or_replaced, this_one};
 use crate::error::Result;
+use crate::queue::Next;
 use crate::{meta, pod};
 
 const MOST_ADDRESSES: usize = 1000;
@@ -16,8 +17,13 @@ const MOST_ADDRESSES: usize = 1000;
 const OURS: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGER: &str = "endpoint-controller";
 
-pub(super) async fn step(context: &Context, service: &Service, backends: &[Backend]) -> Result<()> {
-    let key = Key::of(&service.metadata);
+pub(super) async fn step(context: &Context, key: Key) -> Result<Next> {
+    let service = context.caches.services.get(&key).filter(|service| service.metadata.deletion_timestamp.is_none());
+    let Some(service) = &service else {
+        delete(context, &key).await?;
+        return Ok(Next::Change);
+    };
+    let Some(backends) = super::backends(context, service) else { return Ok(Next::Change) };
     let old = context.caches.endpoints.get(&key);
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.insert(OURS.into(), MANAGER.into());
@@ -27,14 +33,17 @@ pub(super) async fn step(context: &Context, service: &Service, backends: &[Backe
         ..ObjectMeta::default()
     });
     let metadata =
-        ObjectMeta { labels: Some(labels), owner_references: Some(vec![meta::controlled_by(service)]), ..base };
-    let subsets = subsets(service, backends);
+        ObjectMeta { labels: Some(labels), owner_references: Some(vec![meta::controlled_by(&**service)]), ..base };
+    let subsets = subsets(service, &backends);
     let as_read = old.as_ref().is_some_and(|old| old.subsets.is_some());
     let new = Endpoints { metadata, subsets: (as_read || !subsets.is_empty()).then_some(subsets) };
-    if old.is_some_and(|old| *old == new) { Ok(()) } else { super::write_legacy(context, new).await }
+    if old.is_none_or(|old| *old != new) {
+        super::write_legacy(context, new).await?;
+    }
+    Ok(Next::Change)
 }
 
-pub(super) async fn delete(context: &Context, key: &Key) -> Result<()> {
+async fn delete(context: &Context, key: &Key) -> Result<()> {
     let Some(old) = context.caches.endpoints.get(key) else { return Ok(()) };
     let ours = old.metadata.labels.as_ref().and_then(|labels| labels.get(OURS)).is_some_and(|by| by == MANAGER);
     if ours {

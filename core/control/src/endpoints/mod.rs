@@ -25,6 +25,8 @@ const NAME: &str = "endpointslice-controller";
 const WORKERS: usize = 8;
 /// A Service's slices are written at once after a quiet time, and then no more often than this.
 const PACE: Duration = Duration::from_millis(5);
+/// The one Endpoints object of a large Service is as large; nothing of ours waits for it.
+const LEGACY_PACE: Duration = Duration::from_millis(250);
 
 pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     let queue = Queue::<Key>::paced(PACE);
@@ -80,11 +82,13 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
             }
         }
         queue.add(apiserver::key());
-        queue.run(NAME, WORKERS, |key| step(&context, key)).await;
+        let legacy = Queue::<Key>::paced(LEGACY_PACE);
+        let slices = queue.run(NAME, WORKERS, |key| step(&context, &legacy, key));
+        tokio::join!(slices, legacy.clone().run("endpoint-controller", 2, |key| legacy::step(&context, key)));
     })
 }
 
-async fn step(context: &Context, key: Key) -> Result<Next> {
+async fn step(context: &Context, legacy: &Queue<Key>, key: Key) -> Result<Next> {
     if key == apiserver::key() {
         apiserver::step(context).await?;
         return Ok(Next::Change);
@@ -95,7 +99,7 @@ async fn step(context: &Context, key: Key) -> Result<Next> {
         for slice in slices {
             delete(context, &slice).await?;
         }
-        legacy::delete(context, &key).await?;
+        legacy.add(key);
         return Ok(Next::Change);
     };
     // Without a selector, and for another name, somebody else says what the endpoints are.
@@ -113,7 +117,7 @@ async fn step(context: &Context, key: Key) -> Result<Next> {
     if changed + surplus > 0 {
         tracing::debug!(service = %key, endpoints = backends.len(), changed, surplus, "slices");
     }
-    legacy::step(context, &service, &backends).await?;
+    legacy.add(key);
     Ok(Next::Change)
 }
 

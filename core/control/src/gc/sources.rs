@@ -21,7 +21,9 @@ use crate::error::Result;
 
 /// The kinds there are, by apiVersion and kind.
 #[derive(Default)]
-pub(super) struct Kinds(Mutex<HashMap<(String, String), (Arc<ApiResource>, Scope)>>);
+pub(super) struct Kinds(Mutex<HashMap<(String, String), Known>>);
+
+type Known = (Arc<ApiResource>, Scope);
 
 /// Never owned, or without end.
 const LEFT_OUT: [&str; 1] = ["Event"];

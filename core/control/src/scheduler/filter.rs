@@ -173,8 +173,8 @@ impl<'a> Spread<'a> {
         let hard =
             spec.topology_spread_constraints.iter().flatten().filter(|c| c.when_unsatisfiable == "DoNotSchedule");
         let constraints = hard.map(|constraint| {
-            let selects =
-                |meta: &_| constraint.label_selector.as_ref().is_some_and(|selector| meta::selects(selector, meta));
+            let selection = constraint.label_selector.as_ref().map(meta::Selection::of);
+            let selects = |meta: &_| selection.as_ref().is_some_and(|selection| selection.selects(meta));
             let mut counts = HashMap::default();
             // Domains are those of the nodes the pod may be on.
             for fixed in

@@ -43,7 +43,7 @@ pub(super) struct NodeInfo {
 pub(crate) struct Fixed {
     pub(crate) name: String,
     pub(crate) labels: BTreeMap<String, String>,
-    pub(super) taints: Vec<Taint>,
+    pub(crate) taints: Vec<Taint>,
     pub(super) unschedulable: bool,
     pub(super) ready: bool,
     pub(super) allocatable: Resources,
@@ -133,15 +133,13 @@ impl Snapshot {
         let other = address(pod).and_then(|ip| self.hold(key, uid, ip));
         match pod::node(pod) {
             Some(_) if pod::is_terminal(pod) => freed |= self.remove(key),
-            Some(node) => {
-                if self.placed.get(key).is_none_or(|placed| placed.assumed || placed.node != node) {
-                    let group = self.placed.get(key).and_then(|placed| placed.info.group.clone());
-                    self.remove(key);
-                    let info = PodInfo::of(pod, group.or_else(|| owner_group(pod)));
-                    self.place(key.clone(), node, Arc::new(info), false);
-                }
+            Some(node) if self.placed.get(key).is_none_or(|placed| placed.assumed || placed.node != node) => {
+                let group = self.placed.get(key).and_then(|placed| placed.info.group.clone());
+                self.remove(key);
+                let info = PodInfo::of(pod, group.or_else(|| owner_group(pod)));
+                self.place(key.clone(), node, Arc::new(info), false);
             }
-            None => {}
+            _ => {}
         }
         (if freed { Followed::Room } else { Followed::Nothing }, other)
     }
