@@ -53,7 +53,7 @@ async fn route(server: &Arc<Inner>, user: Option<Arc<User>>, request: Request<By
             proxy::to_agent(server, &target, &query, request).await
         }
         ("get", Some("scale")) => {
-            let write = write(server, &user, &target, &query)?;
+            let write = write(server, &target, &query)?;
             let entry = write.current(target.name())?;
             Ok(body::json(200, &write.scale_of(&entry.value)))
         }
@@ -65,7 +65,7 @@ async fn route(server: &Arc<Inner>, user: Option<Arc<User>>, request: Request<By
             let form = accept::form(request.headers())?;
             watch::watch(&server.store, &server.watches, &server.stop, &target, &query, form)
         }
-        _ => change(server, &user, verb, &target, &query, &request).await,
+        _ => change(server, verb, &target, &query, &request).await,
     }
 }
 
@@ -99,10 +99,9 @@ fn get(server: &Inner, target: &Target, query: &Query, form: Form) -> Result<Res
     Ok(body::json_bytes(200, bytes))
 }
 
-fn write<'a>(server: &'a Inner, user: &'a User, target: &'a Target, query: &Query) -> Result<Write<'a>> {
+fn write<'a>(server: &'a Inner, target: &'a Target, query: &Query) -> Result<Write<'a>> {
     Ok(Write {
         server,
-        user,
         kind: &target.kind,
         namespace: target.namespace(),
         dry_run: query.dry_run()?,
@@ -114,7 +113,6 @@ fn write<'a>(server: &'a Inner, user: &'a User, target: &'a Target, query: &Quer
 
 async fn change(
     server: &Inner,
-    user: &User,
     verb: &str,
     target: &Target,
     query: &Query,
@@ -122,7 +120,7 @@ async fn change(
 ) -> Result<Response<Body>> {
     let headers = request.headers();
     let form = accept::form(headers)?;
-    let write = write(server, user, target, query)?;
+    let write = write(server, target, query)?;
     let name = target.name();
     let sent = || parse_body(headers, request.body());
     let part = if target.subresource.as_deref() == Some("status") { Part::Status } else { Part::Main };

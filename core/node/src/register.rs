@@ -139,7 +139,7 @@ impl Registrar {
         let info = rustix::system::sysinfo();
         let text = |value: &std::ffi::CStr| value.to_string_lossy().into_owned();
         let system = rustix::system::uname();
-        let memory = u64::try_from(info.totalram).unwrap_or(0) * u64::from(info.mem_unit) / 1024;
+        let memory = info.totalram * u64::from(info.mem_unit) / 1024;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let capacity = json!({
             "cpu": cpus.to_string(), "memory": format!("{memory}Ki"), "pods": self.config.max_pods.to_string(),
@@ -186,7 +186,7 @@ impl Registrar {
             Ok(()) => (true, "KubeletReady", "the agent is ready"),
             Err(why) => (false, "NetworkNotReady", why),
         };
-        json!([
+        let mut conditions = json!([
             entry(
                 "NetworkUnavailable",
                 network.is_err(),

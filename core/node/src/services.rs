@@ -45,6 +45,10 @@ struct Known<K> {
 }
 
 /// Something heard.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "handed on once and taken apart at once; a box would only add an allocation"
+)]
 pub(crate) enum Heard {
     Service(Event<Service>),
     Slice(Event<EndpointSlice>),

@@ -4,7 +4,7 @@ mod world;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use switchyard_netstate::{IfName, Place};
@@ -34,15 +34,17 @@ fn assert_in_turn(world: &World, over: Over, from: &Place, to: (&str, u16), pods
 }
 
 fn assert_refused(world: &World, over: Over, from: &Place, to: (&str, u16)) {
-    let begun = Instant::now();
     let error = world.ask(over, from, to).expect_err("nobody answers");
     // A local UDP sender is told by its own system call.
     let refused = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied);
-    assert!(refused && begun.elapsed() < Duration::from_secs(1), "{from} -> {to:?} {over:?}: {error}");
+    assert!(refused, "{from} -> {to:?} {over:?}: {error}");
 }
 
-fn assert_silent(world: &World, over: Over, from: &Place, to: (&str, u16)) {
+/// Nothing comes back, not even a refusal.
+fn assert_silent(world: &mut World, over: Over, from: &Place, to: (&str, u16)) {
+    let patience = std::mem::replace(&mut world.patience, Duration::from_secs(1));
     let error = world.ask(over, from, to).expect_err("nobody answers");
+    world.patience = patience;
     assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock), "{from} -> {to:?} {over:?}: {error}");
 }
 
@@ -111,7 +113,7 @@ fn a_local_policy_shows_who_asks_and_is_silent_on_nodes_without_endpoints() {
         for over in [Over::Tcp, Over::Udp] {
             assert_in_turn(&world, over, &outside(), N1, &["a", "b"]);
             assert_eq!(world.ask(over, &outside(), N1).unwrap().1, ip("172.16.0.2"));
-            assert_silent(&world, over, &outside(), N2);
+            assert_silent(&mut world, over, &outside(), N2);
             // Whoever is on the node itself is inside the cluster.
             assert_in_turn(&world, over, &Place::node("n2"), N2, &["a", "b"]);
             assert_in_turn(&world, over, &pod("c"), BALANCED, &["a", "b"]);
@@ -120,7 +122,7 @@ fn a_local_policy_shows_who_asks_and_is_silent_on_nodes_without_endpoints() {
         assert_eq!(world.answers(Over::Tcp, &pod("b"), SERVICE, 3), ["a", "a", "a"]);
         assert_eq!(world.answers(Over::Tcp, &pod("c"), SERVICE, 3), ["c", "c", "c"]);
         world.publish(&web(json!({"internalTrafficPolicy": "Local"})), &ready(&["a"]));
-        assert_silent(&world, Over::Tcp, &pod("c"), SERVICE);
+        assert_silent(&mut world, Over::Tcp, &pod("c"), SERVICE);
     });
 }
 
@@ -220,7 +222,7 @@ fn health_checks_do_not_disturb_the_turn_of_clients() {
             let check = || -> std::io::Result<()> {
                 let socket = UdpSocket::bind((EXTERNAL_IP, 0))?;
                 socket.connect(SocketAddr::new(ip(N1.0), N1.1))?;
-                socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+                socket.set_read_timeout(Some(Duration::from_secs(30)))?;
                 socket.send(b"?")?;
                 socket.recv(&mut [0; 64]).map(drop)
             };

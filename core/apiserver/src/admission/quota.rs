@@ -158,12 +158,10 @@ impl Drop for Charge {
 async fn refresh(server: &Inner, namespace: &str) {
     let table = server.kinds.now();
     let kind = table.find("", "resourcequotas").expect("quotas are built in");
-    let user = crate::auth::User::new("system:apiserver", &[crate::auth::MASTERS.into()]);
     let (quotas, _) = server.store.list(&kind.prefix_of(Some(namespace)));
     for quota in quotas {
         let write = crate::registry::Write {
             server,
-            user: &user,
             kind,
             namespace,
             dry_run: false,

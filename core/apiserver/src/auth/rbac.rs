@@ -47,8 +47,11 @@ type Stamp = (usize, u64, usize, u64, usize, u64, usize, u64);
 #[derive(Default)]
 struct Compiled {
     /// By subject: where the rules count (everywhere or in a namespace), and the rules.
-    by_subject: HashMap<Subject, Vec<(Option<String>, Arc<Vec<Rule>>)>>,
+    by_subject: HashMap<Subject, Vec<Grant>>,
 }
+
+/// A namespace, or none for everywhere, and the rules that count there.
+type Grant = (Option<String>, Arc<Vec<Rule>>);
 
 #[derive(PartialEq, Eq, Hash)]
 enum Subject {

@@ -11,8 +11,11 @@ use crate::meta;
 use crate::server::Inner;
 use crate::status::{ApiError, Result};
 
-/// (group, (plural, kind, namespaced)).
-pub const GROUPS: &[(&str, &[(&str, &str, bool)])] = &[
+/// Plural, kind, and whether it is namespaced.
+pub type Review = (&'static str, &'static str, bool);
+
+/// The groups of reviews, and the reviews in each.
+pub const GROUPS: &[(&str, &[Review])] = &[
     (
         "authentication.k8s.io",
         &[("selfsubjectreviews", "SelfSubjectReview", false), ("tokenreviews", "TokenReview", false)],

@@ -150,7 +150,7 @@ pub fn remove(value: &mut Value, of: Type, list: List, path: &[Step]) {
                 remove(&mut items[at], of, List::Atomic, rest);
             }
         }
-        (Step::Value(text), Value::Array(items)) => items.retain(|item| item.to_string() != *text),
+        (Step::Value(text), Value::Array(items)) => items.retain(|item| item.to_string().as_str() != text.as_str()),
         _ => {}
     }
 }

@@ -137,12 +137,12 @@ pub fn metadata(kind: &Kind, object: &Value, errors: &mut FieldErrors) {
         "Service" if !is_dns_label(name) || !name.starts_with(|c: char| c.is_ascii_lowercase()) => {
             errors.invalid("metadata.name", name, SERVICE_LABEL);
         }
-        "ClusterRole" | "ClusterRoleBinding" | "Role" | "RoleBinding" => {
-            if name.contains(['/', '%']) || matches!(name, "." | "..") {
-                errors.invalid("metadata.name", name, "may not contain '/' or '%', and may not be '.' or '..'");
-            }
+        "ClusterRole" | "ClusterRoleBinding" | "Role" | "RoleBinding"
+            if name.contains(['/', '%']) || matches!(name, "." | "..") =>
+        {
+            errors.invalid("metadata.name", name, "may not contain '/' or '%', and may not be '.' or '..'");
         }
-        "Namespace" | "Service" => {}
+        "Namespace" | "Service" | "ClusterRole" | "ClusterRoleBinding" | "Role" | "RoleBinding" => {}
         _ if !is_dns_subdomain(name) => errors.invalid("metadata.name", name, SUBDOMAIN),
         _ => {}
     }

@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use switchyard_store::{Durability, Entry};
 
-use crate::auth::User;
 use crate::kinds::Kind;
 use crate::request::Query;
 use crate::server::Inner;
@@ -31,7 +30,6 @@ pub use system::create_system_namespaces;
 /// A request that changes something.
 pub struct Write<'a> {
     pub server: &'a Inner,
-    pub user: &'a User,
     pub kind: &'a Arc<Kind>,
     pub namespace: &'a str,
     pub dry_run: bool,

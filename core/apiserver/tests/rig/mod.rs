@@ -13,23 +13,23 @@ use serde_json::{Value, json};
 use switchyard_apiserver::pki::{Identity, Names, Pki};
 use switchyard_apiserver::{Config, Server};
 
-pub struct Rig {
-    pub dir: tempfile::TempDir,
-    pub pki: Arc<Pki>,
-    pub server: Server,
-    pub url: String,
+pub(crate) struct Rig {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) pki: Arc<Pki>,
+    pub(crate) server: Server,
+    pub(crate) url: String,
     stop: tokio_util::sync::CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Rig {
     /// A server on a port of its own, with everything in memory.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(false).await
     }
 
     /// The same with a store on disk.
-    pub async fn start_on_disk() -> Self {
+    pub(crate) async fn start_on_disk() -> Self {
         Self::with(true).await
     }
 
@@ -51,7 +51,7 @@ impl Rig {
     }
 
     /// A client over TLS as somebody.
-    pub async fn client(&self, identity: &Identity) -> Client {
+    pub(crate) async fn client(&self, identity: &Identity) -> Client {
         let text = self.pki.kubeconfig(identity, &self.url).expect("kubeconfig");
         let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).expect("a good kubeconfig");
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.expect("config");
@@ -59,11 +59,11 @@ impl Rig {
     }
 
     /// Runs kubectl; `None` where there is none. Its answer and whether it was content.
-    pub fn kubectl(&self, args: &[&str], stdin: &str) -> Option<(bool, String)> {
+    pub(crate) fn kubectl(&self, args: &[&str], stdin: &str) -> Option<(bool, String)> {
         run_kubectl(&kubectl_program(), &self.dir.path().join("kubeconfig"), self.dir.path(), args, stdin)
     }
 
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         if let Some(task) = self.task.take() {
             task.await.expect("the server stops");
@@ -72,11 +72,11 @@ impl Rig {
 }
 
 /// `SWITCHYARD_KUBECTL` names another one than the path's.
-pub fn kubectl_program() -> String {
+pub(crate) fn kubectl_program() -> String {
     std::env::var("SWITCHYARD_KUBECTL").unwrap_or_else(|_| "kubectl".into())
 }
 
-pub fn run_kubectl(
+pub(crate) fn run_kubectl(
     program: &str,
     kubeconfig: &std::path::Path,
     home: &std::path::Path,
@@ -99,17 +99,17 @@ pub fn run_kubectl(
     Some((status.success(), text))
 }
 
-pub fn pod(name: &str) -> Pod {
+pub(crate) fn pod(name: &str) -> Pod {
     from(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "a"}},
         "spec": {"containers": [{"name": "c", "image": "x"}]}}))
 }
 
-pub fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
+pub(crate) fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("a good object")
 }
 
 /// Waits until a condition holds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !check().await {
         assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
@@ -118,7 +118,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl Fn
 }
 
 /// The code of a refused request.
-pub fn code<T: std::fmt::Debug>(result: kube::Result<T>) -> u16 {
+pub(crate) fn code<T: std::fmt::Debug>(result: kube::Result<T>) -> u16 {
     match result {
         Err(kube::Error::Api(status)) => status.code,
         other => panic!("expected a refusal, got {other:?}"),

@@ -9,4 +9,5 @@ pub(crate) mod chain;
 pub(crate) mod dump;
 pub(crate) mod expr;
 pub(crate) mod message;
+mod ops;
 pub(crate) mod set;

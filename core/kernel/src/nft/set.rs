@@ -156,8 +156,8 @@ pub(crate) fn new_set(set: &Set, id: u32, anonymous: bool) -> Message {
             }
         });
     }
-    if set.key == [Type::Mark] {
-        // nft(8) must be told that the key is a number in host order.
+    if set.key == [Type::Mark] || set.key == [Type::Ifname] {
+        // nft(8) must be told that the key is in host order, which it takes names for, too.
         message.attr(sys::NFTA_SET_USERDATA, &user_data(0, &1u32.to_ne_bytes()));
     }
     message

@@ -94,8 +94,8 @@ fn a_hastened_removal_stands_beside_the_addition_that_needs_its_room() {
         let table = TableRef::new(Family::Ip, "yard-t");
         Object::Element(Element { table, set: "nets".into(), key: vec![Value::Net(net.parse().unwrap())], data: None })
     };
-    let of = |net: &str| [element(net), route("10.9.0.0/16", net.split('/').next().unwrap())].into_iter().collect();
-    let (old, new): (Objects, Objects) = (of("10.0.0.0/8"), of("10.0.0.0/16"));
+    let of = |net: &str, dev: &str| [element(net), route("10.9.0.0/16", dev)].into_iter().collect();
+    let (old, new): (Objects, Objects) = (of("10.0.0.0/8", "a"), of("10.0.0.0/16", "b"));
     let plan =
         Plan::between_objects(&Place::node("n"), &old, &new).hasten(|op| matches!(op.object(), Object::Element(_)));
     let wanted = [

@@ -107,10 +107,11 @@ impl Worker {
                 }
             }
         }
-        if std::mem::take(&mut self.attached) && self.facts().is_some() {
-            if let Err(error) = self.context.network.detach(&self.uid()).await {
-                warn!(pod = %self.pod.name_any(), %error, "detaching the pod failed; the audit will see to it");
-            }
+        if std::mem::take(&mut self.attached)
+            && self.facts().is_some()
+            && let Err(error) = self.context.network.detach(&self.uid()).await
+        {
+            warn!(pod = %self.pod.name_any(), %error, "detaching the pod failed; the audit will see to it");
         }
         self.volumes = None;
         self.renew_at = None;

@@ -25,8 +25,8 @@ use switchyard_plugin::{Facts, NetworkPlugin as _, NodeFacts, Options, PodFacts}
 use switchyard_services::{NodeServiceFacts, node_base, service};
 
 const INSIDE: &str = "SWITCHYARD_TEST_INSIDE";
-/// Longer than anything takes that works.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Longer than anything takes that works, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) const CLUSTER_IP: &str = "10.96.0.10";
 pub(crate) const EXTERNAL_IP: &str = "192.168.100.5";
@@ -39,6 +39,8 @@ const NODES: [(&str, &str, &str); 2] = [("n1", "10.140.0.11", "10.40.1.0/24"), (
 
 pub(crate) struct World {
     pub(crate) engine: Engine,
+    /// How long a client waits.
+    pub(crate) patience: Duration,
 }
 
 /// A transport protocol to ask over.
@@ -95,7 +97,7 @@ impl World {
         for place in all.chain([Place::Router, outside()]) {
             places.add(place, Netns::create().unwrap());
         }
-        let mut world = Self { engine: Engine::new(Owner { protocol: 83 }, places) };
+        let mut world = Self { engine: Engine::new(Owner { protocol: 83 }, places), patience: PATIENCE };
         world.set("hardware", hardware());
         let kubenet = Kubenet::new(&Options::new()).unwrap();
         let facts = facts();
@@ -130,8 +132,9 @@ impl World {
     /// Connects from a place, perhaps from one of its addresses.
     pub(crate) fn connect(&self, from: &Place, to: (&str, u16)) -> io::Result<TcpStream> {
         let to = SocketAddr::new(to.0.parse().unwrap(), to.1);
-        let stream = self.inside(from, move || TcpStream::connect_timeout(&to, PATIENCE))??;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let patience = self.patience;
+        let stream = self.inside(from, move || TcpStream::connect_timeout(&to, patience))??;
+        stream.set_read_timeout(Some(self.patience))?;
         Ok(stream)
     }
 
@@ -146,7 +149,7 @@ impl World {
             }
             Over::Udp => {
                 let socket = self.inside(from, || UdpSocket::bind("0.0.0.0:0"))??;
-                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.set_read_timeout(Some(self.patience))?;
                 socket.connect(SocketAddr::new(to.0.parse().unwrap(), to.1))?;
                 socket.send(b"?")?;
                 socket.recv(&mut text)?
