@@ -7,15 +7,15 @@ mod sysctl;
 use std::collections::{BTreeMap, BTreeSet};
 
 use switchyard_netstate::nft::{Set, TableRef};
-use switchyard_netstate::{Change, IfName, Key, Ledger, Link, LinkKind, Object, Op, Place, Sysctl};
+use switchyard_netstate::{Change, IfName, Key, Ledger, LinkKind, Object, Op, Place};
 
 use crate::netlink::{Family, Message, Refusal};
-use crate::nft::batch::{Context, Failure, Transaction, table_of};
+use crate::nft::batch::table_of;
 use crate::places::io_error;
 use crate::read::{Truth, Verdict, class_of};
-use crate::rtnl::link::{self, FoundLink, Peer, Related, peer_of};
+use crate::rtnl::link::{FoundLink, peer_of};
 use crate::rtnl::{address, neigh, qdisc, route, rule};
-use crate::{Error, Places, sysctl};
+use crate::{Error, Places};
 
 /// What is wanted once all operations are done: the ledger and, before it, what is about to change.
 pub(crate) struct View<'a> {

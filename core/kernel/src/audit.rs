@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::apply::{Run, View};
 use crate::engine::{Overlay, make_room};
 use crate::nft::{self, dump::FoundTable};
-use crate::read::{ALL, Truth, Verdict};
+use crate::read::{ALL, Class, Truth, Verdict};
 use crate::{Engine, Error};
 
 /// Repair is tried so often before what is left is reported.
@@ -120,7 +120,11 @@ fn difference(engine: &mut Engine, place: &Place, overlay: &Overlay) -> Result<D
             None => drop(wanted.remove(key)),
         }
     }
-    let mut truth = Truth::read(&mut engine.places, place, owner, &ALL)?;
+    // A pod rarely has nftables of ours, and a socket for each of a thousand has its price.
+    let is_pod = matches!(place, Place::Pod(_));
+    let without_nft = is_pod && !wanted.iter().any(|(_, object)| nft::batch::table_of(object).is_some());
+    let classes: Vec<Class> = ALL.into_iter().filter(|class| !(without_nft && *class == Class::Nft)).collect();
+    let mut truth = Truth::read(&mut engine.places, place, owner, &classes)?;
     let parameters = wanted.iter().filter_map(|(_, object)| match object {
         Object::Sysctl(parameter) => Some(parameter.path.as_str()),
         _ => None,

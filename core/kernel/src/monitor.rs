@@ -82,7 +82,8 @@ struct Listener {
 // === impl Keeper ===
 
 impl Keeper {
-    /// Starts to watch. `report` is told of every repair that found something; it runs on the keeper's thread.
+    /// Starts to watch; what changed before is [`Engine::reconcile`]'s to find. Parameters change without a word from the kernel, and
+    /// nftables are not watched in pods. `report` is told of every repair that found something; it runs on the keeper's thread.
     pub fn spawn(engine: &Arc<Mutex<Engine>>, report: impl Fn(Repair) + Send + 'static) -> io::Result<Self> {
         let watch = Arc::new(Watch {
             queue: Mutex::default(),
@@ -231,8 +232,10 @@ impl Listener {
                             warn!(%place, %error, "changes in this place will not be noticed");
                         }
                     }
-                    // What changed before we listened is found by looking once.
-                    dirty.insert(place);
+                    // What changed before we listened is found by looking once. A pod's namespace is new, and about to be filled.
+                    if !matches!(place, Place::Pod(_)) {
+                        dirty.insert(place);
+                    }
                 }
             }
         }
@@ -347,7 +350,8 @@ fn matters(family: Family, kind: u16, sender: u32, payload: &[u8], owner: u8) ->
     let of_family = payload.first().copied().unwrap_or_default();
     match kind {
         sys::RTM_NEWLINK => !by_kernel && i32::from(of_family) != libc::AF_BRIDGE,
-        sys::RTM_DELLINK => true,
+        // A port that leaves its bridge is seen at the link itself.
+        sys::RTM_DELLINK => i32::from(of_family) != libc::AF_BRIDGE,
         sys::RTM_NEWADDR => !by_kernel,
         sys::RTM_DELADDR => Attributes::after(payload, 8).u8(sys::IFA_PROTO) == Some(owner),
         sys::RTM_NEWROUTE => !by_kernel,
