@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use switchyard_netstate::nft::{Element, Set, Table, TableRef};
 use switchyard_netstate::{Change, Key, LinkKind, Object, Objects, Op, Place, Plan};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::apply::{Run, View};
 use crate::engine::{Overlay, make_room};
@@ -64,8 +64,9 @@ pub(crate) fn repair(engine: &mut Engine, places: &BTreeSet<Place>) -> Result<Au
         if plan.is_empty() {
             return Ok(audit);
         }
+        info!(operations = plan.ops().len(), places = places.len(), round, "repair");
         for op in plan.ops() {
-            info!(%op, round, "repair");
+            debug!(%op, round, "repair");
         }
         let none = Overlay::new();
         // What goes first makes room; one failure does not keep the rest from being repaired.

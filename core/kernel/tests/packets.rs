@@ -89,8 +89,8 @@ fn ask(engine: &Engine, number: u8, address: &str) -> std::io::Result<String> {
     let address: SocketAddr = address.parse().unwrap();
     let netns = engine.places().get(&Place::pod(format!("p{number}"))).unwrap();
     netns.run(|| {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
-        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(30))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text)
@@ -131,7 +131,7 @@ fn flows_are_listed_and_dropped_by_filter() {
         serve(&engine, 5);
         let netns = engine.places().get(&Place::pod("p7")).unwrap();
         let socket = netns.run(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         socket.send_to(b"hello", "10.96.0.10:53").unwrap();
         let mut buffer = [0; 16];
         assert_eq!(socket.recv_from(&mut buffer).unwrap().1, "10.96.0.10:53".parse().unwrap());
