@@ -10,8 +10,11 @@ use serde_json::{Map, Value, json};
 /// Requests under way at once.
 const AT_ONCE: usize = 16;
 
+/// Takes out of a status what does not outlive the cluster.
+type Forget = fn(&mut Map<String, Value>);
+
 /// Lists whose objects have a status, and how that is after a night.
-const KINDS: [(&str, fn(&mut Map<String, Value>)); 5] = [
+const KINDS: [(&str, Forget); 5] = [
     ("/api/v1/nodes", nodes),
     ("/api/v1/pods", pods),
     ("/apis/apps/v1/replicasets", sets),

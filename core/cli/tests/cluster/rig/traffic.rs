@@ -88,7 +88,7 @@ impl Report {
     #[track_caller]
     pub(crate) fn was_back_within(&self, limit: Duration) {
         let failed = || self.outcomes.iter().filter(|outcome| outcome.error.is_some());
-        let (Some(first), Some(last)) = (failed().next(), failed().last()) else { return };
+        let (Some(first), Some(last)) = (failed().next(), failed().next_back()) else { return };
         let gap = last.ended - first.ended;
         assert!(gap <= limit, "failures for {gap:?}, expected {limit:?} at most; the last: {:?}", last.error);
     }
