@@ -1,10 +1,10 @@
 //! A Kubernetes-compatible API over the store.
 //!
 //! Objects are JSON values from the socket to the disk, so fields we do not know survive; the types of `k8s-openapi` only check
-//! what comes in. One table of kinds ([`kinds`]) drives routes, discovery, storage, printing and validation.
+//! what comes in. One table of kinds (`kinds`) drives routes, discovery, storage, printing and validation.
 //!
-//! A request goes: connection ([`server`]) → who is it ([`auth`]) → what does it want ([`request`]) → may it ([`auth::rbac`]) →
-//! the verb ([`registry`]) → defaults, checks, quota ([`admission`]) → store. Reads and watches share the bytes the store encoded.
+//! A request goes: connection (`server`) → who is it (`auth`) → what does it want (`request`) → may it (`auth::rbac`) →
+//! the verb (`registry`) → defaults, checks, quota (`admission`) → store. Reads and watches share the bytes the store encoded.
 
 #![allow(unreachable_pub)]
 
