@@ -6,7 +6,7 @@
 //! A request goes: connection (`server`) → who is it (`auth`) → what does it want (`request`) → may it (`auth::rbac`) →
 //! the verb (`registry`) → defaults, checks, quota (`admission`) → store. Reads and watches share the bytes the store encoded.
 
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, reason = "modules are private; `pub` in them means: for the rest of the crate")]
 
 mod accept;
 mod admission;

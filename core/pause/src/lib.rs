@@ -7,7 +7,7 @@
 //! The agent speaks to it over a Unix socket, one JSON document a line ([`protocol`]).
 
 // Forking, entering namespaces and passing descriptors have no safe form; each use says why it is sound.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "namespaces, fork and exec are system calls without a safe wrapper")]
 
 pub mod protocol;
 

@@ -37,7 +37,7 @@ impl Disk {
     }
 
     /// Everything there is, and the revision to go on from.
-    #[allow(clippy::type_complexity)]
+    #[allow(clippy::type_complexity, reason = "the pair is taken apart where it is returned")]
     pub(crate) fn load(&self, index: fn(&str, &Value) -> Option<Arc<str>>) -> Result<(Vec<Arc<Entry>>, u64), Error> {
         let transaction = self.database.begin_read().map_err(disk)?;
         let mut entries = Vec::new();

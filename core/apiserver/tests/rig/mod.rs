@@ -1,6 +1,6 @@
 //! A server of one's own: a directory, a port, a kubeconfig, kubectl if the machine has one.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses a part of the rig")]
 
 use std::future::Future;
 use std::process::{Command, Output, Stdio};
