@@ -30,7 +30,7 @@ check:
 
 # Programs and plugin first: the end-to-end tests boot real clusters with them.
 test: tools
-	$(CARGO) build --workspace --bins --lib
+	$(CARGO) build --workspace --lib --bins --tests
 	$(CARGO) test --workspace
 
 tools:

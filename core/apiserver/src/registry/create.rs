@@ -45,7 +45,8 @@ impl Write<'_> {
         for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"] {
             metadata.shift_remove(field);
         }
-        metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+        // Ascending (RFC 9562, version 7), as creation timestamps only tell seconds apart.
+        metadata.insert("uid".into(), uuid::Uuid::now_v7().to_string().into());
         metadata.insert("creationTimestamp".into(), now.into());
         metadata.shift_remove("generation");
         if has_spec {

@@ -81,6 +81,7 @@ fn conflict(context: &Context, node: &Node, text: &str, nodes: &[Arc<Node>]) -> 
             context.config.facts.pod_cidr
         ));
     }
+    // The API server gives uids that ascend (RFC 9562, version 7): they tell nodes of the same second apart.
     let age = |node: &Node| (node.metadata.creation_timestamp.clone(), node.metadata.uid.clone());
     let other = nodes.iter().find(|other| {
         other.metadata.uid != node.metadata.uid
