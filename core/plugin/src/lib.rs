@@ -7,6 +7,7 @@
 //! network namespaces. The same facts must give the same answer; a plugin opens no socket, reads no file, keeps no clock.
 
 pub mod abi;
+pub mod bridged;
 pub mod export;
 mod facts;
 mod hosting;

@@ -1,18 +1,18 @@
 //! Packets to the world outside take the node's address.
 
 use ipnet::IpNet;
-use switchyard_plugin::netstate::Object;
-use switchyard_plugin::netstate::nft::{
+use switchyard_netstate::Object;
+use switchyard_netstate::nft::{
     Base, Chain, ChainType, Expr, Family, Hook, Op, Operand, Policy, Rule, Statement, Table, TableRef, Verdict,
 };
 
-const TABLE: &str = "yard-kubenet";
+const TABLE: &str = "yard-masquerade";
 /// Just after the source translation of Services (100), which decides first.
 const PRIORITY: i32 = 105;
 
 /// The table that masquerades packets from `pods` to anywhere but `inside`. Only the first packet of a connection comes here, so a
 /// rule for each of a handful of prefixes is no price.
-pub(crate) fn table(pods: IpNet, inside: &[IpNet]) -> [Object; 2] {
+pub(super) fn table(pods: IpNet, inside: &[IpNet]) -> [Object; 2] {
     let (family, source, destination) = match pods {
         IpNet::V4(_) => (Family::Ip, Expr::IpSaddr, Expr::IpDaddr),
         IpNet::V6(_) => (Family::Ip6, Expr::Ip6Saddr, Expr::Ip6Daddr),

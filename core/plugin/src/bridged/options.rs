@@ -1,30 +1,17 @@
-//! Options, read and checked.
+//! The options of a bridge, in the same words for every network that has one.
 
 use ipnet::IpNet;
-use switchyard_plugin::netstate::IfName;
-use switchyard_plugin::{OptionReader, Options, OptionsError};
+use switchyard_netstate::IfName;
 
-/// What the user chose.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// Name of the bridge. Default `cbr0`.
-    pub(crate) bridge: IfName,
-    /// MTU of bridge and pods, in bytes. Default: the underlay's.
-    pub(crate) mtu: Option<u32>,
-    /// Masquerade what leaves the cluster. Default true.
-    pub(crate) masquerade: bool,
-    /// What counts as inside. Default: pods, Services, nodes.
-    pub(crate) non_masquerade: Option<Vec<IpNet>>,
-}
+use super::Bridged;
+use crate::{OptionReader, OptionsError};
 
 /// More prefixes than that belong into routes.
 const MOST_PREFIXES: usize = 64;
 
-// === impl Settings ===
-
-impl Settings {
-    pub(crate) fn read(options: &Options) -> Result<Self, OptionsError> {
-        let mut options = OptionReader::new(options);
+impl Bridged {
+    /// Takes `bridge`, `mtu`, `masquerade` and `nonMasqueradeCIDRs`.
+    pub fn read(options: &mut OptionReader<'_>) -> Result<Self, OptionsError> {
         let expected = "an interface name of 1 to 15 bytes, other than lo and eth0";
         let bridge = options.take_if("bridge", expected, |name: &IfName| !["lo", "eth0"].contains(&name.as_str()))?;
         let mtu = options.take_if("mtu", "a number from 576 to 65535", |mtu| (576..=65535).contains(mtu))?;
@@ -32,9 +19,8 @@ impl Settings {
         let expected = "a list of at most 64 prefixes such as \"10.0.0.0/8\"";
         let fits = |nets: &Vec<IpNet>| nets.len() <= MOST_PREFIXES;
         let non_masquerade = options.take_if("nonMasqueradeCIDRs", expected, fits)?;
-        options.finish()?;
         Ok(Self {
-            bridge: bridge.unwrap_or_else(|| crate::name("cbr0")),
+            bridge: bridge.unwrap_or_else(|| super::name("cbr0")),
             mtu,
             masquerade: masquerade.unwrap_or(true),
             non_masquerade,
@@ -46,15 +32,18 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Result<Settings, String> {
-        Settings::read(&serde_json::from_str(json).unwrap()).map_err(|error| error.to_string())
+    fn read(json: &str) -> Result<Bridged, String> {
+        let given = serde_json::from_str(json).unwrap();
+        let mut options = OptionReader::new(&given);
+        let read = Bridged::read(&mut options).and_then(|bridged| options.finish().map(|()| bridged));
+        read.map_err(|error| error.to_string())
     }
 
     #[test]
     fn every_option_has_a_default() {
-        let settings = read("{}").unwrap();
-        assert_eq!(settings.bridge.as_str(), "cbr0");
-        assert_eq!((settings.mtu, settings.masquerade, settings.non_masquerade), (None, true, None));
+        let bridged = read("{}").unwrap();
+        assert_eq!(bridged.bridge.as_str(), "cbr0");
+        assert_eq!((bridged.mtu, bridged.masquerade, bridged.non_masquerade), (None, true, None));
     }
 
     #[test]

@@ -1,0 +1,174 @@
+//! What networks with a bridge on each node share: the bridge, the attachment of a pod to it, and masquerading.
+//!
+//! The bridge holds the first address of the node's block, and each pod hangs on it by a veth. A pod's only way is the bridge's
+//! address, bridge ports are isolated from each other, and **every packet passes the node's IP layer**: Services and policy hold
+//! between neighbours without `br_netfilter`, and a pod reaches itself through a Service without hairpin mode on its port. Bridge
+//! and pods know each other's hardware addresses from the start, derived from their IP addresses: no packet waits for ARP, none is
+//! flooded, and no port learns an address it was not given.
+//!
+//! Two networks that both build on this differ in nothing but the ways between nodes. A swap from one to the other moves no pod.
+
+mod masquerade;
+mod options;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use switchyard_netstate::{
+    Address, FdbEntry, Fragment, IfName, Link, LinkKind, Mac, Neighbour, NextHop, Object, PeerEnd, Place, PortSettings,
+    Route, RouteScope, Sysctl,
+};
+
+use crate::{NodeFacts, PodFacts, Pool};
+
+/// The bridge of a network's nodes, as its user chose it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridged {
+    /// Name of the bridge. Default `cbr0`.
+    pub bridge: IfName,
+    /// MTU of bridge and pods, in bytes. Default: the most that the network carries.
+    pub mtu: Option<u32>,
+    /// Masquerade what leaves the cluster. Default true.
+    pub masquerade: bool,
+    /// Destinations that see pods' own addresses. Default: the network's to choose.
+    pub non_masquerade: Option<Vec<IpNet>>,
+}
+
+/// A pod's interface.
+const POD_DEV: &str = "eth0";
+
+// === impl Bridged ===
+
+impl Bridged {
+    /// MTU of bridge and pods on a network that carries packets of `most` bytes. More than that would be a lie.
+    pub fn mtu(&self, most: u32) -> u32 {
+        self.mtu.map_or(most, |mtu| mtu.min(most))
+    }
+
+    /// A node's block without the bridge's address.
+    pub fn pool(&self, node: &NodeFacts) -> Pool {
+        Pool { block: node.pod_cidr, reserved: vec![gateway(node)] }
+    }
+
+    /// What a node carries with no pods on it: the bridge.
+    pub fn node(&self, node: &NodeFacts, mtu: u32) -> Fragment {
+        let mut fragment = Fragment::new();
+        let place = &Place::node(&node.name);
+        let gateway = gateway(node);
+        let kind = LinkKind::Bridge { multicast_snooping: false };
+        let link = Link { mtu: Some(mtu), mac: Some(Mac::of_ip(gateway)), ..Link::new(self.bridge.clone(), kind) };
+        fragment.want(place, Object::Link(link));
+        fragment.want(place, address(&self.bridge, gateway, node.pod_cidr.prefix_len(), false));
+        fragment.want_all(place, forwarding());
+        fragment.want_all(place, any_way_back(&self.bridge));
+        fragment
+    }
+
+    /// What gives packets of `pods` to anywhere but `inside` the node's address, if that is wanted. The user's own choice of
+    /// inside comes first.
+    pub fn masquerade(&self, pods: IpNet, inside: &[IpNet]) -> Vec<Object> {
+        if !self.masquerade {
+            return Vec::new();
+        }
+        masquerade::table(pods, self.non_masquerade.as_deref().unwrap_or(inside)).into()
+    }
+
+    /// Both sides of a pod's attachment. A pod whose address is not of the node's block keeps it, with a route of its own.
+    pub fn pod(&self, node: &NodeFacts, pod: &PodFacts, mtu: u32) -> Fragment {
+        let mut fragment = Fragment::new();
+        let (here, there) = (&Place::node(&node.name), &Place::pod(&pod.uid));
+        let (bridge, gateway) = (&self.bridge, gateway(node));
+        let (port, dev) = (port(&pod.uid), &name(POD_DEV));
+        let mac = Mac::of_ip(pod.ip);
+        let end = |place: &Place, name: &IfName| LinkKind::Veth {
+            peer: PeerEnd { place: place.clone(), name: name.clone() },
+        };
+
+        let link = Link {
+            mtu: Some(mtu),
+            master: Some(bridge.clone()),
+            port: PortSettings { isolated: true, learning: false, ..PortSettings::default() },
+            ..Link::new(port.clone(), end(there, dev))
+        };
+        fragment.want(here, Object::Link(link));
+        fragment.want(here, Object::Fdb(FdbEntry { dev: port.clone(), mac, remote: None }));
+        fragment.want(here, neighbour(bridge, pod.ip, mac));
+
+        let link = Link { mtu: Some(mtu), mac: Some(mac), ..Link::new(dev.clone(), end(here, &port)) };
+        fragment.want(there, Object::Link(Link::new(name("lo"), LinkKind::Existing)));
+        fragment.want(there, Object::Link(link));
+        fragment.want(there, neighbour(dev, gateway, Mac::of_ip(gateway)));
+        fragment.want(there, on_link(dev, gateway));
+        let via = NextHop { dev: Some(dev.clone()), ..NextHop::gateway(gateway) };
+        fragment.want(there, Object::Route(Route::new(default(gateway), via)));
+        if node.pod_cidr.contains(&pod.ip) {
+            fragment.want(there, address(dev, pod.ip, node.pod_cidr.prefix_len(), true));
+        } else {
+            fragment.want(there, address(dev, pod.ip, full(pod.ip), true));
+            fragment.want(here, on_link(bridge, pod.ip));
+        }
+        fragment
+    }
+}
+
+/// The first address of a node's block. A block of one address has no other.
+pub fn gateway(node: &NodeFacts) -> IpAddr {
+    let block = node.pod_cidr.trunc();
+    match block {
+        IpNet::V4(net) => net.hosts().next().unwrap_or(net.addr()).into(),
+        // The very first address of an IPv6 prefix is the anycast address of its routers.
+        IpNet::V6(net) => net.hosts().nth(1).unwrap_or(net.addr()).into(),
+    }
+}
+
+/// The node's end of a pod's veth.
+pub fn port(uid: &str) -> IfName {
+    IfName::derived("veth", uid)
+}
+
+/// The prefix that holds one address alone.
+pub fn host(ip: IpAddr) -> IpNet {
+    IpNet::new(ip, full(ip)).expect("a family's own length")
+}
+
+/// What lets packets through an interface whichever way their answers go, and tells no sender of a shorter one: pods and nodes
+/// must not be told to go directly where Services and policy would miss them. `rp_filter` is the larger of the interface's and
+/// that of `all`: 2 asks for some way back, not for this one.
+pub fn any_way_back(dev: &IfName) -> [Object; 2] {
+    [sysctl(format!("net/ipv4/conf/{dev}/send_redirects"), "0"), sysctl(format!("net/ipv4/conf/{dev}/rp_filter"), "2")]
+}
+
+/// What makes a node forward for its pods. `send_redirects` is on if either `all` or the interface says so.
+fn forwarding() -> [Object; 2] {
+    [sysctl("net/ipv4/ip_forward".into(), "1"), sysctl("net/ipv4/conf/all/send_redirects".into(), "0")]
+}
+
+fn sysctl(path: String, value: &str) -> Object {
+    Object::Sysctl(Sysctl { path, value: value.into() })
+}
+
+fn address(dev: &IfName, ip: IpAddr, length: u8, noprefixroute: bool) -> Object {
+    let address = IpNet::new(ip, length).expect("the length comes from a prefix of the same family");
+    Object::Address(Address { dev: dev.clone(), address, noprefixroute })
+}
+
+fn neighbour(dev: &IfName, address: IpAddr, mac: Mac) -> Object {
+    Object::Neighbour(Neighbour { dev: dev.clone(), address, mac })
+}
+
+fn on_link(dev: &IfName, ip: IpAddr) -> Object {
+    Object::Route(Route { scope: Some(RouteScope::Link), ..Route::new(host(ip), NextHop::dev(dev.clone())) })
+}
+
+fn full(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
+/// The default route's destination in the family of `like`.
+fn default(like: IpAddr) -> IpNet {
+    IpNet::new(like, 0).expect("0 is a length of any family").trunc()
+}
+
+fn name(constant: &str) -> IfName {
+    IfName::new(constant).expect("a valid constant name")
+}

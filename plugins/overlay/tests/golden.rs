@@ -1,0 +1,143 @@
+//! What overlay wants, call by call, as JSON beside this file. `SWITCHYARD_BLESS=1 cargo test -p switchyard-overlay` writes it
+//! anew; the difference is then there to be read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use switchyard_overlay::Overlay;
+use switchyard_plugin::netstate::{Change, Fragment, Key, Object, Phase, Place, Plan};
+use switchyard_plugin::{Facts, NetworkPlugin, NodeFacts, PodFacts};
+
+fn facts() -> Facts {
+    Facts {
+        cluster: "sphinx".into(),
+        pod_cidr: "10.40.0.0/16".parse().unwrap(),
+        service_cidr: "10.96.0.0/16".parse().unwrap(),
+        underlay_cidr: "10.140.0.0/24".parse().unwrap(),
+        underlay_gateway: "10.140.0.1".parse().unwrap(),
+        underlay_mtu: 1500,
+    }
+}
+
+fn node(number: u8) -> NodeFacts {
+    NodeFacts {
+        name: format!("worker-{number}"),
+        address: format!("10.140.0.{}", 10 + number).parse().unwrap(),
+        pod_cidr: format!("10.40.{number}.0/24").parse().unwrap(),
+        uplink: "eth0".parse().unwrap(),
+        mac: None,
+    }
+}
+
+fn pod(ip: &str) -> PodFacts {
+    PodFacts {
+        uid: "4cc0b9e6-5c24-4f7b-8a0e-0f7a2f4d1b11".into(),
+        namespace: "default".into(),
+        name: "sphinx-v1-abcde".into(),
+        labels: BTreeMap::new(),
+        ip: ip.parse().unwrap(),
+    }
+}
+
+fn overlay(options: Value) -> Overlay {
+    Overlay::new(options.as_object().unwrap()).unwrap()
+}
+
+#[track_caller]
+fn is_golden(name: &str, fragment: &Fragment) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.json"));
+    let found = serde_json::to_string_pretty(fragment).unwrap() + "\n";
+    if std::env::var_os("SWITCHYARD_BLESS").is_some() {
+        std::fs::write(&path, &found).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == expected, "{} is no longer what is wanted:\n{found}", path.display());
+}
+
+/// The MTU that a link is to have.
+#[track_caller]
+fn mtu(fragment: &Fragment, place: &Place, link: &str) -> Option<u32> {
+    match fragment.get(place).and_then(|objects| objects.get(&Key::Link(link.parse().unwrap()))) {
+        Some(Object::Link(link)) => link.mtu,
+        other => panic!("{link}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_node_carries_a_bridge_and_a_tunnel_and_masquerades() {
+    is_golden("node", &overlay(json!({})).node(&facts(), &node(1)));
+}
+
+#[test]
+fn a_peer_costs_a_neighbour_an_fdb_entry_and_a_route_in_this_order() {
+    let fragment = overlay(json!({})).peer(&facts(), &node(1), &node(2));
+    is_golden("peer", &fragment);
+    let plan = Plan::between(&Fragment::new(), &fragment);
+    let order: Vec<_> = plan.ops().iter().map(|op| (op.phase, op.object().key().to_string())).collect();
+    let expected = [
+        (Phase::Prepare, "neighbour 10.40.2.1 dev vxlan1".to_owned()),
+        (Phase::Prepare, "fdb 0e:58:0a:8c:00:0c dev vxlan1 dst 10.140.0.12".to_owned()),
+        (Phase::Switch, "route 10.40.2.0/24".to_owned()),
+    ];
+    assert_eq!(order, expected);
+    assert!(plan.ops().iter().all(|op| matches!(op.change, Change::Add(_))));
+}
+
+#[test]
+fn a_pod_hangs_on_the_bridge() {
+    is_golden("pod", &overlay(json!({})).pod(&facts(), &node(1), &pod("10.40.1.5")));
+}
+
+#[test]
+fn a_foreign_pod_keeps_its_address() {
+    is_golden("pod-foreign", &overlay(json!({})).pod(&facts(), &node(1), &pod("10.40.7.5")));
+    is_golden("remote", &overlay(json!({})).remote(&facts(), &node(2), &node(1), &pod("10.40.7.5")));
+}
+
+#[test]
+fn the_upstream_device_holds_nothing() {
+    assert!(overlay(json!({})).underlay(&facts(), &node(1)).is_empty());
+}
+
+#[test]
+fn direct_routing_is_for_nodes_of_one_prefix() {
+    let overlay = overlay(json!({"directRouting": true}));
+    is_golden("peer-direct", &overlay.peer(&facts(), &node(1), &node(2)));
+    is_golden("remote-direct", &overlay.remote(&facts(), &node(2), &node(1), &pod("10.40.7.5")));
+    let far = NodeFacts { address: "10.150.0.12".parse().unwrap(), ..node(2) };
+    let fragment = overlay.peer(&facts(), &node(1), &far);
+    let place = Place::node("worker-1");
+    let route = fragment.get(&place).unwrap().get(&Key::Route(254, "10.40.2.0/24".parse().unwrap(), 0));
+    assert!(matches!(route, Some(Object::Route(route)) if route.via.onlink), "{fragment:?}");
+}
+
+#[test]
+fn options_change_what_is_wanted() {
+    let options = json!({"vni": 77, "port": 4789, "bridge": "br7", "masquerade": false});
+    is_golden("node-with-options", &overlay(options.clone()).node(&facts(), &node(1)));
+    is_golden("peer-with-options", &overlay(options).peer(&facts(), &node(1), &node(2)));
+}
+
+#[test]
+fn the_mtu_leaves_room_for_the_tunnel() {
+    let (here, there) = (Place::node("worker-1"), Place::pod(pod("10.40.1.5").uid));
+    for (given, expected) in [(json!({}), 1450), (json!({"mtu": 1400}), 1400), (json!({"mtu": 9000}), 1450)] {
+        let overlay = overlay(given);
+        let node_fragment = overlay.node(&facts(), &node(1));
+        assert_eq!(mtu(&node_fragment, &here, "vxlan1"), Some(expected));
+        assert_eq!(mtu(&node_fragment, &here, "cbr0"), Some(expected));
+        let pod = overlay.pod(&facts(), &node(1), &pod("10.40.1.5"));
+        assert_eq!(mtu(&pod, &there, "eth0"), Some(expected));
+    }
+    let over_v6 = NodeFacts { address: "fd00::11".parse().unwrap(), ..node(1) };
+    assert_eq!(mtu(&overlay(json!({})).node(&facts(), &over_v6), &here, "vxlan1"), Some(1430));
+}
+
+#[test]
+fn the_gateway_is_never_given_to_a_pod() {
+    let pool = overlay(json!({})).pool(&facts(), &node(1), &pod("0.0.0.0"));
+    assert_eq!(pool.block, "10.40.1.0/24".parse::<IpNet>().unwrap());
+    assert_eq!(pool.reserved, ["10.40.1.1".parse::<std::net::IpAddr>().unwrap()]);
+}
