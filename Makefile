@@ -40,5 +40,7 @@ tools:
 	if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; \
 	else echo "tests need:$$missing; install with: sudo apt-get install$$missing" >&2; exit 1; fi
 
-bench:
+# Whole paths first, on the release build; docs/benchmarks.md is made of what they measured.
+bench: build
 	$(CARGO) bench --workspace
+	$(CARGO) run --release -q -p switchyard-benches --bin yard-bench-page

@@ -1,0 +1,126 @@
+//! What a run leaves behind.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Ratio, Series};
+
+/// One bench's outcome.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// The bench.
+    pub name: String,
+    /// What it is about, a sentence.
+    pub about: String,
+    /// The command that ran it.
+    pub command: String,
+    /// Processor, cores, kernel.
+    pub machine: String,
+    /// Seconds since 1970.
+    pub taken: u64,
+    /// Everything that was measured.
+    pub series: Vec<Series>,
+    /// What stands beside what.
+    pub comparisons: Vec<Comparison>,
+    /// Figures that are no comparison.
+    pub facts: Vec<Fact>,
+}
+
+/// Something against its baseline.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Comparison {
+    /// What is compared.
+    pub name: String,
+    /// Names of the two series.
+    pub subject: String,
+    /// The one it is compared with.
+    pub baseline: String,
+    /// How many times the baseline.
+    pub ratio: Ratio,
+    /// What we aim at.
+    pub aim: String,
+}
+
+/// A figure on its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fact {
+    /// What it says.
+    pub name: String,
+    /// The figure with its unit.
+    pub value: String,
+    /// What we aim at.
+    pub aim: String,
+}
+
+/// Where records are: `target/switchyard`.
+pub fn folder() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")).join("switchyard")
+}
+
+// === impl Record ===
+
+impl Record {
+    /// An empty one.
+    pub fn new(name: &str, about: &str) -> Self {
+        let taken = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        Self {
+            name: name.into(),
+            about: about.into(),
+            command: format!("cargo bench -p switchyard-benches --bench {name}"),
+            machine: machine(),
+            taken,
+            series: Vec::new(),
+            comparisons: Vec::new(),
+            facts: Vec::new(),
+        }
+    }
+
+    /// Takes samples and their baseline, and says how they compare.
+    pub fn compare(&mut self, name: &str, subject: &Series, baseline: &Series, aim: &str) {
+        let ratio = subject.over(baseline);
+        for series in [subject, baseline] {
+            if self.series.iter().all(|known| known.name != series.name) {
+                self.series.push(series.clone());
+            }
+        }
+        println!(
+            "{name:<44} {:>10.3} {unit:<6} against {:>10.3} {unit:<6} {:.3}x [{:.3}, {:.3}]   aim: {aim}",
+            subject.median(),
+            baseline.median(),
+            ratio.median,
+            ratio.low,
+            ratio.high,
+            unit = subject.unit,
+        );
+        self.comparisons.push(Comparison {
+            name: name.into(),
+            subject: subject.name.clone(),
+            baseline: baseline.name.clone(),
+            ratio,
+            aim: aim.into(),
+        });
+    }
+
+    /// Takes a figure.
+    pub fn fact(&mut self, name: &str, value: String, aim: &str) {
+        println!("{name:<44} {value}   aim: {aim}");
+        self.facts.push(Fact { name: name.into(), value, aim: aim.into() });
+    }
+
+    /// Writes it where the page finds it.
+    pub fn save(&self) -> std::io::Result<()> {
+        std::fs::create_dir_all(folder())?;
+        std::fs::write(folder().join(format!("{}.json", self.name)), serde_json::to_vec_pretty(self)?)
+    }
+}
+
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    format!("{model}, {cores} cores, Linux {}", read("/proc/sys/kernel/osrelease").trim())
+}
