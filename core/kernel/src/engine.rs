@@ -143,8 +143,16 @@ impl Engine {
         self.phase(Phase::Switch)
     }
 
-    /// Last phase: what is wanted no longer goes, and the change is final.
+    /// Third phase: nothing is sent the old way any more. To be over everywhere before anybody cleans.
+    pub fn withdraw(&mut self) -> Result<(), Error> {
+        self.phase(Phase::Withdraw)
+    }
+
+    /// Last phase: what is wanted no longer goes, and the change is final. Withdraws first if nobody has.
     pub fn clean(&mut self) -> Result<(), Error> {
+        if self.pending.as_ref().is_some_and(|pending| pending.next == Phase::Withdraw) {
+            self.withdraw()?;
+        }
         self.phase(Phase::Clean)?;
         let pending = self.pending.take().expect("the phase was just carried out");
         self.ledger.commit(pending.changes);
@@ -197,7 +205,8 @@ impl Engine {
         pending.done.extend(done);
         pending.next = match phase {
             Phase::Prepare => Phase::Switch,
-            Phase::Switch | Phase::Clean => Phase::Clean,
+            Phase::Switch => Phase::Withdraw,
+            Phase::Withdraw | Phase::Clean => Phase::Clean,
         };
         self.settle(disturbed);
         Ok(())

@@ -4,9 +4,11 @@
 //!
 //! 1. *prepare* adds what only receives: devices, addresses, neighbours, FDB entries, parameters, and lowers MTUs;
 //! 2. *switch* changes where packets go: routes, rules, nftables, attributes replaced in place;
-//! 3. *clean* removes, and raises MTUs.
+//! 3. *withdraw* removes what sends: routes and rules that nothing replaces;
+//! 4. *clean* removes the rest, and raises MTUs.
 //!
-//! A swap of networks runs each phase on all nodes before the next, so both networks carry packets while hosts differ.
+//! Receivers come before senders and go after them. A swap of networks runs each phase on all nodes before the next, so both
+//! networks carry packets while hosts differ; without *withdraw*, a node would send into a tunnel whose other end has gone.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +23,7 @@ use crate::{Fragment, Key, Link, LinkKind, Object, Objects, Place};
 pub enum Phase {
     Prepare,
     Switch,
+    Withdraw,
     Clean,
 }
 
@@ -146,7 +149,7 @@ fn push(ops: &mut Vec<Op>, place: &Place, change: Change) {
     let mut add = |phase, change| ops.push(Op { phase, place: place.clone(), change });
     match change {
         Change::Add(object) => add(added_in(&object), Change::Add(object)),
-        Change::Remove(object) => add(Phase::Clean, Change::Remove(object)),
+        Change::Remove(object) => add(removed_in(&object), Change::Remove(object)),
         Change::Replace(Object::Link(from), Object::Link(to)) => match mtu_moves(&from, &to) {
             Some((phase, between)) => {
                 let between = Object::Link(between);
@@ -196,6 +199,13 @@ fn added_in(object: &Object) -> Phase {
     }
 }
 
+fn removed_in(object: &Object) -> Phase {
+    match object {
+        Object::Route(_) | Object::Rule(_) => Phase::Withdraw,
+        _ => Phase::Clean,
+    }
+}
+
 // === impl Op ===
 
 impl Op {
@@ -204,8 +214,8 @@ impl Op {
     fn order(&self) -> (Phase, bool, &Place, i8, Key) {
         let (object, sign) = match &self.change {
             Change::Add(object) | Change::Replace(_, object) => (object, 1),
-            // A removal ahead of the last phase is part of a replacement.
-            Change::Remove(object) => (object, if self.phase == Phase::Clean { -1 } else { 1 }),
+            // A removal in the switch is part of a replacement.
+            Change::Remove(object) => (object, if self.phase >= Phase::Withdraw { -1 } else { 1 }),
         };
         let is_link = matches!(object, Object::Link(_));
         let links_first = if sign > 0 { !is_link } else { is_link };

@@ -64,6 +64,10 @@ impl Run<'_> {
             }
             Some(from) if !needs_recreation(from, to) => {
                 pending.extend(link::change(Some(from), to, master).map(plain));
+                if from.master.is_some() && from.master != to.master {
+                    // A port that leaves its bridge loses its forwarding entries.
+                    self.disturbed.insert(op.place.clone());
+                }
                 if ports(Some(from)) {
                     pending.push(plain(link::port(&to.name, &to.port)));
                 }

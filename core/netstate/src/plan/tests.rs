@@ -44,7 +44,7 @@ fn adds_what_is_needed_before_what_needs_it_and_removes_the_other_way_round() {
     assert_eq!(shown(&plan), up);
     let plan = Plan::between(&attached(), &Fragment::new());
     let down = [
-        "Clean - pod/u1: route 0.0.0.0/0",
+        "Withdraw - pod/u1: route 0.0.0.0/0",
         "Clean - node/n1: link veth1",
         "Clean - node/n1: link cbr0",
         "Clean - pod/u1: link eth0",

@@ -58,7 +58,10 @@ impl Bridged {
         let kind = LinkKind::Bridge { multicast_snooping: false };
         let link = Link { mtu: Some(mtu), mac: Some(Mac::of_ip(gateway)), ..Link::new(self.bridge.clone(), kind) };
         fragment.want(place, Object::Link(link));
-        fragment.want(place, address(&self.bridge, gateway, node.pod_cidr.prefix_len(), false));
+        fragment.want(place, address(&self.bridge, gateway, node.pod_cidr.prefix_len()));
+        // Ours rather than the kernel's, so that a network with another bridge takes the block over in place.
+        let block = Route::new(node.pod_cidr.trunc(), NextHop::dev(self.bridge.clone()));
+        fragment.want(place, Object::Route(Route { source: Some(gateway), scope: Some(RouteScope::Link), ..block }));
         fragment.want_all(place, forwarding());
         fragment.want_all(place, any_way_back(&self.bridge));
         fragment
@@ -102,9 +105,9 @@ impl Bridged {
         let via = NextHop { dev: Some(dev.clone()), ..NextHop::gateway(gateway) };
         fragment.want(there, Object::Route(Route::new(default(gateway), via)));
         if node.pod_cidr.contains(&pod.ip) {
-            fragment.want(there, address(dev, pod.ip, node.pod_cidr.prefix_len(), true));
+            fragment.want(there, address(dev, pod.ip, node.pod_cidr.prefix_len()));
         } else {
-            fragment.want(there, address(dev, pod.ip, full(pod.ip), true));
+            fragment.want(there, address(dev, pod.ip, full(pod.ip)));
             fragment.want(here, on_link(bridge, pod.ip));
         }
         fragment
@@ -147,9 +150,10 @@ fn sysctl(path: String, value: &str) -> Object {
     Object::Sysctl(Sysctl { path, value: value.into() })
 }
 
-fn address(dev: &IfName, ip: IpAddr, length: u8, noprefixroute: bool) -> Object {
+/// Without a route to the prefix: those are wanted one by one.
+fn address(dev: &IfName, ip: IpAddr, length: u8) -> Object {
     let address = IpNet::new(ip, length).expect("the length comes from a prefix of the same family");
-    Object::Address(Address { dev: dev.clone(), address, noprefixroute })
+    Object::Address(Address { dev: dev.clone(), address, noprefixroute: true })
 }
 
 fn neighbour(dev: &IfName, address: IpAddr, mac: Mac) -> Object {

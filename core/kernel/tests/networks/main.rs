@@ -1,0 +1,96 @@
+//! Networks in real namespaces: what is said of a tunnel's packets is so, and one network turns into the other under traffic.
+
+#![allow(unsafe_code, reason = "offloads of a card are switched by an ioctl")]
+
+mod cluster;
+mod flow;
+mod tunnel;
+#[path = "../world/mod.rs"]
+mod world;
+
+use serde_json::json;
+use switchyard_netstate::Place;
+
+use cluster::{Cluster, Network, address_of, facts, network};
+use flow::Flow;
+use world::isolated;
+
+/// Neighbours, pods of two nodes, foreign pods both ways, nodes and pods.
+fn flows(cluster: &Cluster, bytes: usize) -> Vec<Flow> {
+    let pod = |from: &str, to: &str| Flow::start(cluster, &Place::pod(from), &Place::pod(to), address_of(to), bytes);
+    let node = Place::node("n1");
+    let (to_node, to_pod) = ("10.140.0.11".parse().unwrap(), address_of("c"));
+    let mut flows: Vec<Flow> = [("a", "b"), ("a", "c"), ("c", "f"), ("g", "a")].map(|(from, to)| pod(from, to)).into();
+    flows.push(Flow::start(cluster, &node, &Place::pod("c"), to_pod, bytes));
+    flows.push(Flow::start(cluster, &Place::pod("c"), &node, to_node, bytes));
+    flows
+}
+
+/// There and back; `lossless` if not a single segment may be sent twice.
+fn there_and_back(here: &Network, there: &Network, bytes: usize, lossless: bool) {
+    let facts = facts();
+    let mut cluster = Cluster::with(here, &facts);
+    let before = cluster.state();
+    let running = flows(&cluster, bytes);
+    let all = |when: &str| running.iter().for_each(|flow| flow.more(5, when));
+    all("nothing has happened yet");
+    let resent = cluster.counter("Tcp", "RetransSegs");
+    let nothing_resent = |cluster: &Cluster, when: &str| {
+        let now = cluster.counter("Tcp", "RetransSegs");
+        assert!(!lossless || now == resent, "{} segments were sent twice, {when}", now - resent);
+    };
+    cluster.swap(there, &facts, |when| all(&format!("there: {when}")));
+    nothing_resent(&cluster, "there");
+    // What connects now does so on the new network.
+    let fresh = flows(&cluster, bytes);
+    cluster.swap(here, &facts, |when| {
+        running.iter().chain(&fresh).for_each(|flow| flow.more(5, &format!("back: {when}")))
+    });
+    nothing_resent(&cluster, "back");
+    for flow in running.into_iter().chain(fresh) {
+        println!("{}", flow.stop());
+    }
+    let after = cluster.state();
+    let only = |here: &str, there: &str| -> Vec<String> {
+        here.lines().filter(|line| !there.lines().any(|other| other == *line)).map(str::to_owned).collect()
+    };
+    assert!(before == after, "gone: {:#?}\nnew: {:#?}", only(&before, &after), only(&after, &before));
+}
+
+#[test]
+fn a_swap_to_a_tunnel_and_back_loses_no_packet() {
+    isolated("a_swap_to_a_tunnel_and_back_loses_no_packet", || {
+        there_and_back(&network("kubenet", json!({})), &network("overlay", json!({})), 1, true);
+    });
+}
+
+#[test]
+fn a_swap_to_another_tunnel_loses_no_packet() {
+    isolated("a_swap_to_another_tunnel_loses_no_packet", || {
+        let (one, other) = (json!({}), json!({"vni": 7, "port": 4789, "mtu": 1400}));
+        there_and_back(&network("overlay", one), &network("overlay", other), 1, true);
+    });
+}
+
+#[test]
+fn a_swap_to_direct_routing_loses_no_packet() {
+    isolated("a_swap_to_direct_routing_loses_no_packet", || {
+        let direct = network("overlay", json!({"directRouting": true}));
+        there_and_back(&network("overlay", json!({})), &direct, 1, true);
+    });
+}
+
+#[test]
+fn large_messages_survive_a_change_of_the_mtu() {
+    isolated("large_messages_survive_a_change_of_the_mtu", || {
+        there_and_back(&network("kubenet", json!({})), &network("overlay", json!({})), 100_000, false);
+    });
+}
+
+#[test]
+fn another_bridge_is_another_home_for_the_same_pods() {
+    isolated("another_bridge_is_another_home_for_the_same_pods", || {
+        let other = network("overlay", json!({"bridge": "cni0"}));
+        there_and_back(&network("kubenet", json!({})), &other, 1, false);
+    });
+}
