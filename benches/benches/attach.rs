@@ -1,8 +1,8 @@
 //! What it takes to attach a pod: kubenet is asked for the fragment and the engine applies it, against the reference CNI plugins
 //! `bridge` and `host-local` doing the same, and against the same objects by hand; with 0, 100 and 1,000 pods there already.
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, UdpSocket};
+use std::path::Path;
 use std::time::Instant;
 
 use switchyard_benches::{Record, Series, byhand, cni, in_namespaces};
@@ -26,16 +26,23 @@ fn main() -> anyhow::Result<()> {
         for number in 0..there {
             node.attach(number);
         }
-        let reference = cni::Bridge::find(&folder.path().join(there.to_string()));
+        let reference = cni::Bridge::find(&folder.path().join(there.to_string()), &format!("cni{there}"));
+        for number in 0..there {
+            if let Some(reference) = &reference {
+                attach_by_cni(reference, folder.path(), &format!("{there}-there-{number}"))?;
+            }
+        }
         let mut engine = Series::new(&format!("kubenet, {there} pods there"), "ms");
         let mut by_hand = Series::new(&format!("by hand, {there} pods there"), "ms");
         let mut by_cni = Series::new(&format!("CNI bridge + host-local, {there} pods there"), "ms");
         for round in 0..ROUNDS {
             engine.values.push(node.attach(there + round));
             node.detach(there + round);
-            by_hand.values.push(attach_by_hand(&node.netns, round));
+            by_hand.values.push(attach_by_hand(&node, round));
             if let Some(reference) = &reference {
-                by_cni.values.push(attach_by_cni(reference, folder.path(), &format!("{there}-{round}"))?);
+                let container = format!("{there}-{round}");
+                by_cni.values.push(attach_by_cni(reference, folder.path(), &container)?);
+                reference.del(&container, &folder.path().join(&container))?;
             }
         }
         record.compare(&format!("attach, {there} pods there"), &engine, &by_hand, "flat");
@@ -54,6 +61,7 @@ fn main() -> anyhow::Result<()> {
 /// A node that kubenet has furnished.
 struct Node {
     netns: Netns,
+    bridge: byhand::Index,
     engine: Engine,
     plugin: Kubenet,
     facts: Facts,
@@ -76,7 +84,10 @@ impl Node {
         let plugin = Kubenet::new(&Options::default()).expect("no options");
         let mut engine = Engine::new(Owner { protocol: 83 }, places);
         engine.set(UnitId("node".into()), plugin.node(&facts, &node)).expect("a node");
-        Self { netns, engine, plugin, facts, node }
+        let index =
+            || rustix::net::netdevice::name_to_index(&UdpSocket::bind("0.0.0.0:0")?, "cbr0").map_err(Into::into);
+        let bridge = netns.run::<std::io::Result<u32>>(index).expect("enter the node").expect("cbr0 is there");
+        Self { netns, bridge, engine, plugin, facts, node }
     }
 
     /// Milliseconds it takes.
@@ -103,15 +114,17 @@ fn pod(number: usize) -> PodFacts {
         .expect("facts of a pod")
 }
 
-fn attach_by_hand(node: &Netns, round: usize) -> f64 {
+/// A port of the same bridge, with address and routes: what the kernel does itself with so many ports.
+fn attach_by_hand(node: &Node, round: usize) -> f64 {
     let pod = Netns::create().expect("a network namespace");
     let index = 900_000 + round as u32;
     let begun = Instant::now();
-    let mut here = byhand::Batch::new(node);
-    here.veth(index, &format!("hand{round}"), 0, &pod, (2, "eth0"));
+    let mut here = byhand::Batch::new(&node.netns);
+    here.veth(index, &format!("hand{round}"), node.bridge, &pod, (2, "eth0"));
     here.send();
     let mut there = byhand::Batch::new(&pod);
-    there.loopback();
+    there.up(byhand::LOOPBACK);
+    there.up(2);
     there.address(2, [10, 60, 0, 2].into(), 24);
     there.route([0, 0, 0, 0].into(), 0, [10, 60, 0, 1].into());
     there.send();
@@ -119,13 +132,10 @@ fn attach_by_hand(node: &Netns, round: usize) -> f64 {
 }
 
 fn attach_by_cni(reference: &cni::Bridge, folder: &Path, container: &str) -> anyhow::Result<f64> {
-    let path: PathBuf = folder.join(format!("netns-{container}"));
+    let path = folder.join(container);
     std::fs::write(&path, "")?;
     Netns::create()?.bind(&path)?;
     let begun = Instant::now();
     reference.add(container, &path)?;
-    let took = begun.elapsed().as_secs_f64() * 1e3;
-    reference.del(container, &path)?;
-    Netns::unbind(&path)?;
-    Ok(took)
+    Ok(begun.elapsed().as_secs_f64() * 1e3)
 }

@@ -18,13 +18,16 @@ pub struct Batch {
 /// A network interface by its index.
 pub type Index = u32;
 
+/// The loopback interface of any namespace.
+pub const LOOPBACK: Index = 1;
+
 const REQUEST_ACK: u16 = 1 | 4;
 const CREATE: u16 = 0x400 | 0x200;
 const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const UP: u32 = 1;
-const LOOPBACK: Index = 1;
+const DOWN: u32 = 0;
 /// Answers are small; this holds many of them.
 const ANSWERS: usize = 1 << 18;
 
@@ -37,24 +40,24 @@ impl Batch {
         Self { socket, bytes: Vec::new(), messages: 0 }
     }
 
-    /// Brings `lo` up.
-    pub fn loopback(&mut self) {
-        self.message(NEW_LINK, 0, |m| link_header(m, LOOPBACK));
+    /// Brings an interface up.
+    pub fn up(&mut self, index: Index) {
+        self.message(NEW_LINK, 0, |m| link_header(m, index, UP));
     }
 
     /// A bridge.
     pub fn bridge(&mut self, index: Index, name: &str) {
         self.message(NEW_LINK, CREATE, |m| {
-            link_header(m, index);
+            link_header(m, index, UP);
             text(m, 3, name);
             nest(m, 18, |m| attribute(m, 1, b"bridge\0"));
         });
     }
 
-    /// A veth pair whose other end is in `there`, and a port of the bridge `master` unless that is 0.
+    /// A veth pair whose other end is in `there`, still down, and a port of the bridge `master` unless that is 0.
     pub fn veth(&mut self, index: Index, name: &str, master: Index, there: &Netns, peer: (Index, &str)) {
         self.message(NEW_LINK, CREATE, |m| {
-            link_header(m, index);
+            link_header(m, index, UP);
             text(m, 3, name);
             if master != 0 {
                 attribute(m, 10, &master.to_ne_bytes());
@@ -63,7 +66,8 @@ impl Batch {
                 attribute(m, 1, b"veth\0");
                 nest(m, 2, |m| {
                     nest(m, 1, |m| {
-                        link_header(m, peer.0);
+                        // The driver refuses to open an end that has no peer yet.
+                        link_header(m, peer.0, DOWN);
                         text(m, 3, peer.1);
                         attribute(m, 28, &(there.as_fd().as_raw_fd() as u32).to_ne_bytes());
                     });
@@ -130,11 +134,11 @@ impl Batch {
     }
 }
 
-/// `ifinfomsg`, the interface up.
-fn link_header(bytes: &mut Vec<u8>, index: Index) {
+/// `ifinfomsg`, with flags and the mask of those that are to change.
+fn link_header(bytes: &mut Vec<u8>, index: Index, flags: u32) {
     bytes.extend([0; 4]);
     bytes.extend(index.to_ne_bytes());
-    bytes.extend(UP.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
     bytes.extend(UP.to_ne_bytes());
 }
 
@@ -181,7 +185,7 @@ impl Network {
         let nodes: Vec<_> =
             pods.iter().map(|&pods| (fresh(), (0..pods).map(|_| fresh()).collect::<Vec<_>>())).collect();
         let mut upstream = Batch::new(&router);
-        upstream.loopback();
+        upstream.up(LOOPBACK);
         upstream.bridge(BRIDGE, "underlay0");
         upstream.address(BRIDGE, UNDERLAY, 24);
         for (number, (node, pods)) in (0u8..).zip(&nodes) {
@@ -206,7 +210,8 @@ impl Network {
 fn make_node(node: &Netns, address: Ipv4Addr, number: u8, pods: &[Netns]) {
     let gateway = Ipv4Addr::new(10, 40, number, 1);
     let mut here = Batch::new(node);
-    here.loopback();
+    here.up(LOOPBACK);
+    here.up(CARD);
     here.address(CARD, address, 24);
     here.route(ANYWHERE, 0, UNDERLAY);
     here.bridge(BRIDGE, "cbr0");
@@ -217,7 +222,8 @@ fn make_node(node: &Netns, address: Ipv4Addr, number: u8, pods: &[Netns]) {
     here.send();
     for (pod, netns) in (0u8..).zip(pods) {
         let mut there = Batch::new(netns);
-        there.loopback();
+        there.up(LOOPBACK);
+        there.up(POD_CARD);
         there.address(POD_CARD, Network::pod_address(number, pod), 24);
         there.route(ANYWHERE, 0, gateway);
         there.send();

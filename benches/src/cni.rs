@@ -20,11 +20,11 @@ const PLACES: [&str; 3] = ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
 // === impl Bridge ===
 
 impl Bridge {
-    /// The plugins of this machine, if it has them.
-    pub fn find(allocations: &Path) -> Option<Self> {
+    /// The plugins of this machine, if it has them, with a bridge of this name.
+    pub fn find(allocations: &Path, bridge: &str) -> Option<Self> {
         let binaries = PLACES.iter().map(PathBuf::from).find(|folder| folder.join("bridge").exists())?;
         let configuration = json!({
-            "cniVersion": "1.0.0", "name": "bench", "type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
+            "cniVersion": "1.0.0", "name": "bench", "type": "bridge", "bridge": bridge, "isGateway": true, "hairpinMode": true,
             "ipam": {"type": "host-local", "dataDir": allocations, "ranges": [[{"subnet": "10.50.0.0/16"}]],
                      "routes": [{"dst": "0.0.0.0/0"}]},
         });
