@@ -34,6 +34,7 @@ use crate::pods::manager::Manager;
 use crate::register::Registrar;
 use crate::server::{self, Tls};
 use crate::services::{Heard, Services};
+use crate::view::{self, View};
 
 /// Questions of the agent's server that may wait.
 const ASKS: usize = 64;
@@ -96,8 +97,10 @@ impl Agent {
         let context = Context::new(Arc::clone(&config), self.client.clone(), recorder, network.clone())?;
         let (asks, questions) = mpsc::channel(ASKS);
         self.tasks.spawn(server::run(listener, tls, asks, shutdown.clone()));
+        let view = self.view();
         let own = watcher::Config::default().fields(&format!("spec.nodeName={}", config.name));
-        self.tasks.spawn(Manager::new(context).run(follow::<Pod>(&self.client, own), questions));
+        let own = follow::<Pod>(&self.client, own).inspect(move |event| view.overhear(event));
+        self.tasks.spawn(Manager::new(context).run(own, questions));
 
         let (node_seen, node) = watch::channel(None);
         self.tasks.spawn(nodes(Arc::clone(&config), self.client.clone(), network.clone(), node_seen));
@@ -106,6 +109,16 @@ impl Agent {
         let registrar = Registrar::new(self.client.clone(), config);
         self.tasks.spawn(registrar.run(network.state(), node));
         Ok(())
+    }
+
+    /// What the node knows of the cluster; its own pods are added where they are followed.
+    fn view(&mut self) -> View {
+        let view = View::default();
+        let pods = follow(&self.client, view::elsewhere(&self.config.name));
+        self.tasks.spawn(view::follow_elsewhere(view.clone(), pods));
+        let namespaces = follow(&self.client, watcher::Config::default());
+        self.tasks.spawn(view::follow_namespaces(view.clone(), namespaces));
+        view
     }
 
     /// The task that owns the node's network, in the namespace the agent was started in.

@@ -16,6 +16,7 @@ mod quantity;
 mod register;
 mod server;
 mod services;
+mod view;
 
 pub use agent::{run, run_with};
 pub use config::{Config, Underlay};
