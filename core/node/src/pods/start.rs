@@ -40,14 +40,18 @@ impl Worker {
             self.slots.insert(status.name.clone(), slot_of(status));
         }
         let (tell, events) = mpsc::unbounded_channel();
-        let Ok(pause) = Pause::connect(&self.places.dir, tell).await else {
+        let pause = Pause::connect(&self.places.dir, tell).await.ok();
+        let list = match &pause {
+            Some(pause) => pause.list().await.ok(),
+            None => None,
+        };
+        let (Some(pause), Some(list)) = (pause, list) else {
             self.lose_running();
             // What is left of a sandbox whose first process is gone, and was named to the network as if it were there.
             self.context.network.forget(&self.uid());
             self.places.unmount();
             return;
         };
-        let Ok(list) = pause.list().await else { return self.lose_running() };
         info!(pod = %pod.name_any(), containers = list.len(), pid = pause.pid(), "adopted");
         (self.sandbox, self.events) = (Some(pause), events);
         for one in &list {

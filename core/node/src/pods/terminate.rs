@@ -107,8 +107,9 @@ impl Worker {
                 }
             }
         }
-        if std::mem::take(&mut self.attached)
-            && self.facts().is_some()
+        // Also a pod that this agent found and never attached itself: the network knows it from the first list.
+        self.attached = false;
+        if self.facts().is_some()
             && let Err(error) = self.context.network.detach(&self.uid()).await
         {
             warn!(pod = %self.pod.name_any(), %error, "detaching the pod failed; the audit will see to it");

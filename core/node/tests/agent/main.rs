@@ -39,11 +39,12 @@ fn all(filter: &str) -> ExitCode {
     };
     let names: Vec<_> = scenarios::ALL.iter().map(|(name, _)| *name).filter(|name| name.contains(filter)).collect();
     let running: Vec<_> = names.iter().map(|name| (*name, start(name))).collect();
-    let mut failed = false;
+    let (mut passed, mut failed) = (0, 0);
     for (name, mut scenario) in running {
         let good = scenario.wait().is_ok_and(|status| status.success());
         println!("test {name} ... {}", if good { "ok" } else { "FAILED" });
-        failed |= !good;
+        *if good { &mut passed } else { &mut failed } += 1;
     }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    println!("\ntest result: {}. {passed} passed; {failed} failed", if failed == 0 { "ok" } else { "FAILED" });
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,14 +1,19 @@
 //! A node with an API server: what the scenarios stand on.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Event, Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::wait::await_condition;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use switchyard_api::Network;
@@ -16,6 +21,7 @@ use switchyard_apiserver::Server;
 use switchyard_apiserver::pki::{Identity, Names, Pki};
 use switchyard_node::{Config, Underlay};
 use switchyard_plugin_host::Registry;
+use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -78,14 +84,7 @@ impl Rig {
         let mut rig = Self { config: path("config"), dir, client, agent: None };
         rig.prepare().await;
         rig.start_agent();
-        rig.eventually("the node is ready", async |rig| {
-            let node = Api::<Node>::all(rig.client.clone()).get_opt("n1").await.unwrap();
-            let node = node.unwrap_or_default();
-            let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            let ready = conditions.any(|one| one.type_ == "Ready" && one.status == "True");
-            ready.then_some(()).ok_or_else(|| format!("{:?}", node.annotations()))
-        })
-        .await;
+        rig.node_is_ready().await;
         rig
     }
 
@@ -102,6 +101,19 @@ impl Rig {
         let active = json!({"plugin": "kubenet", "version": "1", "file": "", "sha256": "", "generation": 1});
         let status = json!({"status": {"observedGeneration": 1, "active": active, "conditions": [], "nodes": {}}});
         networks.patch_status("default", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    }
+
+    async fn node_is_ready(&self) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let ready = |node: Option<&Node>| {
+            let mut conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref()).into_iter().flatten();
+            conditions.any(|one| one.type_ == "Ready" && one.status == "True")
+        };
+        if let Ok(seen) = timeout(PATIENCE, await_condition(nodes.clone(), "n1", ready)).await {
+            seen.unwrap();
+            return;
+        }
+        panic!("the node is not ready within {PATIENCE:?}: {:?}", nodes.get_opt("n1").await.unwrap());
     }
 
     pub(crate) fn start_agent(&mut self) {
@@ -136,30 +148,50 @@ impl Rig {
         self.pods().delete(name, &DeleteParams::default()).await.unwrap();
     }
 
-    /// Waits until the pod looks as `holds` wants it.
+    /// Waits until the pod looks as `holds` wants it; a pod that is not there is null.
     pub(crate) async fn until(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        self.eventually(what, async |rig| {
-            let pod = rig.pod(name).await;
-            if holds(&pod) { Ok(pod) } else { Err(format!("{}", pod["status"])) }
-        })
-        .await
+        let fits = |pod: Option<&Pod>| holds(&serde_json::to_value(pod).unwrap());
+        match timeout(PATIENCE, await_condition(self.pods(), name, fits)).await {
+            Ok(pod) => serde_json::to_value(pod.unwrap()).unwrap(),
+            Err(_) => panic!("not within {PATIENCE:?}: {what}\nbut: {}", self.pod(name).await["status"]),
+        }
+    }
+
+    /// Waits until `count` pods look as `holds` wants them.
+    pub(crate) async fn until_all(&self, count: usize, holds: impl Fn(&Value) -> bool) {
+        let mut good = BTreeSet::new();
+        let mut pods = pin!(watcher(self.pods(), watcher::Config::default()).applied_objects());
+        let all = async {
+            while good.len() < count {
+                let pod = pods.next().await.unwrap().unwrap();
+                if holds(&serde_json::to_value(&pod).unwrap()) {
+                    good.insert(pod.name_any());
+                }
+            }
+        };
+        let over = timeout(PATIENCE, all).await;
+        assert!(over.is_ok(), "not within {PATIENCE:?}: {count} pods, but only {good:?}");
     }
 
     pub(crate) async fn until_event(&self, reason: &str, part: &str) {
-        let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
-        self.eventually(&format!("event {reason} with {part:?}"), async |_| {
-            let all = events.list(&Default::default()).await.unwrap().items;
-            let fits = |event: &Event| {
-                event.reason.as_deref() == Some(reason)
-                    && event.message.as_deref().is_some_and(|text| text.contains(part))
-            };
-            let said: Vec<_> = all.iter().map(|event| format!("{:?} {:?}", event.reason, event.message)).collect();
-            all.iter().any(fits).then_some(()).ok_or_else(|| said.join("\n"))
-        })
-        .await;
+        let api: Api<Event> = Api::namespaced(self.client.clone(), "default");
+        let mut events = pin!(watcher(api, watcher::Config::default()).applied_objects());
+        let mut said = Vec::new();
+        let told = async {
+            loop {
+                let event = events.next().await.unwrap().unwrap();
+                let (why, text) = (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+                if why == reason && text.contains(part) {
+                    return;
+                }
+                said.push(format!("{why}: {text}"));
+            }
+        };
+        let over = timeout(PATIENCE, told).await;
+        assert!(over.is_ok(), "not within {PATIENCE:?}: event {reason} with {part:?}\nbut: {}", said.join("\n"));
     }
 
-    /// Tries until it holds or patience ends.
+    /// Tries until it holds or patience ends: for what is looked at from outside, where nobody tells when to look.
     pub(crate) async fn eventually<T>(&self, what: &str, holds: impl AsyncFn(&Self) -> Result<T, String>) -> T {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {

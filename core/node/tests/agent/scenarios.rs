@@ -36,6 +36,11 @@ fn ready(pod: &Value) -> bool {
     conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
 }
 
+/// A container without a readiness probe is ready before it listens.
+async fn answers(rig: &Rig, address: &str) {
+    assert_eq!(rig.eventually("an answer", async |_| get(address)).await, "web\n");
+}
+
 fn echo(port: u16) -> Value {
     json!({"terminationGracePeriodSeconds": 2, "containers": [
         {"name": "app", "image": "yard/echo", "args": [format!("--port={port}")]},
@@ -65,8 +70,7 @@ async fn a_pod_runs_and_answers() {
     assert_eq!(pod["status"]["podIP"], "10.40.1.5");
     assert_eq!(pod["status"]["phase"], "Running");
     for port in [80, 90] {
-        let answer = rig.eventually("an answer", async |_| get(&format!("10.40.1.5:{port}"))).await;
-        assert_eq!(answer, "web\n");
+        answers(&rig, &format!("10.40.1.5:{port}")).await;
     }
     rig.until_event("Started", "Started container b").await;
     // The bridge goes and comes back, and so does the answer.
@@ -82,6 +86,7 @@ async fn a_killed_agent_finds_its_pods_again() {
     rig.until("old", "ready", ready).await;
     let links = sh("ip -o link | sed 's/ .*UP.*//' | sort");
     let runs = processes("yard-echo");
+    answers(&rig, "10.40.1.5:80").await;
     rig.kill_agent();
     assert_eq!(get("10.40.1.5:80").as_deref(), Ok("web\n"));
     rig.delete("old").await;
@@ -94,7 +99,7 @@ async fn a_killed_agent_finds_its_pods_again() {
     assert_eq!(first(&after)["containerID"], first(&before)["containerID"]);
     assert!(ready(&after));
     assert!(processes("yard-echo").iter().any(|pid| runs.contains(pid)));
-    assert_eq!(get("10.40.1.5:80").as_deref(), Ok("web\n"));
+    answers(&rig, "10.40.1.5:80").await;
     assert_eq!(links.lines().count(), sh("ip -o link").lines().count());
 }
 
@@ -105,13 +110,13 @@ async fn what_dies_is_started_again() {
     kill(processes("yard-echo")[0]);
     let again = rig.until("web", "the container runs again", |pod| ready(pod) && first(pod)["restartCount"] == 1).await;
     assert_eq!(first(&again)["lastState"]["terminated"]["exitCode"], 137);
-    assert_eq!(get("10.40.1.5:80").as_deref(), Ok("web\n"));
+    answers(&rig, "10.40.1.5:80").await;
     // The pod's first process: the whole pod comes again, with its address.
     let pause = processes("yard-pause sandbox");
     assert_eq!(pause.len(), 1, "{pause:?}");
     kill(pause[0]);
     rig.until("web", "the pod runs again", |pod| ready(pod) && first(pod)["restartCount"] == 2).await;
-    assert_eq!(get("10.40.1.5:80").as_deref(), Ok("web\n"));
+    answers(&rig, "10.40.1.5:80").await;
     rig.until_event("SandboxChanged", "re-created").await;
     assert_eq!(rig.pod("web").await["status"]["podIP"], pod["status"]["podIP"]);
 }
@@ -231,19 +236,6 @@ async fn many_pods() {
         let spec = json!({"containers": [{"name": "c", "image": "host", "command": ["sleep", "1000"]}]});
         rig.create(&format!("p{n}"), &format!("10.40.1.{}", n + 2), spec).await;
     }
-    rig.eventually("all are ready", async |rig| {
-        let all = rig.pods().list(&Default::default()).await.unwrap().items;
-        let n = all.iter().filter(|pod| ready(&serde_json::to_value(pod).unwrap())).count();
-        (n == 50).then_some(()).ok_or_else(|| format!("{n} are ready"))
-    })
-    .await;
+    rig.until_all(50, ready).await;
     println!("50 pods in {:?}", started.elapsed());
-    for pid in processes("--agent") {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let times = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let ticks: Vec<_> = times.split(' ').skip(13).take(4).collect();
-        let rss =
-            status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("RssAnon")).collect::<Vec<_>>();
-        println!("agent: {rss:?}, ticks user, system, children's user, system: {ticks:?}");
-    }
 }
