@@ -263,6 +263,34 @@ async fn services_get_addresses_and_ports_of_their_own_and_give_them_back() {
     assert_eq!(headless.spec.expect("spec").cluster_ip.as_deref(), Some("None"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_of_one_service_at_the_same_time_do_not_take_its_address_from_each_other() {
+    let rig = Rig::start().await;
+    let services: Api<Service> = Api::default_namespaced(rig.server.client());
+    let service: Service =
+        from(json!({"metadata": {"name": "s"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}));
+    let made = services.create(&create(), &service).await.expect("create").spec.expect("spec");
+    let writes = (0..40).map(|n: u8| {
+        let services = services.clone();
+        tokio::spawn(async move {
+            let params = PatchParams::default();
+            let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": format!("192.168.100.{n}")}]}}});
+            let labels = json!({"metadata": {"labels": {"n": n.to_string()}}});
+            services.patch_status("s", &params, &Patch::Merge(status)).await?;
+            services.patch("s", &params, &Patch::Merge(labels)).await
+        })
+    });
+    for write in writes.collect::<Vec<_>>() {
+        match write.await.expect("a write") {
+            // Others came first, sixteen times.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            result => drop(result.expect("only a conflict may refuse it")),
+        }
+    }
+    let now = services.get("s").await.expect("get").spec.expect("spec");
+    assert_eq!((now.cluster_ip, now.ports), (made.cluster_ip, made.ports));
+}
+
 #[tokio::test]
 async fn server_side_apply_creates_owns_and_conflicts() {
     let rig = Rig::start().await;

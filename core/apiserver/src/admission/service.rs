@@ -66,9 +66,11 @@ impl Allocations {
                     free.ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?;
                 picked.next_address = at + 1;
                 Some(free)
+            } else if old.is_some_and(|old| meta::text(old, "/spec/clusterIP") == address) {
+                // The store says already whose it is; another write of the same Service may say so at the same time.
+                None
             } else {
-                let same = old.is_some_and(|old| meta::text(old, "/spec/clusterIP") == address);
-                check_address(&server.service_cidr, &address, &used, same, &mut errors)
+                check_address(&server.service_cidr, &address, &used, &mut errors)
             };
             if let Some(chosen) = chosen {
                 picked.addresses.insert(chosen);
@@ -90,13 +92,10 @@ impl Allocations {
         let wants_ports = kind == "NodePort"
             || kind == "LoadBalancer"
                 && object.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
+        let mut had = old.map(node_ports).unwrap_or_default();
         let mut used: BTreeSet<(String, u16)> = others()
-            .flat_map(|entry| meta::list(&entry.value, "/spec/ports").to_vec())
-            .filter_map(|port| {
-                let number = u16::try_from(meta::number(&port, "/nodePort")?).ok().filter(|number| *number > 0)?;
-                Some((meta::text(&port, "/protocol").to_owned(), number))
-            })
-            .chain(picked.ports.iter().cloned())
+            .flat_map(|entry| node_ports(&entry.value))
+            .chain(picked.ports.iter().filter(|port| !had.contains(*port)).cloned())
             .collect();
         let range = server.node_ports.clone();
         let spec = meta::child(meta::as_map(object), "spec");
@@ -132,7 +131,7 @@ impl Allocations {
                 let begin = u32::from(picked.next_port);
                 let found = (0..width)
                     .map(|step| range.start() + ((begin + step) % width) as u16)
-                    .find(|number| !used.contains(&(protocol.clone(), *number)));
+                    .find(|number| [&used, &had].iter().all(|taken| !taken.contains(&(protocol.clone(), *number))));
                 let Some(found) = found else {
                     return Err(ApiError::internal("failed to allocate a nodePort: range is full"));
                 };
@@ -144,8 +143,10 @@ impl Allocations {
             };
             port.insert("nodePort".into(), json!(number));
             used.insert((protocol.clone(), number));
-            picked.ports.insert((protocol.clone(), number));
-            held.ports.push((protocol, number));
+            if !had.remove(&(protocol.clone(), number)) {
+                picked.ports.insert((protocol.clone(), number));
+                held.ports.push((protocol, number));
+            }
         }
         // Taking back what was picked needs the lock.
         drop(picked);
@@ -154,11 +155,20 @@ impl Allocations {
     }
 }
 
+/// The ports a Service has on nodes.
+fn node_ports(service: &Value) -> BTreeSet<(String, u16)> {
+    let ports = meta::list(service, "/spec/ports").iter();
+    let taken = ports.filter_map(|port| {
+        let number = u16::try_from(meta::number(port, "/nodePort")?).ok().filter(|number| *number > 0)?;
+        Some((meta::text(port, "/protocol").to_owned(), number))
+    });
+    taken.collect()
+}
+
 fn check_address(
     cidr: &ipnet::IpNet,
     text: &str,
     used: &BTreeSet<IpAddr>,
-    same: bool,
     errors: &mut FieldErrors,
 ) -> Option<IpAddr> {
     let field = "spec.clusterIPs[0]";
@@ -167,12 +177,10 @@ fn check_address(
         return None;
     };
     if !cidr.contains(&address) {
-        if !same {
-            let why = format!(
-                "failed to allocate IP {address}: the provided IP is not in the valid range. The range of valid IPs is {cidr}"
-            );
-            errors.invalid("spec.clusterIPs", text, &why);
-        }
+        let why = format!(
+            "failed to allocate IP {address}: the provided IP is not in the valid range. The range of valid IPs is {cidr}"
+        );
+        errors.invalid("spec.clusterIPs", text, &why);
         return None;
     }
     if used.contains(&address) {

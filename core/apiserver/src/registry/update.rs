@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use switchyard_store::{Entry, Expect};
 
 use super::{Part, Write, check, custom};
-use crate::admission::{self, Admission};
+use crate::admission::{self, Admission, Held};
 use crate::meta;
 use crate::patch::apply;
 use crate::status::{ApiError, FieldErrors, Result};
@@ -91,8 +91,9 @@ impl Write<'_> {
         }
         errors.into_result(kind, name)?;
         // Held until it is stored: others must not be given the same, nor be told it is free.
-        let mut held = admission.allocate(&mut new, Some(&old.value))?;
+        let mut held = Held::default();
         if part != Part::Status {
+            held = admission.allocate(&mut new, Some(&old.value))?;
             held.charge(admission.quota(&new, Some(&old.value))?);
         }
         if self.dry_run {
