@@ -3,11 +3,13 @@
 //! [`Cluster`] is the one file that is ours in an otherwise plain Kubernetes example; [`Network`] says which plugin carries the
 //! cluster's traffic and how that goes.
 
+mod amount;
 mod cluster;
 mod meta;
 pub mod names;
 mod network;
 
+pub use amount::Amount;
 pub use cluster::{Cluster, ClusterSpec, HostPort, ImageSource, LoadBalancerSpec, NodeSpec, Role, Underlay};
 pub use network::{
     ActiveNetwork, Condition, Hosting, Network, NetworkSpec, NetworkStatus, NodeNetworkStatus, PluginOptions,

@@ -21,7 +21,6 @@ mod network;
 mod node;
 mod ownership;
 mod pod;
-mod quantity;
 mod queue;
 mod replicaset;
 mod run;

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod, ResourceFieldSelector};
-
-use crate::quantity;
+use switchyard_api::Amount;
 
 /// What environment variables may refer to, fetched beforehand; see [`references`].
 #[derive(Clone, Debug, Default)]
@@ -208,9 +207,10 @@ pub(crate) fn resource(container: &Container, selector: &ResourceFieldSelector) 
     if !matches!(name, "cpu" | "memory" | "ephemeral-storage") {
         return None;
     }
-    let milli = quantities.and_then(|q| q.get(name)).and_then(|q| quantity::milli(&q.0)).unwrap_or(0);
-    let divisor = selector.divisor.as_ref().and_then(|d| quantity::milli(&d.0)).filter(|d| *d > 0).unwrap_or(1000);
-    Some(((milli + divisor - 1) / divisor).to_string())
+    let milli = |text: &str| Amount::parse(text).map(Amount::milli);
+    let value = quantities.and_then(|q| q.get(name)).and_then(|q| milli(&q.0)).unwrap_or(0);
+    let divisor = selector.divisor.as_ref().and_then(|d| milli(&d.0)).filter(|d| *d > 0).unwrap_or(1000);
+    Some(((value + divisor - 1) / divisor).to_string())
 }
 
 fn no_key(kind: &'static str, name: &str, key: &str) -> EnvError {

@@ -12,7 +12,6 @@ mod lease;
 mod network;
 mod pods;
 mod probe;
-mod quantity;
 mod register;
 mod server;
 mod services;

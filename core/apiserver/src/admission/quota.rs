@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
+use switchyard_api::Amount;
 use tokio::sync::Notify;
 
 use super::Admission;
-use super::limits::{self, Amount};
+use super::limits;
 use crate::meta;
 use crate::registry::Part;
 use crate::server::Inner;

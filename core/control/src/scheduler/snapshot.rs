@@ -10,13 +10,13 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use switchyard_api::names;
+use switchyard_api::{Amount, names};
 use switchyard_netstate::IfName;
 use switchyard_plugin::NodeFacts;
 
 use crate::cache::Key;
 use crate::ipam::Addresses;
-use crate::{meta, pod, quantity};
+use crate::{meta, pod};
 
 pub(super) struct Snapshot {
     pub(super) nodes: BTreeMap<String, NodeInfo>,
@@ -254,11 +254,11 @@ impl Fixed {
 
 impl Resources {
     fn of(quantities: &BTreeMap<String, Quantity>) -> Self {
-        let cpu = quantities.get("cpu").and_then(quantity::milli).unwrap_or(0);
+        let amount = |name: &str| quantities.get(name).and_then(|quantity| Amount::parse(&quantity.0)).unwrap_or_default();
         Self {
-            cpu_milli: i64::try_from(cpu).unwrap_or(i64::MAX),
-            memory_bytes: quantities.get("memory").and_then(quantity::units).unwrap_or(0),
-            pods: quantities.get("pods").and_then(quantity::units).unwrap_or(0),
+            cpu_milli: i64::try_from(amount("cpu").milli()).unwrap_or(i64::MAX),
+            memory_bytes: amount("memory").units(),
+            pods: amount("pods").units(),
         }
     }
 
