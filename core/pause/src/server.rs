@@ -201,6 +201,10 @@ impl Server {
     }
 
     fn start(&mut self, start: Start) -> Result<Container> {
+        // An agent that hears of an end before it is asked to leave itself would start the container again, and nobody ends it then.
+        if self.leaving {
+            return Err(format!("container {}: the pod is ending", start.name));
+        }
         if self.running(&start.name).is_ok() {
             return Err(format!("container {}: runs already", start.name));
         }

@@ -292,6 +292,21 @@ fn a_container_s_end_takes_its_stray_processes_along() {
 }
 
 #[test]
+fn a_pod_that_is_asked_to_end_starts_nothing_more_and_follows_its_last_container() {
+    let world = World::new();
+    let mut agent = world.agent();
+    agent.start("polite", "exec sleep 1000");
+    agent.start("deaf", "trap '' TERM; kill -TERM 1; exec sleep 1000");
+    assert_eq!(agent.exit("polite").signal, Some(15));
+    let error = agent.start_with("polite", "exec sleep 1000", Vec::new()).unwrap_err();
+    assert!(error.contains("ending"), "{error}");
+    assert_eq!(agent.call(Call::Signal(Signal { name: "deaf".into(), signal: 9 })), Answer::Done);
+    let mut rest = String::new();
+    agent.stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("exited") && rest.contains("deaf"), "{rest}");
+}
+
+#[test]
 fn when_the_first_process_dies_so_does_the_pod() {
     let world = World::new();
     let mut agent = world.agent();
