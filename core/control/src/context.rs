@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
@@ -45,6 +45,8 @@ pub(crate) struct Caches {
     pub(crate) replica_sets: Cache<ReplicaSet>,
     pub(crate) deployments: Cache<Deployment>,
     pub(crate) daemon_sets: Cache<DaemonSet>,
+    pub(crate) stateful_sets: Cache<StatefulSet>,
+    pub(crate) revisions: Cache<ControllerRevision>,
     pub(crate) jobs: Cache<Job>,
     pub(crate) service_accounts: Cache<ServiceAccount>,
     /// Only those called `kube-root-ca.crt`.
@@ -66,7 +68,9 @@ pub(crate) const SLICE_SERVICE: usize = 0;
 pub(crate) const NAMESPACE: usize = 1;
 /// Index of Services: their namespace.
 pub(crate) const SERVICE_NAMESPACE: usize = 0;
-/// Index of Deployments, DaemonSets and Jobs: their namespace.
+/// Index of ControllerRevisions: the uid of their controller, or empty.
+pub(crate) const REVISION_OWNER: usize = 0;
+/// Index of Deployments, DaemonSets, StatefulSets and Jobs: their namespace.
 pub(crate) const ONLY_NAMESPACE: usize = 0;
 
 /// Name of the ConfigMap with the certificate authority.
@@ -95,6 +99,8 @@ impl Caches {
             replica_sets: Cache::new(&[|set| Some(owner_word(set)), |set| set.metadata.namespace.clone()]),
             deployments: Cache::new(&[|deployment| deployment.metadata.namespace.clone()]),
             daemon_sets: Cache::new(&[|set| set.metadata.namespace.clone()]),
+            stateful_sets: Cache::new(&[|set| set.metadata.namespace.clone()]),
+            revisions: Cache::new(&[|revision| Some(owner_word(revision))]),
             jobs: Cache::new(&[|job| job.metadata.namespace.clone()]),
             service_accounts: Cache::new(&[|account| account.metadata.namespace.clone()]),
             root_cas: Cache::new(&[]),
@@ -126,6 +132,8 @@ impl Caches {
             of(&self.replica_sets, client, all()),
             of(&self.deployments, client, all()),
             of(&self.daemon_sets, client, all()),
+            of(&self.stateful_sets, client, all()),
+            of(&self.revisions, client, all()),
             of(&self.jobs, client, all()),
             of(&self.service_accounts, client, all()),
             of(&self.root_cas, client, all().fields(&format!("metadata.name={ROOT_CA}"))),
@@ -145,6 +153,8 @@ impl Caches {
         self.replica_sets.close();
         self.deployments.close();
         self.daemon_sets.close();
+        self.stateful_sets.close();
+        self.revisions.close();
         self.jobs.close();
         self.service_accounts.close();
         self.root_cas.close();

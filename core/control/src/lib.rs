@@ -25,6 +25,7 @@ mod queue;
 mod replicaset;
 mod run;
 mod scheduler;
+mod statefulset;
 mod template;
 
 pub use config::Config;

@@ -1,11 +1,14 @@
 //! Which pods are whose: adoption of pods that match and have no owner, release of those that no longer match.
 
+use std::fmt::Debug;
 use std::sync::{Arc, Weak};
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::Resource;
 use kube::api::{Patch, PatchParams};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::cache::Key;
@@ -49,7 +52,20 @@ pub(crate) fn owned<K: Resource<DynamicType = ()>>(context: &Context, owner: &K)
 /// The pods of this owner, after adopting and releasing.
 pub(crate) async fn claim<K>(context: &Context, owner: &K, selector: &LabelSelector) -> Result<Vec<Arc<Pod>>>
 where
-    K: Resource<DynamicType = ()>,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    claim_those(context, owner, selector, |_| true).await
+}
+
+/// [`claim`], of those that the owner could have made.
+pub(crate) async fn claim_those<K>(
+    context: &Context,
+    owner: &K,
+    selector: &LabelSelector,
+    fits: impl Fn(&Pod) -> bool,
+) -> Result<Vec<Arc<Pod>>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
     let selector = meta::Selection::of(selector);
     if owner.meta().deletion_timestamp.is_none() {
@@ -59,16 +75,31 @@ where
                 patch_owners(context, &pod, without).await?;
             }
         }
-        for pod in context.caches.pods.by(POD_OWNER, "") {
-            if pod.metadata.namespace == owner.meta().namespace
-                && pod::is_active(&pod)
+        let mut orphans = context.caches.pods.by(POD_OWNER, "");
+        orphans.retain(|pod| {
+            pod.metadata.namespace == owner.meta().namespace
+                && pod::is_active(pod)
                 && selector.selects(&pod.metadata)
-            {
+                && fits(pod)
+        });
+        if !orphans.is_empty() && may_adopt(context, owner).await? {
+            for pod in orphans {
                 patch_owners(context, &pod, json!([meta::controlled_by(owner)])).await?;
             }
         }
     }
     Ok(owned(context, owner))
+}
+
+/// Whether an owner is there to stay, asked anew: what an owner that goes has just released must not be taken back because the word
+/// of its end is still on its way.
+pub(crate) async fn may_adopt<K>(context: &Context, owner: &K) -> Result<bool>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let key = Key::of(owner.meta());
+    let now = context.api::<K>(&key.namespace).get_metadata_opt(&key.name).await?;
+    Ok(now.is_some_and(|now| now.metadata.uid == owner.meta().uid && now.metadata.deletion_timestamp.is_none()))
 }
 
 async fn patch_owners(context: &Context, pod: &Pod, owners: serde_json::Value) -> Result<()> {

@@ -113,7 +113,9 @@ pub(crate) fn ranked(pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
     }
     // The first pod of a node counts as its most crowded, the next one less: what is left is spread.
     let mut order: Vec<&Arc<Pod>> = pods.iter().collect();
-    order.sort_by_key(|pod| Reverse(pod.metadata.creation_timestamp.clone()));
+    // Times have seconds; uids ascend.
+    let age = |pod: &Pod| Reverse((pod.metadata.creation_timestamp.clone(), pod.metadata.uid.clone()));
+    order.sort_by_key(|pod| age(pod));
     let mut keyed = vec![];
     for pod in order {
         let crowded = pod::node(pod).map_or(0, |node| {
@@ -134,7 +136,7 @@ pub(crate) fn ranked(pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
         };
         let key = (
             (pod::node(pod).is_some(), phase, pod::is_ready(pod), cost),
-            (Reverse(crowded), Reverse(since), Reverse(restarts), Reverse(pod.metadata.creation_timestamp.clone())),
+            (Reverse(crowded), Reverse(since), Reverse(restarts), age(pod)),
             pod.metadata.name.clone(),
         );
         keyed.push((key, pod.clone()));

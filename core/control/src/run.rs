@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::{
     daemonset, deployment, endpoints, events, gc, job, loadbalancer, namespace, network, node, replicaset, scheduler,
+    statefulset,
 };
 
 /// Lets go of the caches' handlers however the run ends, also when its future is dropped.
@@ -30,6 +31,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
         replicaset::controller(context),
         deployment::controller(context),
         daemonset::controller(context),
+        statefulset::controller(context),
         job::controller(context),
         endpoints::controller(context),
         loadbalancer::controller(context),

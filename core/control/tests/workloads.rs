@@ -2,7 +2,7 @@
 
 mod rig;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -188,4 +188,83 @@ async fn a_job_runs_to_its_completions_or_gives_up() {
     eventually!("the good one to complete", ended("good", "Complete").await);
     assert_eq!(cluster.api::<Job>().get("good").await.unwrap().status.unwrap().succeeded, Some(3));
     eventually!("the bad one to fail", ended("bad", "Failed").await);
+}
+
+/// Names and images of the pods that are ready and not going.
+async fn members(cluster: &Cluster) -> Vec<(String, String)> {
+    let pods = cluster.pods().await.into_iter();
+    let ready = pods.filter(|pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none());
+    let mut members: Vec<_> =
+        ready.map(|pod| (pod.metadata.name.unwrap(), pod.spec.unwrap().containers[0].image.clone().unwrap())).collect();
+    members.sort();
+    members
+}
+
+fn named(members: &[(&str, &str)]) -> Vec<(String, String)> {
+    members.iter().map(|(name, image)| ((*name).to_owned(), (*image).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn a_stateful_set_makes_its_pods_in_order_and_keeps_their_names() {
+    let cluster = Cluster::with_nodes(&["a", "b"]).await;
+    cluster.create::<StatefulSet>(stateful_set("db", 3, "echo")).await;
+    let three = named(&[("db-0", "echo"), ("db-1", "echo"), ("db-2", "echo")]);
+    eventually!("three pods", members(&cluster).await == three);
+    let pods = cluster.pods().await;
+    let times: Vec<_> = pods.iter().map(|pod| pod.metadata.uid.clone()).collect();
+    assert!(times.is_sorted(), "one after the other: {times:?}");
+    let spec = pods[1].spec.as_ref().unwrap();
+    assert_eq!((spec.hostname.as_deref(), spec.subdomain.as_deref()), (Some("db-1"), Some("db")));
+    cluster.api::<Pod>().delete("db-1", &DeleteParams::default()).await.unwrap();
+    eventually!("another with its name", {
+        let pod = cluster.api::<Pod>().get_opt("db-1").await.unwrap();
+        pod.is_some_and(|pod| is_ready(&pod) && pod.metadata.uid != pods[1].metadata.uid)
+    });
+    patch::<StatefulSet>(&cluster, "db", json!({"spec": {"replicas": 1}})).await;
+    eventually!("the first alone", members(&cluster).await == three[..1] && cluster.pods().await.len() == 1);
+    cluster.create::<StatefulSet>(stateful_set("ill", 3, "never-ready")).await;
+    eventually!("the first that is never ready", cluster.api::<Pod>().get_opt("ill-0").await.unwrap().is_some());
+    eventually!("the status to say so", {
+        let status = cluster.api::<StatefulSet>().get("ill").await.unwrap().status.unwrap_or_default();
+        (status.replicas, status.ready_replicas) == (1, Some(0))
+    });
+    assert_eq!(cluster.pods().await.len(), 2, "the second waits for the first");
+}
+
+#[tokio::test]
+async fn a_stateful_set_rolls_down_to_its_partition_and_can_be_undone() {
+    let cluster = Cluster::with_nodes(&["a", "b"]).await;
+    let mut set = stateful_set("db", 3, "echo:1");
+    set["spec"]["podManagementPolicy"] = json!("Parallel");
+    set["spec"]["updateStrategy"] = json!({"rollingUpdate": {"partition": 1}});
+    cluster.create::<StatefulSet>(set).await;
+    eventually!("three pods", members(&cluster).await.len() == 3);
+    let image = |image: &str| json!({"spec": {"template": {"spec": {"containers": template("db", image)["spec"]["containers"]}}}});
+    patch::<StatefulSet>(&cluster, "db", image("echo:2")).await;
+    let parted = named(&[("db-0", "echo:1"), ("db-1", "echo:2"), ("db-2", "echo:2")]);
+    eventually!("all above the partition", members(&cluster).await == parted);
+    let before = cluster.api::<Pod>().get("db-0").await.unwrap().metadata.uid;
+    cluster.api::<Pod>().delete("db-0", &DeleteParams::default()).await.unwrap();
+    eventually!("another as it was", {
+        let pod = cluster.api::<Pod>().get_opt("db-0").await.unwrap();
+        pod.is_some_and(|pod| pod.metadata.uid != before) && members(&cluster).await == parted
+    });
+    patch::<StatefulSet>(&cluster, "db", json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 0}}}}))
+        .await;
+    eventually!("all of them", members(&cluster).await.iter().all(|(_, image)| image == "echo:2"));
+    eventually!("the status to say so", {
+        let status = cluster.api::<StatefulSet>().get("db").await.unwrap().status.unwrap();
+        status.current_revision == status.update_revision && status.updated_replicas == Some(3)
+    });
+    patch::<StatefulSet>(&cluster, "db", image("echo:1")).await;
+    eventually!("the first again", {
+        let members = members(&cluster).await;
+        members.len() == 3 && members.iter().all(|(_, image)| image == "echo:1")
+    });
+    let revisions = cluster.list::<ControllerRevision>().await;
+    let numbers: Vec<_> = revisions.iter().filter_map(|revision| revision.revision).collect();
+    assert!(numbers.len() == 2 && numbers.contains(&3), "the old one is the newest now: {numbers:?}");
+    let claims = json!({"spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]}});
+    let refused = cluster.api::<StatefulSet>().patch("db", &PatchParams::default(), &Patch::Merge(claims)).await;
+    assert!(refused.unwrap_err().to_string().contains("no persistent volumes"));
 }

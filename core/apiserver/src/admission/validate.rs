@@ -101,7 +101,27 @@ fn workload(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Field
             errors.invalid("spec.strategy.rollingUpdate.maxUnavailable", 0, why);
         }
     }
+    if kind.kind == "StatefulSet" {
+        stateful(object, old, errors);
+    }
     template(object, errors);
+}
+
+fn stateful(object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+    let policy = meta::text(object, "/spec/podManagementPolicy");
+    errors.one_of("spec.podManagementPolicy", policy, &["OrderedReady", "Parallel"]);
+    let strategy = meta::text(object, "/spec/updateStrategy/type");
+    errors.one_of("spec.updateStrategy.type", strategy, &["OnDelete", "RollingUpdate"]);
+    if !meta::list(object, "/spec/volumeClaimTemplates").is_empty() {
+        let why = "there are no persistent volumes in a Switchyard cluster: use emptyDir volumes in the template";
+        errors.forbidden("spec.volumeClaimTemplates", why);
+    }
+    let fixed = ["/spec/serviceName", "/spec/podManagementPolicy"];
+    if old.is_some_and(|old| fixed.iter().any(|field| old.pointer(field) != object.pointer(field))) {
+        let why = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', \
+                   'revisionHistoryLimit' and 'minReadySeconds' are forbidden";
+        errors.forbidden("spec", why);
+    }
 }
 
 fn template(object: &Value, errors: &mut FieldErrors) {

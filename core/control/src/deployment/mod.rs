@@ -111,7 +111,7 @@ fn sets(context: &Context, deployment: &Deployment) -> Sets {
     all.retain(|set| {
         set.metadata.namespace == deployment.metadata.namespace && set.metadata.deletion_timestamp.is_none()
     });
-    all.sort_by_key(|set| (set.metadata.creation_timestamp.clone(), set.metadata.name.clone()));
+    all.sort_by_key(|set| (set.metadata.creation_timestamp.clone(), set.metadata.uid.clone()));
     let new = all.iter().position(|set| revision::is_of(set, &deployment.spec.template)).map(|at| all.remove(at));
     Sets { new, old: all }
 }
@@ -119,9 +119,13 @@ fn sets(context: &Context, deployment: &Deployment) -> Sets {
 /// Takes in ReplicaSets that match and have no owner.
 async fn adopt(context: &Context, deployment: &Deployment) -> Result<()> {
     let namespace = deployment.metadata.namespace.as_deref().unwrap_or("");
-    for set in context.caches.replica_sets.by(NAMESPACE, namespace) {
+    let mut orphans = context.caches.replica_sets.by(NAMESPACE, namespace);
+    orphans.retain(|set| {
         let orphan = meta::controller(&set.metadata).is_none() && set.metadata.deletion_timestamp.is_none();
-        if orphan && meta::selects(&deployment.spec.selector, &set.metadata) {
+        orphan && meta::selects(&deployment.spec.selector, &set.metadata)
+    });
+    if !orphans.is_empty() && ownership::may_adopt(context, deployment).await? {
+        for set in orphans {
             let pinned = json!({
                 "uid": set.metadata.uid, "resourceVersion": set.metadata.resource_version,
                 "ownerReferences": [meta::controlled_by(deployment)],

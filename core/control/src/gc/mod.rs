@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PropagationPolicy};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::ApiResource;
 use kube::discovery::Scope;
 use kube::{Api, Resource};
 use serde_json::json;
 
-use crate::context::{Context, gone_or_replaced, this_one};
+use crate::context::Context;
 use crate::error::{Result, unless_gone};
 use crate::queue::{Next, Queue};
 use graph::{FOREGROUND, Graph, ORPHAN, Object};
@@ -68,6 +68,8 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         replica_sets: apps::ReplicaSet,
         deployments: apps::Deployment,
         daemon_sets: apps::DaemonSet,
+        stateful_sets: apps::StatefulSet,
+        revisions: apps::ControllerRevision,
         jobs: batch::Job,
         service_accounts: core::ServiceAccount,
     );
@@ -141,9 +143,21 @@ impl Collector {
         } else {
             PropagationPolicy::Background
         };
+        // Watches of two kinds know nothing of each other: this one may have been released, and the word of it is still on its way.
+        let api = self.api(object);
+        let Some(now) = api.get_metadata_opt(&object.key.name).await? else { return Ok(()) };
+        if now.metadata.uid.as_deref() != Some(uid) || now.metadata.owner_references.as_ref() != Some(&object.owners) {
+            return Ok(());
+        }
         tracing::debug!(kind = object.resource.kind, object = %object.key, ?policy, "collected: its owners are gone");
-        let params = DeleteParams { propagation_policy: Some(policy), ..this_one(&Some(uid.into())) };
-        gone_or_replaced(self.api(object).delete(&object.key.name, &params).await)?;
+        let preconditions = Preconditions { uid: Some(uid.into()), resource_version: now.metadata.resource_version };
+        let params = DeleteParams {
+            propagation_policy: Some(policy),
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
+        // A conflict is an error here: whatever changed, it has to be looked at again.
+        unless_gone(api.delete(&object.key.name, &params).await)?;
         Ok(())
     }
 

@@ -254,7 +254,8 @@ impl Fixed {
 
 impl Resources {
     fn of(quantities: &BTreeMap<String, Quantity>) -> Self {
-        let amount = |name: &str| quantities.get(name).and_then(|quantity| Amount::parse(&quantity.0)).unwrap_or_default();
+        let amount =
+            |name: &str| quantities.get(name).and_then(|quantity| Amount::parse(&quantity.0)).unwrap_or_default();
         Self {
             cpu_milli: i64::try_from(amount("cpu").milli()).unwrap_or(i64::MAX),
             memory_bytes: amount("memory").units(),

@@ -291,6 +291,14 @@ pub(crate) fn deployment(name: &str, replicas: i32, image: &str) -> Value {
     })
 }
 
+pub(crate) fn stateful_set(name: &str, replicas: i32, image: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name},
+        "spec": {"replicas": replicas, "serviceName": name, "selector": {"matchLabels": {"app": name}},
+            "template": template(name, image)},
+    })
+}
+
 pub(crate) fn service(name: &str, spec: Value) -> Value {
     let mut service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
