@@ -151,7 +151,25 @@ mod tests {
         ] {
             assert_eq!(Amount::parse(text), Some(Amount(milli)), "{text}");
         }
-        for wrong in ["", "x", "m", "1x", "1Zi", "1.2.3", "Mi", "1e99", "--1", "+-1", "-", ".", "1 ", "1e", "٣", "1-2", "9999999999999999999Ei"] {
+        for wrong in [
+            "",
+            "x",
+            "m",
+            "1x",
+            "1Zi",
+            "1.2.3",
+            "Mi",
+            "1e99",
+            "--1",
+            "+-1",
+            "-",
+            ".",
+            "1 ",
+            "1e",
+            "٣",
+            "1-2",
+            "9999999999999999999Ei",
+        ] {
             assert_eq!(Amount::parse(wrong), None, "{wrong}");
         }
         assert_eq!(Amount::parse(&"9".repeat(41)), None);

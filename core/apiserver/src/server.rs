@@ -201,7 +201,8 @@ impl Server {
                             });
                         }
                         Err(error) => {
-                            // Out of file descriptors, most likely: wait for connections to end instead of spinning.
+                            // Out of file descriptors, most likely, and nobody tells when there are some again: a pause, as the
+                            // listener is readable all the time and the loop would spin.
                             tracing::warn!(%error, "accept failed");
                             tokio::time::sleep(Duration::from_millis(50)).await;
                         }

@@ -165,12 +165,7 @@ fn node_ports(service: &Value) -> BTreeSet<(String, u16)> {
     taken.collect()
 }
 
-fn check_address(
-    cidr: &ipnet::IpNet,
-    text: &str,
-    used: &BTreeSet<IpAddr>,
-    errors: &mut FieldErrors,
-) -> Option<IpAddr> {
+fn check_address(cidr: &ipnet::IpNet, text: &str, used: &BTreeSet<IpAddr>, errors: &mut FieldErrors) -> Option<IpAddr> {
     let field = "spec.clusterIPs[0]";
     let Ok(address) = text.parse::<IpAddr>() else {
         errors.invalid(field, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
