@@ -51,6 +51,7 @@ const FILES_WANTED: u64 = 4096;
 pub fn examine() -> Vec<Finding> {
     let mut findings = user_namespaces();
     findings.push(files());
+    findings.push(limits());
     match probe_elsewhere() {
         Ok(more) => findings.extend(more),
         Err(error) => findings.push(Finding::missing("namespaces", error.to_string(), None)),
@@ -110,6 +111,12 @@ fn files() -> Finding {
             Some("ulimit -Hn 65536"),
         ),
     }
+}
+
+/// Said once here, and by an event of each pod that asks for limits.
+fn limits() -> Finding {
+    let detail = "containers' limits.cpu and limits.memory count for scheduling and quota; nothing enforces them";
+    Finding::limited("limits", detail, None)
 }
 
 fn probe_elsewhere() -> io::Result<Vec<Finding>> {

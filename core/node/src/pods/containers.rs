@@ -184,6 +184,12 @@ pub(crate) fn reason(exit: &Exit) -> &'static str {
     }
 }
 
+/// The limits it asks for that nothing enforces: a node has no cgroups of its own.
+pub(crate) fn limits(container: &Container) -> Vec<&str> {
+    let limits = container.resources.iter().flat_map(|resources| resources.limits.iter().flatten());
+    limits.map(|(name, _)| name.as_str()).filter(|name| matches!(*name, "cpu" | "memory")).collect()
+}
+
 /// Whether it is a sidecar: an init container that runs beside the others.
 pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")

@@ -3,7 +3,9 @@
 //! One task a pod ([`worker`]) acts on what it hears: the object changed, a process ended, a probe answered, a time has come. What
 //! a container should do next and what the status says are pure functions ([`containers`], [`status`]).
 
+mod asked;
 pub(crate) mod containers;
+mod heard;
 mod hooks;
 pub(crate) mod manager;
 mod pause;

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use crate::env::{self, Sources};
 use crate::events::Kind;
 use crate::images::ImageError;
-use crate::pods::containers::{Run, Slot, State};
+use crate::pods::containers::{Run, Slot, State, limits};
 use crate::pods::hooks;
 use crate::pods::pause::{Pause, PauseError};
 use crate::pods::sandbox;
@@ -243,6 +243,11 @@ async fn try_start(worker: &mut Worker, container: &Container, restart: u32) -> 
     if restart == 0 {
         let message = format!("Container image {image:?} already present on machine");
         worker.event(Some(name), Kind::Normal, "Pulled", message);
+        let limits = limits(container).join(", ");
+        if !limits.is_empty() {
+            let message = format!("limits of {name} on {limits} count for scheduling and quota; nothing enforces them");
+            worker.event(Some(name), Kind::Warning, "LimitsNotEnforced", message);
+        }
     }
     let create = |error: String| not("CreateContainerError", error);
     let message = worker.message_file(name);

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt;
 use switchyard_api::names::POD_IP;
-use switchyard_pause::protocol::{self, Exit};
 use switchyard_plugin::PodFacts;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -19,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::env::Sources;
 use crate::events::Kind;
-use crate::pods::containers::{self, Policy, Run, Slot, State, Step, is_sidecar};
+use crate::pods::containers::{Policy, Slot, State, Step, is_sidecar};
 use crate::pods::pause::{Pause, PauseEvent};
 use crate::pods::sandbox::{self, Places};
 use crate::pods::status::{Phase, View};
@@ -29,8 +28,6 @@ use crate::pods::{Context, start};
 use crate::probe;
 use crate::server::{AskError, Command, LogFile};
 
-/// Bytes of a termination message that are kept, as in Kubernetes.
-const MAX_MESSAGE: usize = 4096;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
@@ -289,155 +286,6 @@ impl Worker {
         self.pod = Arc::new(pod);
     }
 
-    fn pause_event(&mut self, event: PauseEvent) {
-        match event {
-            PauseEvent::Exited(container) => self.ended(&container),
-            PauseEvent::Gone => self.lost(),
-        }
-    }
-
-    /// A container ended.
-    pub(super) fn ended(&mut self, ended: &protocol::Container) {
-        let Some(exit) = ended.exit else { return };
-        let current =
-            self.slots.get(&ended.name).is_some_and(|slot| slot.is_running() && slot.restarts == ended.restart);
-        if !current {
-            return;
-        }
-        let message = self.last_words(&ended.name, ended.restart, &exit);
-        let run = Run { started_us: ended.started_us, exit, reason: containers::reason(&exit), message };
-        self.run_over(&ended.name, run);
-    }
-
-    fn run_over(&mut self, name: &str, run: Run) {
-        debug!(pod = %self.pod.name_any(), container = name, code = run.exit.code, "container ended");
-        self.live.remove(name);
-        let policy = self.policy(name);
-        if let Some(slot) = self.slots.get_mut(name) {
-            slot.ended(run, policy, Instant::now());
-        }
-    }
-
-    /// The pod's first process died, and everything with it.
-    fn lost(&mut self) {
-        self.sandbox = None;
-        self.events = mpsc::unbounded_channel().1;
-        if !self.terminating && !matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
-            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
-            self.event(None, Kind::Normal, "SandboxChanged", message);
-        }
-        let now = Timestamp::now().as_microsecond();
-        let exit = Exit { code: 137, signal: Some(9), oom: false, finished_us: now };
-        let running: Vec<_> =
-            self.slots.iter().filter(|(_, slot)| slot.is_running()).map(|(name, _)| name.clone()).collect();
-        for name in running {
-            let started_us = match self.slots[&name].state {
-                State::Running { started_us } => started_us,
-                _ => now,
-            };
-            let message = "the pod's first process died".to_owned();
-            self.run_over(&name, Run { started_us, exit, reason: "Error", message });
-        }
-        if self.attached {
-            self.attached = false;
-            self.context.network.forget(&self.uid());
-        }
-        self.places.unmount();
-        // A new sandbox begins with its init containers, as in Kubernetes.
-        let pod = Arc::clone(&self.pod);
-        let init =
-            pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(|one| !is_sidecar(one));
-        if !self.terminating && !matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
-            for container in init {
-                if let Some(slot) = self.slots.get_mut(&container.name) {
-                    slot.state = State::Waiting { reason: "PodInitializing", message: String::new() };
-                }
-            }
-        }
-    }
-
-    /// What a container left in its termination message, or in its log.
-    fn last_words(&self, name: &str, restart: u32, exit: &Exit) -> String {
-        let text = std::fs::read(self.message_file(name)).unwrap_or_default();
-        if !text.is_empty() {
-            return String::from_utf8_lossy(&text[..text.len().min(MAX_MESSAGE)]).into_owned();
-        }
-        let from_log = self
-            .container(name)
-            .is_some_and(|container| container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"));
-        if !from_log || exit.code == 0 {
-            return String::new();
-        }
-        let log =
-            std::fs::read_to_string(self.places.logs.join(name).join(format!("{restart}.log"))).unwrap_or_default();
-        let lines = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect::<Vec<_>>();
-        let text = lines[lines.len().saturating_sub(80)..].join("\n");
-        let start = text.len().saturating_sub(2048);
-        let start = (start..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
-        text[start..].to_owned()
-    }
-
-    fn probed(&mut self, name: &str, restart: u32, kind: probe::Kind, verdict: probe::Verdict) {
-        let Some(slot) = self.slots.get(name).filter(|slot| slot.is_running() && slot.restarts == restart) else {
-            return;
-        };
-        let Some(live) = self.live.get_mut(name) else { return };
-        let started = slot.started;
-        match (kind, &verdict) {
-            (probe::Kind::Readiness, verdict) => live.well = *verdict == probe::Verdict::Well,
-            (probe::Kind::Startup, probe::Verdict::Well) => live.well_started = true,
-            (_, probe::Verdict::Well) => {}
-            (_, probe::Verdict::Unwell(_)) => {}
-        }
-        if let probe::Verdict::Unwell(why) = &verdict {
-            let word = match kind {
-                probe::Kind::Startup => "Startup",
-                probe::Kind::Liveness => "Liveness",
-                probe::Kind::Readiness => "Readiness",
-            };
-            self.event(Some(name), Kind::Warning, "Unhealthy", format!("{word} probe failed: {why}"));
-            if kind != probe::Kind::Readiness {
-                let message = format!("Container {name} failed {} probe, will be restarted", word.to_lowercase());
-                self.event(Some(name), Kind::Normal, "Killing", message);
-                self.stop(name, self.grace_of_spec());
-            }
-        }
-        self.refresh(name);
-        if !started && self.slots.get(name).is_some_and(|slot| slot.started) {
-            start::probes(self, name);
-        }
-    }
-
-    fn hooked(&mut self, name: &str, restart: u32, result: Result<(), String>) {
-        let Some(slot) = self.slots.get(name).filter(|slot| slot.is_running() && slot.restarts == restart) else {
-            return;
-        };
-        let started = slot.started;
-        match result {
-            Ok(()) => {
-                if let Some(live) = self.live.get_mut(name) {
-                    live.hooked = true;
-                }
-            }
-            Err(why) => {
-                self.event(Some(name), Kind::Warning, "FailedPostStartHook", why);
-                self.stop(name, self.grace_of_spec());
-            }
-        }
-        self.refresh(name);
-        if !started && self.slots.get(name).is_some_and(|slot| slot.started) {
-            start::probes(self, name);
-        }
-    }
-
-    /// Puts together what hooks and probes say.
-    pub(super) fn refresh(&mut self, name: &str) {
-        if let (Some(slot), Some(live)) = (self.slots.get_mut(name), self.live.get(name)) {
-            slot.started = live.hooked && live.well_started;
-            slot.ready = slot.started && live.well;
-        }
-    }
-
     /// Writes the status if it is another than the one written last.
     pub(super) fn publish(&mut self) {
         let status = self.status();
@@ -484,57 +332,12 @@ impl Worker {
         }
     }
 
-    fn log(&self, name: &str, previous: bool) -> Result<LogFile, AskError> {
-        let name = self.default_container(name)?;
-        let slot = self.slots.get(&name).filter(|slot| slot.runs > 0);
-        let waiting =
-            || AskError::BadRequest(format!("container {name:?} in pod {:?} is waiting to start", self.pod.name_any()));
-        let slot = slot.ok_or_else(waiting)?;
-        let latest = slot.runs - 1;
-        let none = || {
-            AskError::BadRequest(format!(
-                "previous terminated container {name:?} in pod {:?} not found",
-                self.pod.name_any()
-            ))
-        };
-        let run = if previous { latest.checked_sub(1).ok_or_else(none)? } else { latest };
-        let ended = match self.live.get(&name).filter(|_| !previous) {
-            Some(live) => live.ended.subscribe(),
-            None => watch::channel(true).1,
-        };
-        Ok(LogFile { path: self.places.logs.join(&name).join(format!("{run}.log")), ended })
-    }
-
-    async fn exec(&self, name: String, command: Command) -> Result<tokio::sync::oneshot::Receiver<i32>, AskError> {
-        let name = self.default_container(&name)?;
-        let not_running = || AskError::BadRequest(format!("container {name:?} does not run"));
-        let pause = self.sandbox.as_ref().ok_or_else(not_running)?;
-        let exec = protocol::Exec { name: name.clone(), argv: command.argv, env: Vec::new(), tty: command.tty };
-        let exit = pause.exec(exec, command.stdio).await.map_err(|error| AskError::Failed(error.to_string()))?;
-        let (tell, code) = tokio::sync::oneshot::channel();
-        tokio::spawn(async move {
-            // A pod that died took the command along.
-            let _ = tell.send(exit.await.map_or(137, |exit| exit.code));
-        });
-        Ok(code)
-    }
-
-    fn default_container(&self, name: &str) -> Result<String, AskError> {
-        let spec = self.pod.spec.as_ref();
-        let first = spec.and_then(|spec| spec.containers.first()).map(|container| container.name.clone());
-        match name {
-            "" => first.ok_or_else(|| AskError::NotFound("the pod has no container".into())),
-            _ if self.container(name).is_some() => Ok(name.to_owned()),
-            _ => Err(AskError::NotFound(format!("container {name} is not valid for pod {}", self.pod.name_any()))),
-        }
-    }
-
     pub(super) fn container(&self, name: &str) -> Option<&Container> {
         let spec = self.pod.spec.as_ref()?;
         spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|container| container.name == name)
     }
 
-    fn policy(&self, name: &str) -> Policy {
+    pub(super) fn policy(&self, name: &str) -> Policy {
         let mut init = self.pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
         match init.find(|container| container.name == name) {
             Some(container) if is_sidecar(container) => Policy::Always,

@@ -203,10 +203,12 @@ async fn environment_and_volumes() {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": {"k": "from the map"}});
     let maps: kube::Api<k8s_openapi::api::core::v1::ConfigMap> = kube::Api::namespaced(rig.client.clone(), "default");
     maps.create(&Default::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    let limits = json!({"limits": {"memory": "64Mi"}});
     let script = "echo $IP $NODE $K; cat /config/k; echo; cat /etc/podinfo/name; echo; echo shared >/scratch/x; \
                   cat /var/run/secrets/kubernetes.io/serviceaccount/namespace; echo; \
                   test -s /var/run/secrets/kubernetes.io/serviceaccount/token && echo token; hostname; echo $KUBERNETES_SERVICE_HOST";
     let mut container = shell(script);
+    container["resources"] = limits;
     container["env"] = json!([
         {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
@@ -227,6 +229,7 @@ async fn environment_and_volumes() {
     let lines: Vec<_> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
     let expected = ["10.40.1.5 n1 from the map", "from the map", "web", "default", "token", "web", "10.96.0.1"];
     assert_eq!(lines, expected, "{log}");
+    rig.until_event("LimitsNotEnforced", "sh on memory").await;
 }
 
 async fn many_pods() {

@@ -1,0 +1,55 @@
+//! What others ask of a pod's containers: where a log is, a command beside one.
+
+use kube::ResourceExt;
+use switchyard_pause::protocol;
+use tokio::sync::{oneshot, watch};
+
+use crate::pods::worker::Worker;
+use crate::server::{AskError, Command, LogFile};
+
+impl Worker {
+    pub(super) fn log(&self, name: &str, previous: bool) -> Result<LogFile, AskError> {
+        let name = self.default_container(name)?;
+        let slot = self.slots.get(&name).filter(|slot| slot.runs > 0);
+        let waiting =
+            || AskError::BadRequest(format!("container {name:?} in pod {:?} is waiting to start", self.pod.name_any()));
+        let slot = slot.ok_or_else(waiting)?;
+        let latest = slot.runs - 1;
+        let none = || {
+            AskError::BadRequest(format!(
+                "previous terminated container {name:?} in pod {:?} not found",
+                self.pod.name_any()
+            ))
+        };
+        let run = if previous { latest.checked_sub(1).ok_or_else(none)? } else { latest };
+        let ended = match self.live.get(&name).filter(|_| !previous) {
+            Some(live) => live.ended.subscribe(),
+            None => watch::channel(true).1,
+        };
+        Ok(LogFile { path: self.places.logs.join(&name).join(format!("{run}.log")), ended })
+    }
+
+    pub(super) async fn exec(&self, name: String, command: Command) -> Result<oneshot::Receiver<i32>, AskError> {
+        let name = self.default_container(&name)?;
+        let not_running = || AskError::BadRequest(format!("container {name:?} does not run"));
+        let pause = self.sandbox.as_ref().ok_or_else(not_running)?;
+        let exec = protocol::Exec { name: name.clone(), argv: command.argv, env: Vec::new(), tty: command.tty };
+        let exit = pause.exec(exec, command.stdio).await.map_err(|error| AskError::Failed(error.to_string()))?;
+        let (tell, code) = oneshot::channel();
+        tokio::spawn(async move {
+            // A pod that died took the command along.
+            let _ = tell.send(exit.await.map_or(137, |exit| exit.code));
+        });
+        Ok(code)
+    }
+
+    fn default_container(&self, name: &str) -> Result<String, AskError> {
+        let spec = self.pod.spec.as_ref();
+        let first = spec.and_then(|spec| spec.containers.first()).map(|container| container.name.clone());
+        match name {
+            "" => first.ok_or_else(|| AskError::NotFound("the pod has no container".into())),
+            _ if self.container(name).is_some() => Ok(name.to_owned()),
+            _ => Err(AskError::NotFound(format!("container {name} is not valid for pod {}", self.pod.name_any()))),
+        }
+    }
+}

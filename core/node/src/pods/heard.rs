@@ -1,0 +1,172 @@
+//! What a pod's worker hears of its containers: an end, a probe's verdict, a hook's outcome, the end of the pod's first process.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use switchyard_pause::protocol::{self, Exit};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::events::Kind;
+use crate::pods::containers::{self, Run, State, is_sidecar};
+use crate::pods::pause::PauseEvent;
+use crate::pods::start;
+use crate::pods::status::Phase;
+use crate::pods::worker::Worker;
+use crate::probe;
+
+/// Bytes of a termination message that are kept, as in Kubernetes.
+const MAX_MESSAGE: usize = 4096;
+
+impl Worker {
+    pub(super) fn pause_event(&mut self, event: PauseEvent) {
+        match event {
+            PauseEvent::Exited(container) => self.ended(&container),
+            PauseEvent::Gone => self.lost(),
+        }
+    }
+
+    /// A container ended.
+    pub(super) fn ended(&mut self, ended: &protocol::Container) {
+        let Some(exit) = ended.exit else { return };
+        let current =
+            self.slots.get(&ended.name).is_some_and(|slot| slot.is_running() && slot.restarts == ended.restart);
+        if !current {
+            return;
+        }
+        let message = self.last_words(&ended.name, ended.restart, &exit);
+        let run = Run { started_us: ended.started_us, exit, reason: containers::reason(&exit), message };
+        self.run_over(&ended.name, run);
+    }
+
+    fn run_over(&mut self, name: &str, run: Run) {
+        debug!(pod = %self.pod.name_any(), container = name, code = run.exit.code, "container ended");
+        self.live.remove(name);
+        let policy = self.policy(name);
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.ended(run, policy, Instant::now());
+        }
+    }
+
+    /// The pod's first process died, and everything with it.
+    fn lost(&mut self) {
+        self.sandbox = None;
+        self.events = mpsc::unbounded_channel().1;
+        if !self.terminating && !matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
+            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+            self.event(None, Kind::Normal, "SandboxChanged", message);
+        }
+        let now = Timestamp::now().as_microsecond();
+        let exit = Exit { code: 137, signal: Some(9), oom: false, finished_us: now };
+        let running: Vec<_> =
+            self.slots.iter().filter(|(_, slot)| slot.is_running()).map(|(name, _)| name.clone()).collect();
+        for name in running {
+            let started_us = match self.slots[&name].state {
+                State::Running { started_us } => started_us,
+                _ => now,
+            };
+            let message = "the pod's first process died".to_owned();
+            self.run_over(&name, Run { started_us, exit, reason: "Error", message });
+        }
+        if self.attached {
+            self.attached = false;
+            self.context.network.forget(&self.uid());
+        }
+        self.places.unmount();
+        // A new sandbox begins with its init containers, as in Kubernetes.
+        let pod = Arc::clone(&self.pod);
+        let init =
+            pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(|one| !is_sidecar(one));
+        if !self.terminating && !matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
+            for container in init {
+                if let Some(slot) = self.slots.get_mut(&container.name) {
+                    slot.state = State::Waiting { reason: "PodInitializing", message: String::new() };
+                }
+            }
+        }
+    }
+
+    /// What a container left in its termination message, or in its log.
+    fn last_words(&self, name: &str, restart: u32, exit: &Exit) -> String {
+        let text = std::fs::read(self.message_file(name)).unwrap_or_default();
+        if !text.is_empty() {
+            return String::from_utf8_lossy(&text[..text.len().min(MAX_MESSAGE)]).into_owned();
+        }
+        let from_log = self
+            .container(name)
+            .is_some_and(|container| container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"));
+        if !from_log || exit.code == 0 {
+            return String::new();
+        }
+        let log =
+            std::fs::read_to_string(self.places.logs.join(name).join(format!("{restart}.log"))).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect::<Vec<_>>();
+        let text = lines[lines.len().saturating_sub(80)..].join("\n");
+        let start = text.len().saturating_sub(2048);
+        let start = (start..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+        text[start..].to_owned()
+    }
+
+    pub(super) fn probed(&mut self, name: &str, restart: u32, kind: probe::Kind, verdict: probe::Verdict) {
+        let Some(slot) = self.slots.get(name).filter(|slot| slot.is_running() && slot.restarts == restart) else {
+            return;
+        };
+        let Some(live) = self.live.get_mut(name) else { return };
+        let started = slot.started;
+        match (kind, &verdict) {
+            (probe::Kind::Readiness, verdict) => live.well = *verdict == probe::Verdict::Well,
+            (probe::Kind::Startup, probe::Verdict::Well) => live.well_started = true,
+            (_, probe::Verdict::Well) => {}
+            (_, probe::Verdict::Unwell(_)) => {}
+        }
+        if let probe::Verdict::Unwell(why) = &verdict {
+            let word = match kind {
+                probe::Kind::Startup => "Startup",
+                probe::Kind::Liveness => "Liveness",
+                probe::Kind::Readiness => "Readiness",
+            };
+            self.event(Some(name), Kind::Warning, "Unhealthy", format!("{word} probe failed: {why}"));
+            if kind != probe::Kind::Readiness {
+                let message = format!("Container {name} failed {} probe, will be restarted", word.to_lowercase());
+                self.event(Some(name), Kind::Normal, "Killing", message);
+                self.stop(name, self.grace_of_spec());
+            }
+        }
+        self.refresh(name);
+        if !started && self.slots.get(name).is_some_and(|slot| slot.started) {
+            start::probes(self, name);
+        }
+    }
+
+    pub(super) fn hooked(&mut self, name: &str, restart: u32, result: Result<(), String>) {
+        let Some(slot) = self.slots.get(name).filter(|slot| slot.is_running() && slot.restarts == restart) else {
+            return;
+        };
+        let started = slot.started;
+        match result {
+            Ok(()) => {
+                if let Some(live) = self.live.get_mut(name) {
+                    live.hooked = true;
+                }
+            }
+            Err(why) => {
+                self.event(Some(name), Kind::Warning, "FailedPostStartHook", why);
+                self.stop(name, self.grace_of_spec());
+            }
+        }
+        self.refresh(name);
+        if !started && self.slots.get(name).is_some_and(|slot| slot.started) {
+            start::probes(self, name);
+        }
+    }
+
+    /// Puts together what hooks and probes say.
+    pub(super) fn refresh(&mut self, name: &str) {
+        if let (Some(slot), Some(live)) = (self.slots.get_mut(name), self.live.get(name)) {
+            slot.started = live.hooked && live.well_started;
+            slot.ready = slot.started && live.well;
+        }
+    }
+}
