@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{apply, delete, doctor, down, exec, get, logs, plugin, process, shell, status, up};
+use crate::{apply, delete, describe, doctor, down, exec, get, logs, plugin, process, shell, status, up};
 
 /// A Kubernetes-style cluster on this machine, with real packets.
 #[derive(Debug, Parser)]
@@ -33,6 +33,8 @@ pub enum Verb {
     Status(status::Args),
     /// Show objects.
     Get(get::Args),
+    /// Show objects in words, with their events.
+    Describe(describe::Args),
     /// Create objects, or change them to what files say.
     Apply(apply::Args),
     /// Delete objects, or a whole cluster.

@@ -6,6 +6,7 @@ mod api;
 mod apply;
 mod args;
 mod delete;
+mod describe;
 mod doctor;
 mod down;
 mod exec;
@@ -42,6 +43,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Get(args) => get::run(&args, &cluster),
         Verb::Apply(args) => apply::run(&args, &cluster),
         Verb::Delete(args) => delete::run(&args, &cluster),
+        Verb::Describe(args) => describe::run(&args, &cluster),
         Verb::Logs(args) => logs::run(&args, &cluster),
         Verb::Exec(args) => return exec::run(&args, &cluster),
         Verb::Status(args) => status::run(&args, &cluster),

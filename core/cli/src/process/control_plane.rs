@@ -26,7 +26,7 @@ pub struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    super::log();
+    super::log::start();
     let directory = args.within.directory();
     let cluster = read_cluster(&directory)?;
     let topology = Topology::of(&cluster)?;

@@ -2,6 +2,7 @@
 
 mod control_plane;
 mod credentials;
+mod log;
 mod node;
 pub(crate) mod plugins;
 mod power;
@@ -44,13 +45,6 @@ pub(crate) fn launch(args: &InDirectory) -> anyhow::Result<()> {
 /// `yard enter`.
 pub(crate) fn enter(args: &EnterArgs) -> anyhow::Result<()> {
     Err(switchyard_lab::shell::enter(&args.command).into())
-}
-
-/// Logs to standard error, which is the process's log file. `SWITCHYARD_LOG` filters, by default `info`.
-fn log() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("SWITCHYARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
 /// Runs a long-lived part of the cluster on one thread, which keeps it small: nodes are many.

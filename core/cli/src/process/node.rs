@@ -21,7 +21,7 @@ pub struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    super::log();
+    super::log::start();
     let read = || anyhow::Ok(serde_yaml_ng::from_str::<Config>(&fs::read_to_string(&args.config)?)?);
     let config = read().with_context(|| format!("read {}", args.config.display()))?;
     super::block_on(async {

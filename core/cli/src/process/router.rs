@@ -9,7 +9,7 @@ use super::supervisor::read_cluster;
 use super::{InDirectory, credentials, plugins};
 
 pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
-    super::log();
+    super::log::start();
     let directory = args.directory();
     let cluster = read_cluster(&directory)?;
     let ports = &cluster.spec.host_ports;

@@ -13,7 +13,7 @@ use switchyard_netstate::Place;
 use super::{InDirectory, credentials, node};
 
 pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
-    super::log();
+    super::log::start();
     let directory = args.directory();
     let cluster = read_cluster(&directory)?;
     let topology = Topology::of(&cluster)?;

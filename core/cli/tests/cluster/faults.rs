@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::rig::{Cluster, Powers, Traffic, eventually, kill, scenarios};
+use crate::rig::{Cluster, Powers, Traffic, eventually, kill, measured, scenarios};
 
 scenarios! {
     the_control_plane_dies
@@ -15,7 +15,7 @@ scenarios! {
 }
 
 const HOST: &str = "sphinx-v1.esxcloud.net";
-/// A second or two on a machine with nothing else to do; tests share theirs with a compiler.
+/// A second or two on a machine with nothing else to do; tests share theirs with a compiler. What it took is written down.
 const MOMENTS: Duration = Duration::from_secs(30);
 
 fn the_control_plane_dies(powers: Powers) {
@@ -25,7 +25,7 @@ fn the_control_plane_dies(powers: Powers) {
     let before = cluster.kill("control-plane");
     traffic.more(200);
     traffic.stop().lost_nothing();
-    eventually("another control plane", || (cluster.pid("control-plane") != before).then_some(()));
+    measured("another control plane", || (cluster.pid("control-plane") != before).then_some(()));
     assert!(cluster.yard(&["get", "pods"]).contains("sphinx-rs-1-"), "what was acknowledged is there");
 }
 
@@ -36,7 +36,7 @@ fn an_agent_dies(powers: Powers) {
     for node in ["node-worker-1", "node-worker-2"] {
         let before = cluster.kill(node);
         traffic.more(100);
-        eventually("another agent", || (cluster.pid(node) != before).then_some(()));
+        measured("another agent", || (cluster.pid(node) != before).then_some(()));
     }
     traffic.more(100);
     traffic.stop().lost_nothing();
@@ -48,7 +48,7 @@ fn the_router_dies(powers: Powers) {
     traffic.more(50);
     cluster.kill("router");
     traffic.more(200);
-    traffic.stop().was_back_within(MOMENTS);
+    traffic.stop().was_back_within(MOMENTS, "the router was killed");
 }
 
 fn the_supervisor_dies(powers: Powers) {
@@ -67,7 +67,7 @@ fn a_container_dies(powers: Powers) {
     traffic.more(50);
     let pod = cluster.pod_of("app=sphinx,version=v1");
     kill(cluster.container(&pod, "--port=80"));
-    eventually("the container started again", || (cluster.restarts(&pod) == 1 && cluster.is_ready(&pod)).then_some(()));
+    measured("the container started again", || (cluster.restarts(&pod) == 1 && cluster.is_ready(&pod)).then_some(()));
     traffic.more(50);
     // Its neighbours were not disturbed, and its address stayed.
     traffic.stop().lost_nothing();
@@ -84,7 +84,7 @@ fn a_pause_dies(powers: Powers) {
     let pod = cluster.pod_of("app=sphinx,version=v1");
     let address = cluster.get(&["pod", &pod])["status"]["podIP"].clone();
     kill(cluster.pause(&pod));
-    eventually("the pod runs again", || (cluster.restarts(&pod) >= 1 && cluster.is_ready(&pod)).then_some(()));
+    measured("the pod runs again", || (cluster.restarts(&pod) >= 1 && cluster.is_ready(&pod)).then_some(()));
     traffic.more(50);
     traffic.stop().lost_nothing();
     assert_eq!(cluster.get(&["pod", &pod])["status"]["podIP"], address);
@@ -97,5 +97,5 @@ fn the_ingress_dies(powers: Powers) {
     traffic.more(50);
     kill(cluster.process("yard-ingress"));
     traffic.more(200);
-    traffic.stop().was_back_within(MOMENTS);
+    traffic.stop().was_back_within(MOMENTS, "the ingress was killed");
 }

@@ -6,6 +6,7 @@ mod pods;
 mod traffic;
 
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -61,7 +62,8 @@ pub(crate) fn each(powers: Powers, scenario: fn(Powers)) {
     }
 }
 
-/// Waits until `condition` holds, and says what it was waiting for if it does not come true.
+/// Waits until `condition` holds, and says what it was waiting for if it does not come true. It looks again and again: a cluster is
+/// looked at from outside, through programs and processes that tell nobody when to look.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
@@ -72,6 +74,21 @@ pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>
         assert!(begun.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// [`eventually`], and says how long it took.
+#[track_caller]
+pub(crate) fn measured<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    let value = eventually(what, condition);
+    record(what, &format!("after {:.3?}", begun.elapsed()));
+    value
+}
+
+/// Writes a measurement where it is seen, although tests' output is not: past the test runner's capture.
+pub(crate) fn record(what: &str, measured: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "measured: {test}: {what}: {measured}");
 }
 
 // === impl Cluster ===

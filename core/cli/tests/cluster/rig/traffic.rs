@@ -84,12 +84,17 @@ impl Report {
         assert!(lost.is_empty(), "lost {} of {}, the first: {}", lost.len(), self.outcomes.len(), lost[0]);
     }
 
-    /// From the first failure to the last it took no longer than this.
+    /// From the first failure to the last it took no longer than this. Says how long.
     #[track_caller]
-    pub(crate) fn was_back_within(&self, limit: Duration) {
+    pub(crate) fn was_back_within(&self, limit: Duration, after: &str) {
         let failed = || self.outcomes.iter().filter(|outcome| outcome.error.is_some());
-        let (Some(first), Some(last)) = (failed().next(), failed().next_back()) else { return };
-        let gap = last.ended - first.ended;
+        let gap = match (failed().next(), failed().next_back()) {
+            (Some(first), Some(last)) => last.ended - first.ended,
+            _ => Duration::ZERO,
+        };
+        let (lost, all) = (failed().count(), self.outcomes.len());
+        super::record(after, &format!("{lost} of {all} requests failed, within {gap:.3?}"));
+        let Some(last) = failed().next_back() else { return };
         assert!(gap <= limit, "failures for {gap:?}, expected {limit:?} at most; the last: {:?}", last.error);
     }
 }
