@@ -120,14 +120,6 @@ impl Network {
         let _ = self.calls.send(call);
     }
 
-    /// Returns when the network's state has changed since this handle was cloned, or seen last.
-    pub(crate) async fn changed(mut self) {
-        self.state.mark_unchanged();
-        if self.state.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
     /// The state, to be followed.
     pub(crate) fn state(&self) -> watch::Receiver<State> {
         self.state.clone()

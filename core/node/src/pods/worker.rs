@@ -77,6 +77,8 @@ pub(crate) struct Worker {
     pub(super) grace: Option<Duration>,
     retry: Duration,
     retry_at: Option<Instant>,
+    /// Tells when the node's network has changed, which it may have to before the pod can be attached.
+    network: watch::Receiver<crate::network::State>,
     /// When the last step began: what was due then has been done.
     stepped_at: Instant,
 }
@@ -113,6 +115,7 @@ impl Worker {
         let start_time = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
         let worker = Self {
             places: Places::of(&context.config, &pod),
+            network: context.network.state(),
             context,
             pod: Arc::new(pod),
             notes,
@@ -160,6 +163,8 @@ impl Worker {
             return ControlFlow::Continue(());
         }
         let context = Arc::clone(&self.context);
+        // Before the attempt: what changes during it is a reason for another.
+        self.network.mark_unchanged();
         let _start = if self.volumes.is_none() { context.starts.acquire().await.ok() } else { None };
         match self.prepare().await {
             Ok(()) => {
@@ -226,12 +231,11 @@ impl Worker {
                 None => std::future::pending().await,
             }
         };
-        let network = self.context.network.clone();
         let waits_for_network = self.sandbox.is_some() && !self.attached && !self.terminating;
         tokio::select! {
             Some(note) = self.notes.recv() => self.note(note).await,
             Some(event) = self.events.recv() => self.pause_event(event),
-            () = network.changed(), if waits_for_network => self.retry_at = None,
+            Ok(()) = self.network.changed(), if waits_for_network => self.retry_at = None,
             () = timer => self.renew().await,
         }
         while let Ok(event) = self.events.try_recv() {
