@@ -2,7 +2,7 @@
 
 mod rig;
 
-use rig::{Rig, kubectl_program, run_kubectl};
+use rig::{Rig, kubectl_is_old, kubectl_program, run_kubectl};
 use serde_json::{Value, json};
 
 const WEB: &str = r#"
@@ -52,7 +52,6 @@ async fn what_people_type_does_what_they_expect() {
             ("annotate deploy web a=b", "", "annotated"),
             ("patch deploy web --type=json -p=[{\"op\":\"remove\",\"path\":\"/metadata/labels/x\"}]", "", "patched"),
             ("describe deploy web", "", "nginx:2"),
-            ("explain deployments", "", "KIND:"),
             ("create configmap cm --from-literal=a=b", "", "configmap/cm created"),
             ("get cm cm -o yaml", "", "a: b"),
             ("create namespace x", "", "namespace/x created"),
@@ -92,6 +91,9 @@ async fn what_people_type_does_what_they_expect() {
             ("api-resources", "", "networks"),
         ],
     );
+    if !kubectl_is_old() {
+        session(&rig, &[("explain deployments", "", "KIND:")]);
+    }
     rig.stop().await;
 }
 
@@ -158,10 +160,14 @@ async fn patches_come_out_as_kubectls_own() {
         json!({"spec": {"securityContext": {"runAsUser": 5}, "nodeSelector": {"a": "b"}}}),
         json!({"spec": {"containers": [{"name": "one", "resources": {"limits": {"cpu": "1"}}}], "hostAliases": [{"ip": "1.1.1.1", "hostnames": ["h"]}]}}),
     ];
-    let table = ["strategic", "merge"];
+    let (table, old) = (["strategic", "merge"], kubectl_is_old());
     for kind in table {
         for patch in &patches {
             if kind == "merge" && patch.to_string().contains('$') {
+                continue;
+            }
+            // Old ones leave the directive itself in a map that was not there.
+            if old && patch.pointer("/metadata/annotations/$patch").is_some() {
                 continue;
             }
             let patch_text = patch.to_string();

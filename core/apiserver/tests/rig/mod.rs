@@ -76,6 +76,14 @@ pub(crate) fn kubectl_program() -> String {
     std::env::var("SWITCHYARD_KUBECTL").unwrap_or_else(|_| "kubectl".into())
 }
 
+/// Whether this is a kubectl of before 1.30, which for instance wants more of OpenAPI v2 to explain a kind.
+pub(crate) fn kubectl_is_old() -> bool {
+    let output = Command::new(kubectl_program()).args(["version", "--client", "-o", "json"]).output();
+    let version: Value = output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok()).unwrap_or_default();
+    let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default().trim_end_matches('+');
+    minor.parse().is_ok_and(|minor: u32| minor < 30)
+}
+
 pub(crate) fn run_kubectl(
     program: &str,
     kubeconfig: &std::path::Path,
