@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use object::{Object as _, ObjectSection as _};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use switchyard_plugin::{Manifest, abi};
 
@@ -15,6 +16,10 @@ use switchyard_plugin::{Manifest, abi};
 const LARGEST_FILE: u64 = 256 << 20;
 /// Largest manifest in bytes.
 const LARGEST_MANIFEST: u32 = 1 << 20;
+/// What stands before the manifest in a script, in a comment of its language: `switchyard-plugin/1.0 {"name": ..}`.
+const MARK: &str = "switchyard-plugin/";
+/// So many bytes of a script are searched for it.
+const HEAD: usize = 64 << 10;
 
 /// The architecture that this program was built for.
 #[cfg(target_arch = "x86_64")]
@@ -30,11 +35,23 @@ pub(crate) struct Content {
     bytes: Vec<u8>,
 }
 
+/// How a plugin file is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// A shared library: loaded, in this process or in a child.
+    Library,
+    /// A program that speaks the messages of [`process`](crate::child) by itself: a script, whatever it starts. Always a child.
+    Program,
+}
+
 /// A plugin file that could be loaded.
 #[derive(Clone, Debug)]
 pub struct Inspected {
     /// Where it is.
     pub path: PathBuf,
+    /// Library or program.
+    pub form: Form,
     /// SHA-256 of its content, hexadecimal.
     pub sha256: String,
     /// Version of the boundary it was built for: major, minor.
@@ -62,7 +79,7 @@ pub enum InspectError {
         /// Its size in bytes.
         size: u64,
     },
-    /// It is not a shared library.
+    /// It is not a shared library, and no script either.
     #[error("{}: not a shared library: {why}", path.display())]
     NotALibrary {
         /// The file.
@@ -71,10 +88,12 @@ pub enum InspectError {
         why: String,
     },
     /// It has no manifest.
-    #[error("{}: not a plugin: it has no section {} (export_plugin! or switchyard_plugin.h puts it there)", path.display(), abi::SECTION)]
+    #[error("{}: not a plugin: it has no {what}", path.display())]
     NoManifest {
         /// The file.
         path: PathBuf,
+        /// What would be there.
+        what: String,
     },
     /// Its manifest is malformed.
     #[error("{}: manifest: {why}", path.display())]
@@ -109,8 +128,12 @@ impl Content {
     }
 
     pub(crate) fn inspect(&self) -> Result<Inspected, InspectError> {
-        let (abi, manifest) = manifest(&self.path, &self.bytes)?;
-        Ok(Inspected { path: self.path.clone(), sha256: self.sha256.clone(), abi, manifest })
+        let (form, (abi, manifest)) = if self.bytes.starts_with(b"#!") {
+            (Form::Program, comment(&self.path, &self.bytes)?)
+        } else {
+            (Form::Library, section(&self.path, &self.bytes)?)
+        };
+        Ok(Inspected { path: self.path.clone(), form, sha256: self.sha256.clone(), abi, manifest })
     }
 
     /// A private copy in memory that nobody can change any more.
@@ -147,7 +170,31 @@ fn read(path: &Path) -> Result<Vec<u8>, InspectError> {
     Ok(bytes)
 }
 
-fn manifest(path: &Path, data: &[u8]) -> Result<((u32, u32), Manifest), InspectError> {
+/// The manifest of a script: the rest of a line that has the mark, whatever begins a comment there.
+fn comment(path: &Path, data: &[u8]) -> Result<((u32, u32), Manifest), InspectError> {
+    let bad = |why: String| InspectError::BadManifest { path: path.to_owned(), why };
+    let head = &data[..data.len().min(HEAD)];
+    let text = head.split(|byte| *byte == b'\n').find_map(|line| {
+        let at = line.windows(MARK.len()).position(|window| window == MARK.as_bytes())?;
+        Some(&line[at + MARK.len()..])
+    });
+    let text = text.ok_or_else(|| {
+        let what = format!("comment `{MARK}{}.{} {{..}}` in its first {HEAD} bytes", abi::ABI_MAJOR, abi::ABI_MINOR);
+        InspectError::NoManifest { path: path.to_owned(), what }
+    })?;
+    let text = std::str::from_utf8(text).map_err(|error| bad(error.to_string()))?;
+    let (version, json) = text.split_once(' ').unwrap_or((text, ""));
+    let version = version.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    let (major, minor): (u32, u32) =
+        version.ok_or_else(|| bad(format!("{MARK} must be followed by a version such as 1.0 and by JSON")))?;
+    if major != abi::ABI_MAJOR {
+        return Err(InspectError::AbiMismatch { path: path.to_owned(), found: major });
+    }
+    Ok(((major, minor), Manifest::parse(json.trim().as_bytes()).map_err(bad)?))
+}
+
+/// The manifest of a library: an ELF section of its own.
+fn section(path: &Path, data: &[u8]) -> Result<((u32, u32), Manifest), InspectError> {
     let no_library = |why: String| InspectError::NotALibrary { path: path.to_owned(), why };
     let bad = |why: String| InspectError::BadManifest { path: path.to_owned(), why };
     let elf = object::File::parse(data).map_err(|error| no_library(format!("not a complete ELF file: {error}")))?;
@@ -158,8 +205,10 @@ fn manifest(path: &Path, data: &[u8]) -> Result<((u32, u32), Manifest), InspectE
     if elf.architecture() != here {
         return Err(no_library(format!("built for {:?}, this machine is {here:?}", elf.architecture())));
     }
-    let section =
-        elf.section_by_name(abi::SECTION).ok_or_else(|| InspectError::NoManifest { path: path.to_owned() })?;
+    let section = elf.section_by_name(abi::SECTION).ok_or_else(|| {
+        let what = format!("section {} (export_plugin! or switchyard_plugin.h puts it there)", abi::SECTION);
+        InspectError::NoManifest { path: path.to_owned(), what }
+    })?;
     let bytes = section.data().map_err(|error| bad(error.to_string()))?;
     if bytes.len() < size_of::<abi::Header>() {
         return Err(bad(format!(

@@ -5,8 +5,12 @@
 //! It is never unloaded, since nothing can promise that no thread still stands in its code; a rebuilt plugin is a new file, told
 //! from the old one by its content.
 //!
-//! The same file can also be run in a child process, see [`child`].
+//! The same file can also be run in a child process, see [`child`], and so can a program in any language that speaks the same
+//! messages. A call that hangs, crashes or lies is an error of that call: each has a deadline, and answers are checked.
 
+pub mod bare;
+mod confine;
+mod deadline;
 mod file;
 mod library;
 mod plugin;
@@ -14,7 +18,7 @@ mod process;
 mod registry;
 mod state;
 
-pub use file::{InspectError, Inspected, inspect};
+pub use file::{Form, InspectError, Inspected, inspect};
 pub use library::LoadError;
 pub use plugin::{CallError, Plugin};
 pub use process::{ProcessHost, child};

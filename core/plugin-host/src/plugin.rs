@@ -1,20 +1,22 @@
 //! A started plugin: typed calls, and answers that are checked before anybody believes them.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
 use serde::de::DeserializeOwned;
-use switchyard_netstate::{Fragment, Place};
+use switchyard_netstate::{Fragment, Link, LinkKind, Object, Place};
 use switchyard_plugin::abi::{Arguments, operation};
 use switchyard_plugin::{Facts, Manifest, NodeFacts, PodFacts, Pool};
 
-use crate::library::Instance;
 use crate::state::State;
+
+/// More than that belong into a smaller block.
+const MOST_RESERVED: usize = 4096;
 
 /// A network plugin with its options, ready to be asked.
 ///
 /// Calls may come from several threads and run at the same time; one in a child process answers them one after the other. A call
-/// blocks, for a child process up to its deadline.
+/// blocks, at most until its deadline.
 pub trait Plugin: Send + Sync {
     /// What it says about itself.
     fn manifest(&self) -> &Manifest;
@@ -46,6 +48,10 @@ pub enum CallError {
     NotImplemented { operation: &'static str },
     #[error("{operation}: the plugin panicked and is not asked again: {message}")]
     Panicked { operation: &'static str, message: String },
+    #[error("{operation}: the plugin gave no answer within {seconds} s and is not asked again")]
+    Hung { operation: &'static str, seconds: u64 },
+    #[error("{operation}: the plugin is not asked again since an earlier call failed: {why}")]
+    Poisoned { operation: &'static str, why: String },
     #[error("{operation}: the plugin refused its input: {message}")]
     Refused { operation: &'static str, message: String },
     #[error("{operation}: the plugin failed with status {status}: {message}")]
@@ -72,34 +78,28 @@ pub(crate) struct Started {
     manifest: Manifest,
     file: PathBuf,
     sha256: String,
-    poisoned: AtomicBool,
+    /// Why it is asked no more.
+    poisoned: OnceLock<String>,
     /// Last, because code must outlive what it made.
     answers: Box<dyn Answers>,
-}
-
-// === impl Answers ===
-
-impl Answers for Instance {
-    fn call(&self, operation: &'static str, input: &[u8]) -> Result<Vec<u8>, CallError> {
-        Instance::call(self, operation.as_bytes(), input).answer(operation)
-    }
 }
 
 // === impl Started ===
 
 impl Started {
     pub(crate) fn new(manifest: Manifest, file: PathBuf, sha256: String, answers: Box<dyn Answers>) -> Self {
-        Self { manifest, file, sha256, poisoned: AtomicBool::new(false), answers }
+        Self { manifest, file, sha256, poisoned: OnceLock::new(), answers }
     }
 
     fn ask<T: DeserializeOwned>(&self, operation: &'static str, arguments: &Arguments) -> Result<T, CallError> {
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(CallError::Panicked { operation, message: "an earlier call did".to_owned() });
+        if let Some(why) = self.poisoned.get() {
+            return Err(CallError::Poisoned { operation, why: why.clone() });
         }
         let input = serde_json::to_vec(arguments).expect("facts have string keys only");
         let answer = self.answers.call(operation, &input).inspect_err(|error| {
-            if matches!(error, CallError::Panicked { .. }) {
-                self.poisoned.store(true, Ordering::Release);
+            if matches!(error, CallError::Panicked { .. } | CallError::Hung { .. }) {
+                // Of two calls that fail at once, one is as good a reason as the other.
+                let _ = self.poisoned.set(error.to_string());
             }
         })?;
         serde_json::from_slice(&answer).map_err(|error| CallError::Malformed { operation, why: error.to_string() })
@@ -136,13 +136,13 @@ impl Plugin for Started {
     }
 
     fn state(&self) -> State {
-        if self.poisoned.load(Ordering::Acquire) { State::Poisoned } else { State::Started }
+        if self.poisoned.get().is_some() { State::Poisoned } else { State::Started }
     }
 
     fn pool(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Result<Pool, CallError> {
         match self.ask(operation::POOL, &arguments(facts, node, None, Some(pod))) {
             Err(CallError::NotImplemented { .. }) => Ok(Pool { block: node.pod_cidr, reserved: Vec::new() }),
-            answer => answer,
+            answer => sensible(answer?, facts),
         }
     }
 
@@ -168,9 +168,25 @@ impl Plugin for Started {
     }
 }
 
-/// The fragment, if every place it speaks about may be spoken about.
+/// The pool, if addresses of pods can come from it.
+fn sensible(pool: Pool, facts: &Facts) -> Result<Pool, CallError> {
+    let why = if !facts.pod_cidr.contains(&pool.block) {
+        format!("block {} is not in the cluster's {}", pool.block, facts.pod_cidr)
+    } else if pool.reserved.len() > MOST_RESERVED {
+        format!("{} addresses are reserved, at most {MOST_RESERVED} can be", pool.reserved.len())
+    } else {
+        return Ok(pool);
+    };
+    Err(CallError::Malformed { operation: operation::POOL, why })
+}
+
+/// The fragment, if every place it speaks about may be spoken about; the far end of a cable is such a place.
 fn confined(operation: &'static str, fragment: Fragment, may: impl Fn(&Place) -> bool) -> Result<Fragment, CallError> {
-    match fragment.places().map(|(place, _)| place).find(|place| !may(place)) {
+    let ends = fragment.places().flat_map(|(_, objects)| objects.iter()).filter_map(|(_, object)| match object {
+        Object::Link(Link { kind: LinkKind::Veth { peer }, .. }) => Some(&peer.place),
+        _ => None,
+    });
+    match fragment.places().map(|(place, _)| place).chain(ends).find(|place| !may(place)) {
         Some(place) => Err(CallError::WrongPlace { operation, place: place.clone() }),
         None => Ok(fragment),
     }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use switchyard_plugin::{Hosting, Manifest, NetworkPlugin, Options};
 
-use crate::file::{Content, InspectError, Inspected, inspect};
+use crate::deadline::Watched;
+use crate::file::{Content, Form, InspectError, Inspected, inspect};
 use crate::library::{Library, LoadError};
 use crate::plugin::{Answers, Plugin, Started};
-use crate::process::ProcessHost;
+use crate::process::{Hosted, Image, ProcessHost};
 use crate::state::{Listed, State};
 
 /// Finds and starts plugins.
@@ -36,7 +37,12 @@ struct Known {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No file of that name is on the search path.
-    #[error("plugin {name:?} not found: no {} in {}", file_name(name), directories(search))]
+    #[error(
+        "plugin {name:?} not found: no {} or {} in {}",
+        library_name(name),
+        program_name(name),
+        directories(search)
+    )]
     NotFound {
         /// The plugin's name.
         name: String,
@@ -72,7 +78,8 @@ pub enum OpenError {
 // === impl Registry ===
 
 impl Registry {
-    /// Plugins in these directories, the first one wins. Files are named `libswitchyard_NAME.so`.
+    /// Plugins in these directories, the first one wins. Libraries are named `libswitchyard_NAME.so`, programs
+    /// `switchyard_NAME.plugin`.
     pub fn new(search: Vec<PathBuf>) -> Self {
         Self { search, ..Self::default() }
     }
@@ -101,7 +108,8 @@ impl Registry {
         for dir in &self.search {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if name.starts_with("libswitchyard_") && name.ends_with(".so") {
+                let is_library = name.starts_with("libswitchyard_") && name.ends_with(".so");
+                if is_library || name.starts_with("switchyard_") && name.ends_with(".plugin") {
                     names.entry(name).or_insert_with(|| entry.path());
                 }
             }
@@ -123,7 +131,9 @@ impl Registry {
         if name.contains('/') {
             return Ok(PathBuf::from(name));
         }
-        let candidates = self.search.iter().map(|dir| dir.join(file_name(name)));
+        // Cargo writes `_` for `-`.
+        let files = [library_name(name), library_name(&name.replace('-', "_")), program_name(name)];
+        let candidates = self.search.iter().flat_map(|dir| files.iter().map(move |file| dir.join(file)));
         let not_found = || OpenError::NotFound { name: name.to_owned(), search: self.search.clone() };
         candidates.into_iter().find(|path| path.exists()).ok_or_else(not_found)
     }
@@ -138,8 +148,8 @@ impl Registry {
         let options = serde_json::to_vec(options).expect("a JSON map serialises");
         if let Some((manifest, library)) = self.linked.iter().find(|(manifest, _)| manifest.name == name) {
             let instance = library.create(&options).map_err(|reply| reply.refusal(Path::new(name)))?;
-            let manifest = manifest.clone();
-            return Ok(Arc::new(Started::new(manifest, PathBuf::new(), String::new(), Box::new(instance))));
+            let (manifest, answers) = (manifest.clone(), Watched::new(instance, self.process_host.deadline));
+            return Ok(Arc::new(Started::new(manifest, PathBuf::new(), String::new(), Box::new(answers))));
         }
         let (content, inspected) = self.read(name)?;
         let started = self.start(&content, inspected, options, hosting);
@@ -172,12 +182,16 @@ impl Registry {
         options: Vec<u8>,
         hosting: Hosting,
     ) -> Result<Arc<Started>, OpenError> {
-        let answers: Box<dyn Answers> = match hosting {
-            Hosting::InProcess => {
+        let answers: Box<dyn Answers> = match (hosting, inspected.form) {
+            (Hosting::InProcess, Form::Library) => {
                 let library = self.library(content)?;
-                Box::new(library.create(&options).map_err(|reply| reply.refusal(&content.path))?)
+                let instance = library.create(&options).map_err(|reply| reply.refusal(&content.path))?;
+                Box::new(Watched::new(instance, self.process_host.deadline))
             }
-            Hosting::Process => Box::new(self.process_host.start(&content.path, content.sealed()?, options)?),
+            // A program cannot be but a process.
+            (Hosting::Process, _) | (_, Form::Program) => {
+                Box::new(Hosted::start(&self.process_host, Image::of(content, inspected.form)?, options)?)
+            }
         };
         let Inspected { path, sha256, manifest, .. } = inspected;
         Ok(Arc::new(Started::new(manifest, path, sha256, answers)))
@@ -236,8 +250,12 @@ impl OpenError {
     }
 }
 
-fn file_name(name: &str) -> String {
+fn library_name(name: &str) -> String {
     format!("libswitchyard_{name}.so")
+}
+
+fn program_name(name: &str) -> String {
+    format!("switchyard_{name}.plugin")
 }
 
 fn directories(search: &[PathBuf]) -> String {

@@ -21,7 +21,8 @@ fn a_panic_poisons_its_instance_and_no_other() {
     let error = bad.pod(&facts(), &node(1), &pod("web")).unwrap_err();
     assert_eq!(error.to_string(), "pod: the plugin panicked and is not asked again: told to panic for pod web");
     let error = bad.node(&facts(), &node(1)).unwrap_err();
-    assert_eq!(error, CallError::Panicked { operation: "node", message: "an earlier call did".into() });
+    let why = "pod: the plugin panicked and is not asked again: told to panic for pod web".to_owned();
+    assert_eq!(error, CallError::Poisoned { operation: "node", why });
     assert_eq!((bad.state(), good.state()), (State::Poisoned, State::Started));
     good.pod(&facts(), &node(1), &pod("web")).unwrap();
     registry.open("faulty", &Options::new(), IN).unwrap().node(&facts(), &node(1)).unwrap();

@@ -1,11 +1,11 @@
-//! A plugin that another compiler version built, or another opt-level, loads all the same.
+//! A plugin that another compiler version built, another opt-level or another compiler, loads all the same.
 
 mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{facts, node, pod, registry};
+use support::{compile_with, facts, node, pod, registry};
 use switchyard_plugin::Options;
 use switchyard_plugin_host::{Hosting, Registry};
 
@@ -38,9 +38,64 @@ fn build(toolchain: &str, opt_level: &str) -> Option<PathBuf> {
     Some(target.join("debug"))
 }
 
+/// Toolchains besides the one that builds this.
+fn toolchains() -> Vec<String> {
+    let Ok(output) = Command::new("rustup").args(["toolchain", "list"]).output() else { return Vec::new() };
+    let list = String::from_utf8_lossy(&output.stdout).into_owned();
+    list.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+/// The plugin without dependencies, by `rustc` and these arguments, must load and answer.
+fn bare(mut rustc: Command, what: &str, opt_level: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let library = dir.path().join("libswitchyard_bare.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bare.rs");
+    rustc.args(["--edition", "2024", "--crate-type", "cdylib", "--crate-name", "bare", "-C"]);
+    rustc.arg(format!("opt-level={opt_level}")).arg("-o").arg(&library).arg(&source);
+    let output = rustc.output().unwrap();
+    assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+    let plugin = Registry::new(vec![dir.path().into()]).open("bare", &Options::new(), Hosting::InProcess).unwrap();
+    let answer = serde_json::to_string(&plugin.node(&facts(), &node(1)).unwrap()).unwrap();
+    assert_eq!(answer, r#"{"node/worker-1":[{"kind":"sysctl","path":"net/a","value":"7"}]}"#, "{what}");
+    assert!(plugin.underlay(&facts(), &node(1)).unwrap().is_empty());
+}
+
 #[test]
-#[ignore = "builds everything below kubenet once more; run it with -- --ignored"]
-fn another_compiler_and_another_opt_level() {
+fn another_opt_level() {
+    for opt_level in ["0", "3", "s"] {
+        bare(Command::new("rustc"), "the pinned compiler", opt_level);
+    }
+}
+
+#[test]
+fn another_compiler_version() {
+    for toolchain in toolchains() {
+        let known = Command::new("rustup").args(["run", &toolchain, "rustc", "--version"]).output();
+        if known.is_ok_and(|output| output.status.success()) {
+            let mut rustc = Command::new("rustup");
+            rustc.args(["run", &toolchain, "rustc"]);
+            bare(rustc, &toolchain, "2");
+        }
+    }
+}
+
+#[test]
+fn another_language_and_its_compilers() {
+    let mut answers = Vec::new();
+    for (compiler, opt_level) in [("cc", "-O0"), ("cc", "-O3"), ("gcc", "-O2"), ("clang", "-O2")] {
+        let dir = tempfile::tempdir().unwrap();
+        let source = "../../examples/c-plugin/plugin.c";
+        let Some(_) = compile_with(compiler, dir.path(), "c-plugin", source, &[opt_level]) else { continue };
+        let plugin = Registry::new(vec![dir.path().into()]);
+        let plugin = plugin.open("c-plugin", &Options::new(), Hosting::InProcess).unwrap();
+        answers.push(plugin.pod(&facts(), &node(1), &pod("web")).unwrap());
+    }
+    assert!(answers.windows(2).all(|two| two[0] == two[1]), "{answers:?}");
+}
+
+#[test]
+#[ignore = "builds everything below kubenet once more, in a minute or two; run it with -- --ignored"]
+fn kubenet_by_another_compiler_and_opt_level() {
     let Some(folder) = build("nightly", "3") else { return };
     let theirs = Registry::new(vec![folder]).open("kubenet", &Options::new(), Hosting::InProcess).unwrap();
     let ours = registry().open("kubenet", &Options::new(), Hosting::InProcess).unwrap();

@@ -41,21 +41,66 @@ fn a_plugin_in_c_loads() {
     let dir = tempfile::tempdir().unwrap();
     let Some(_) = compile(dir.path(), "c-plugin", "../../examples/c-plugin/plugin.c", &[]) else { return };
     let registry = Registry::new(vec![dir.path().into()]);
-    let plugin = registry.open("c-plugin", &Options::new(), IN).unwrap();
-    assert_eq!(plugin.manifest().description, "A loopback interface, in C.");
+    let plugin = registry.open("c-plugin", &options(json!({"mtu": 1400})), IN).unwrap();
+    assert_eq!(plugin.manifest().description, "Routed pods, in C.");
     let fragment = plugin.pod(&facts(), &node(1), &pod("web")).unwrap();
-    let text = r#"{"pod/uid-of-web":[{"kind":"link","name":"lo","type":"existing","up":true}]}"#;
-    assert_eq!(serde_json::to_string(&fragment).unwrap(), text);
+    let text = serde_json::to_string(&fragment).unwrap();
+    assert!(text.contains(r#""address":"10.40.1.5/32""#) && text.contains(r#""mtu":1400"#), "{text}");
     assert_eq!(plugin.pool(&facts(), &node(1), &pod("web")).unwrap().block, node(1).pod_cidr);
-    let error = registry.open("c-plugin", &options(json!({"colour": "red"})), IN).err().unwrap();
-    assert_eq!(error.to_string(), "options: c-plugin takes none");
+    for (given, expected) in [
+        (json!({"colour": "red"}), "option colour: unknown; this plugin takes mtu"),
+        (json!({"mtu": 12}), "option mtu: expected a number from 576 to 65535"),
+    ] {
+        assert_eq!(registry.open("c-plugin", &options(given), IN).err().unwrap().to_string(), expected);
+    }
+}
+
+#[test]
+fn a_script_is_a_plugin_if_a_comment_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("switchyard_script.plugin");
+    let registry = Registry::new(vec![dir.path().into()]);
+    for (text, reason, message) in [
+        ("#!/bin/sh\n", "NotAPlugin", "it has no comment `switchyard-plugin/1.0 {..}` in its first 65536 bytes"),
+        ("#!/bin/sh\n# switchyard-plugin/7.0 {}\n", "ABIMismatch", "built for plugin ABI 7"),
+        (
+            "#!/bin/sh\n# switchyard-plugin/one {}\n",
+            "BadManifest",
+            "must be followed by a version such as 1.0 and by JSON",
+        ),
+        ("#!/bin/sh\n# switchyard-plugin/1.0\n", "BadManifest", "manifest: EOF while parsing"),
+        (
+            "#!/bin/sh\n# switchyard-plugin/1.0 {\"name\":\"other\",\"version\":\"1\"}\n",
+            "OtherPlugin",
+            "is plugin \"other\"",
+        ),
+        (
+            "#!/bin/sh\n# switchyard-plugin/1.0 {\"name\":\"script\",\"version\":\"1\"}\n",
+            "ProcessFailed",
+            "exit status: 0",
+        ),
+        (
+            "#!/nowhere\n# switchyard-plugin/1.0 {\"name\":\"script\",\"version\":\"1\"}\n",
+            "ProcessFailed",
+            "is what its first line names installed?",
+        ),
+    ] {
+        fs::write(&file, text).unwrap();
+        let error = registry.open("script", &Options::new(), IN).err().unwrap();
+        assert_eq!(error.reason(), reason, "{text}: {error}");
+        assert!(error.to_string().contains(message), "{text}: {error}");
+    }
+    assert_eq!(registry.list().len(), 1);
 }
 
 #[test]
 fn a_name_that_is_nowhere_says_where_it_was_looked_for() {
     let error = Registry::new(vec!["/a".into(), "/b".into()]).open("overlay", &Options::new(), IN).err().unwrap();
     assert_eq!(error.reason(), "PluginNotFound");
-    assert_eq!(error.to_string(), "plugin \"overlay\" not found: no libswitchyard_overlay.so in /a, /b");
+    assert_eq!(
+        error.to_string(),
+        "plugin \"overlay\" not found: no libswitchyard_overlay.so or switchyard_overlay.plugin in /a, /b"
+    );
 }
 
 #[test]
@@ -65,7 +110,7 @@ fn what_is_no_library_is_told_from_what_is_no_plugin() {
     let name = "libswitchyard_x.so";
     assert_eq!(refusal(&file), ("PluginUnreadable", format!("{name}: No such file or directory (os error 2)")));
 
-    fs::write(&file, "#!/bin/sh\n").unwrap();
+    fs::write(&file, "text\n").unwrap();
     let (reason, message) = refusal(&file);
     assert_eq!(reason, "NotALibrary");
     assert!(message.starts_with(&format!("{name}: not a shared library: not a complete ELF file")), "{message}");
@@ -234,5 +279,5 @@ fn states_can_be_read() {
     drop(plugin);
     assert_eq!(state(), "loaded");
     registry.open("faulty", &options(json!({"x": 1})), IN).err().unwrap();
-    assert_eq!(state(), "failed: option x: unknown; this plugin takes panic");
+    assert_eq!(state(), "failed: option x: unknown; this plugin takes fault, panic");
 }

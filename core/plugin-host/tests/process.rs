@@ -88,3 +88,55 @@ fn a_program_that_hosts_nothing_is_an_error() {
         assert!(error.to_string().contains(expected), "{error}");
     }
 }
+
+#[test]
+fn a_program_in_another_language_answers() {
+    if std::process::Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no python3");
+        return;
+    }
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/python-plugin/switchyard_python-plugin.plugin");
+    let registry = hosted();
+    // A program is a process, whatever is asked for.
+    for hosting in [OUT, Hosting::InProcess] {
+        let plugin = registry.open(file, &options(json!({"mtu": 1400})), hosting).unwrap();
+        assert_eq!(plugin.manifest().name, "python-plugin");
+        assert_eq!(plugin.pod(&facts(), &node(1), &pod("web")).unwrap().places().count(), 2);
+        assert_eq!(plugin.pool(&facts(), &node(1), &pod("web")).unwrap().block, node(1).pod_cidr);
+        assert!(plugin.peer(&facts(), &node(1), &node(2)).unwrap().is_empty());
+    }
+    let error = registry.open(file, &options(json!({"mtu": "big"})), OUT).err().unwrap();
+    assert_eq!(error.to_string(), "option mtu: 'big' given, expected a number from 576 to 65535");
+}
+
+#[test]
+fn what_hangs_in_this_process_is_given_up_and_says_so() {
+    let host = host(Duration::from_secs(2));
+    let registry = Registry::new(vec![built()]).with_process_host(host);
+    let plugin = registry.open("faulty", &options(json!({"fault": "hangs"})), Hosting::InProcess).unwrap();
+    plugin.node(&facts(), &node(1)).unwrap();
+    let error = plugin.pod(&facts(), &node(1), &pod("web")).unwrap_err();
+    assert_eq!(error, CallError::Hung { operation: "pod", seconds: 2 });
+    assert_eq!(plugin.state(), State::Poisoned);
+    let error = plugin.node(&facts(), &node(1)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "node: the plugin is not asked again since an earlier call failed: \
+         pod: the plugin gave no answer within 2 s and is not asked again"
+    );
+    let other = registry.open("faulty", &Options::new(), Hosting::InProcess).unwrap();
+    other.pod(&facts(), &node(1), &pod("web")).unwrap();
+}
+
+#[test]
+fn a_plugin_that_lies_about_places_or_addresses_is_not_believed() {
+    let registry = registry();
+    let open = |fault: &str| registry.open("faulty", &options(json!({"fault": fault})), Hosting::InProcess).unwrap();
+    let error = open("cable-to-other-pod").pod(&facts(), &node(1), &pod("web")).unwrap_err();
+    assert_eq!(error.to_string(), "pod: the plugin speaks about pod/another, which this call does not concern");
+    let error = open("pool-outside").pool(&facts(), &node(1), &pod("web")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "pool: the plugin's answer is not understood: block 172.16.0.0/24 is not in the cluster's 10.40.0.0/16"
+    );
+}

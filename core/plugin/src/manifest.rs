@@ -32,7 +32,7 @@ pub struct Manifest {
 pub struct OptionSpec {
     /// Its name, in camelCase.
     pub name: String,
-    /// `string`, `integer`, `boolean`, `cidr`, ...
+    /// `string`, `integer`, `boolean`, `cidr`, `list of CIDRs`, `address`, `list` or `object`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Its default, as text for people.

@@ -7,7 +7,8 @@ use switchyard_plugin::{
     Facts, NetworkPlugin, NodeFacts, OptionReader, Options, OptionsError, PodFacts, export_plugin,
 };
 
-struct Hello {
+/// A network of this kind.
+pub struct Hello {
     mtu: Option<u32>,
 }
 
@@ -33,7 +34,7 @@ impl NetworkPlugin for Hello {
     fn pod(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Fragment {
         let mut fragment = Fragment::new();
         let (here, there) = (&Place::node(&node.name), &Place::pod(&pod.uid));
-        let (cable, eth0) = (IfName::derived("cable", &pod.uid), name("eth0"));
+        let (cable, eth0) = (IfName::derived("veth", &pod.uid), name("eth0"));
         let gateway = "169.254.1.1".parse().expect("an address");
         let mtu = Some(self.mtu.unwrap_or(facts.underlay_mtu));
         let end = |place: &Place, name: &IfName, mac, peer| {
@@ -50,7 +51,7 @@ impl NetworkPlugin for Hello {
         for (place, object) in [
             end(here, &cable, Mac::of_ip(gateway), peer(there, &eth0)),
             (here.clone(), neighbour(&cable, pod.ip)),
-            (here.clone(), route(&format!("{}/32", pod.ip), out(&cable))),
+            (here.clone(), Object::Route(Route::new(pod.ip.into(), out(&cable)))),
             end(there, &eth0, Mac::of_ip(pod.ip), peer(here, &cable)),
             (there.clone(), Object::Link(Link::new(name("lo"), LinkKind::Existing))),
             (
@@ -63,6 +64,14 @@ impl NetworkPlugin for Hello {
         ] {
             fragment.want(&place, object);
         }
+        fragment
+    }
+
+    /// A pod whose address is from elsewhere, as after a change of network, is on its node all the same.
+    fn remote(&self, _: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Fragment {
+        let mut fragment = Fragment::new();
+        let route = Route::new(pod.ip.into(), NextHop::gateway(peer.address));
+        fragment.want(&Place::node(&node.name), Object::Route(route));
         fragment
     }
 

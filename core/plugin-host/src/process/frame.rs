@@ -13,7 +13,11 @@ use std::time::{Duration, Instant};
 use crate::library::{LARGEST_ANSWER, Reply};
 
 /// The operation that makes an instance.
-pub(super) const CREATE: &str = "create";
+pub(crate) const CREATE: &str = "create";
+/// For our own child, not the plugin in it: make no system calls from now on, see [`confine`](crate::confine).
+pub(crate) const CONFINE: &str = "host.confine";
+/// For our own child as well: operation, line feed, input; asked again and again from several threads.
+pub(crate) const CONCURRENT: &str = "host.concurrent";
 /// Longest operation in bytes.
 const LONGEST_OPERATION: usize = 64;
 

@@ -2,22 +2,24 @@
 //!
 //! The child gets a private copy of the library as its standard input and one end of a socket as its standard output. Over the
 //! socket it is asked one question after the other, see [`frame`]. A child that does not answer in time is killed; the next call
-//! starts another one. Nothing is lost by that, since a plugin is a pure function.
+//! starts another one. Nothing is lost by that, since a plugin is a pure function. A plugin that is a program is such a child
+//! by itself.
 
 pub mod child;
-mod frame;
+pub(crate) mod frame;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{self, Command};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use switchyard_plugin::abi;
 use tracing::{debug, warn};
 
+use crate::file::{Content, Form, InspectError};
 use crate::library::{LoadError, Reply};
 use crate::plugin::{Answers, CallError};
 use crate::registry::OpenError;
@@ -34,27 +36,49 @@ pub struct ProcessHost {
     pub deadline: Duration,
 }
 
+/// A plugin file to be run in processes: a private copy of what was inspected.
+pub(crate) struct Image {
+    path: PathBuf,
+    form: Form,
+    copy: OwnedFd,
+}
+
 /// A plugin in a child process.
 pub(crate) struct Hosted {
     host: ProcessHost,
-    path: PathBuf,
-    copy: OwnedFd,
+    image: Image,
     options: Vec<u8>,
-    /// The child that answers; none after one was ended.
-    running: Mutex<Option<Running>>,
+    state: Mutex<Child>,
 }
 
-struct Running {
+/// The process that answers, and how often it had to be replaced.
+#[derive(Default)]
+struct Child {
+    /// None after one was ended.
+    running: Option<Running>,
+    started: Option<Instant>,
+    /// How many in a row ended soon after they began.
+    streak: u32,
+}
+
+/// A process and the way to it.
+pub(crate) struct Running {
     channel: Channel,
-    child: Child,
+    child: process::Child,
 }
 
 /// Why there was no reply.
 #[derive(Debug)]
-enum Silence {
+pub(crate) enum Silence {
     Timeout,
     Died(String),
 }
+
+/// A process that lived so long did not fail because it began.
+const STEADY: Duration = Duration::from_secs(60);
+/// After one death the next process starts at once; after more of them it has to wait, twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 // === impl ProcessHost ===
 
@@ -66,35 +90,58 @@ impl Default for ProcessHost {
     }
 }
 
-impl ProcessHost {
-    /// Starts the library `copy` in a process, with these options; errors speak about `path`.
-    pub(crate) fn start(&self, path: &Path, copy: OwnedFd, options: Vec<u8>) -> Result<Hosted, OpenError> {
-        let running = Mutex::new(None);
-        let hosted = Hosted { host: self.clone(), path: path.to_owned(), copy, options, running };
-        let started = hosted.run(Instant::now() + self.deadline)?;
-        *hosted.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
-        Ok(hosted)
+// === impl Image ===
+
+impl Image {
+    pub(crate) fn of(content: &Content, form: Form) -> Result<Self, InspectError> {
+        Ok(Self { path: content.path.clone(), form, copy: content.sealed()? })
     }
 }
 
 // === impl Hosted ===
 
+impl Hosted {
+    /// Starts a process with these options.
+    pub(crate) fn start(host: &ProcessHost, image: Image, options: Vec<u8>) -> Result<Self, OpenError> {
+        let hosted = Self { host: host.clone(), image, options, state: Mutex::default() };
+        let running = hosted.run(Instant::now() + host.deadline)?;
+        let state = Child { running: Some(running), started: Some(Instant::now()), streak: 0 };
+        *hosted.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        Ok(hosted)
+    }
+
+    /// A child that has loaded the library and taken the options.
+    fn run(&self, deadline: Instant) -> Result<Running, OpenError> {
+        let mut running = Running::start(&self.host, &self.image, &[], deadline)?;
+        let created = running.ask(CREATE, &self.options, deadline);
+        let created = created.map_err(|silence| self.host.failed(&self.image.path, silence))?;
+        if created.status != abi::OK {
+            return Err(LoadError::into(created.refusal(&self.image.path)));
+        }
+        Ok(running)
+    }
+}
+
 impl Answers for Hosted {
     fn call(&self, operation: &'static str, input: &[u8]) -> Result<Vec<u8>, CallError> {
-        let mut slot = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let deadline = Instant::now() + self.host.deadline;
-        let ready = slot.take().and_then(Running::if_alive);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = state.running.take().and_then(Running::if_alive);
         let mut running = match ready {
             Some(running) => running,
-            None => self.run(deadline).map_err(|error| CallError::Died { operation, why: error.to_string() })?,
+            None => {
+                std::thread::sleep(state.pause());
+                state.started = Some(Instant::now());
+                self.run(Instant::now() + self.host.deadline)
+                    .map_err(|error| CallError::Died { operation, why: error.to_string() })?
+            }
         };
-        match running.ask(operation, input, deadline) {
+        match running.ask(operation, input, Instant::now() + self.host.deadline) {
             Ok(reply) => {
-                *slot = Some(running);
+                state.running = Some(running);
                 reply.answer(operation)
             }
             Err(silence) => {
-                warn!(file = %self.path.display(), operation, ?silence, "plugin process ended");
+                warn!(file = %self.image.path.display(), operation, ?silence, "plugin process ended");
                 Err(match silence {
                     Silence::Timeout => CallError::Timeout { operation, seconds: self.host.deadline.as_secs() },
                     Silence::Died(why) => CallError::Died { operation, why },
@@ -104,47 +151,77 @@ impl Answers for Hosted {
     }
 }
 
-impl Hosted {
-    /// A child that has loaded the library and taken the options.
-    fn run(&self, deadline: Instant) -> Result<Running, OpenError> {
-        let failed = |why: String| OpenError::Process { path: self.path.clone(), why };
-        let io = |error: std::io::Error| failed(error.to_string());
-        let (ours, theirs) = UnixStream::pair().map_err(io)?;
-        let program = &self.host.program;
-        let child = Command::new(program)
-            .args(&self.host.arguments)
-            .stdin(self.copy.try_clone().map_err(io)?)
-            .stdout(OwnedFd::from(theirs))
-            .spawn()
-            .map_err(|error| failed(format!("{}: {error}", program.display())))?;
-        debug!(file = %self.path.display(), pid = child.id(), "plugin process started");
-        let mut running = Running { channel: Channel::new(ours), child };
-        let silent = |silence: Silence| {
-            failed(match silence {
-                Silence::Timeout => format!("not ready within {} s", self.host.deadline.as_secs()),
-                Silence::Died(why) => why,
-            })
+// === impl Child ===
+
+impl Child {
+    /// How long the next process has to wait, so that one that dies at each call does not keep the machine busy.
+    fn pause(&mut self) -> Duration {
+        let steady = self.started.is_some_and(|started| started.elapsed() > STEADY);
+        self.streak = if steady { 0 } else { self.streak.saturating_add(1) };
+        match self.streak {
+            0 | 1 => Duration::ZERO,
+            more => LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.pow((more - 2).min(10))),
+        }
+    }
+}
+
+impl ProcessHost {
+    fn failed(&self, path: &Path, silence: Silence) -> OpenError {
+        let why = match silence {
+            Silence::Timeout => format!("not ready within {} s", self.deadline.as_secs()),
+            Silence::Died(why) => why,
         };
-        let loaded = running.channel.reply(deadline).map_err(|error| running.silence(&error)).map_err(silent)?;
-        if loaded.status != abi::OK {
-            return Err(failed(String::from_utf8_lossy(&loaded.bytes).into_owned()));
-        }
-        let created = running.ask(CREATE, &self.options, deadline).map_err(silent)?;
-        if created.status != abi::OK {
-            return Err(LoadError::into(created.refusal(&self.path)));
-        }
-        Ok(running)
+        OpenError::Process { path: path.to_owned(), why }
     }
 }
 
 // === impl Running ===
 
 impl Running {
+    /// A process that is ready to make an instance: of our own child with the library, or of the plugin itself.
+    pub(crate) fn start(
+        host: &ProcessHost,
+        image: &Image,
+        environment: &[(&str, &str)],
+        deadline: Instant,
+    ) -> Result<Self, OpenError> {
+        let failed = |why: String| OpenError::Process { path: image.path.clone(), why };
+        let io = |error: std::io::Error| failed(error.to_string());
+        let (ours, theirs) = UnixStream::pair().map_err(io)?;
+        let (program, arguments) = match image.form {
+            Form::Library => (&*host.program, &host.arguments[..]),
+            // Its standard input, by which the interpreter can open it as well.
+            Form::Program => (Path::new("/proc/self/fd/0"), &[][..]),
+        };
+        let child = Command::new(program)
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdin(image.copy.try_clone().map_err(io)?)
+            .stdout(OwnedFd::from(theirs))
+            .spawn()
+            .map_err(|error| match image.form {
+                Form::Library => failed(format!("{}: {error}", program.display())),
+                Form::Program => failed(format!("start it: {error} (is what its first line names installed?)")),
+            })?;
+        debug!(file = %image.path.display(), pid = child.id(), "plugin process started");
+        let mut running = Self { channel: Channel::new(ours), child };
+        let loaded = running.channel.reply(deadline).map_err(|error| running.silence(&error));
+        let loaded = loaded.map_err(|silence| host.failed(&image.path, silence))?;
+        if loaded.status != abi::OK {
+            return Err(failed(String::from_utf8_lossy(&loaded.bytes).into_owned()));
+        }
+        Ok(running)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn if_alive(mut self) -> Option<Self> {
         matches!(self.child.try_wait(), Ok(None)).then_some(self)
     }
 
-    fn ask(&mut self, operation: &str, input: &[u8], deadline: Instant) -> Result<Reply, Silence> {
+    pub(crate) fn ask(&mut self, operation: &str, input: &[u8], deadline: Instant) -> Result<Reply, Silence> {
         let asked = self.channel.request(operation, input, deadline);
         asked.and_then(|()| self.channel.reply(deadline)).map_err(|error| self.silence(&error))
     }

@@ -21,14 +21,20 @@ pub(crate) fn registry() -> Registry {
 
 /// Compiles a C plugin as `libswitchyard_NAME.so` in `dir`; none if there is no C compiler.
 pub(crate) fn compile(dir: &Path, name: &str, source: &str, defines: &[&str]) -> Option<PathBuf> {
+    let defines: Vec<String> = defines.iter().map(|define| format!("-D{define}")).collect();
+    compile_with("cc", dir, name, source, &defines.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The same by another compiler, with other flags.
+pub(crate) fn compile_with(compiler: &str, dir: &Path, name: &str, source: &str, flags: &[&str]) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let library = dir.join(format!("libswitchyard_{name}.so"));
-    let mut cc = Command::new("cc");
+    let mut cc = Command::new(compiler);
     cc.args(["-shared", "-fPIC", "-O1", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]);
     cc.arg("-I").arg(root.join("../plugin/include"));
-    cc.args(defines.iter().map(|define| format!("-D{define}"))).arg(root.join(source)).arg("-o").arg(&library);
+    cc.args(flags).arg(root.join(source)).arg("-o").arg(&library);
     let Ok(output) = cc.output() else {
-        eprintln!("skipped: there is no C compiler");
+        eprintln!("skipped: there is no {compiler}");
         return None;
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

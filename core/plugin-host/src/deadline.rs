@@ -1,0 +1,84 @@
+//! Calls into a library that is loaded here, each with a deadline.
+//!
+//! Nothing can end a thread that hangs in somebody else's code. So a call runs on a thread that may be lost: when it is late, the
+//! caller goes on with an error, the instance is asked no more, and the thread is left to itself. A thread that answered in time
+//! takes the next call; the way there and back costs some microseconds.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use switchyard_plugin::abi;
+
+use crate::library::{Instance, Reply};
+use crate::plugin::{Answers, CallError};
+
+/// Threads that wait for the next call; more than that come and go with the calls.
+const KEPT: usize = 4;
+
+/// An instance that is given up when it hangs.
+pub(crate) struct Watched {
+    instance: Arc<Instance>,
+    deadline: Duration,
+    idle: Mutex<Vec<Worker>>,
+}
+
+/// A thread that calls; it ends when its worker is dropped and its call, if any, is over.
+struct Worker {
+    calls: SyncSender<(&'static str, Vec<u8>)>,
+    replies: Receiver<Reply>,
+}
+
+// === impl Watched ===
+
+impl Watched {
+    pub(crate) fn new(instance: Instance, deadline: Duration) -> Self {
+        Self { instance: Arc::new(instance), deadline, idle: Mutex::default() }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Worker>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Answers for Watched {
+    fn call(&self, operation: &'static str, input: &[u8]) -> Result<Vec<u8>, CallError> {
+        let failed = |why: &str| CallError::Failed { operation, status: abi::FAILED, message: why.to_owned() };
+        let ready = self.idle().pop();
+        let worker = match ready {
+            Some(worker) => worker,
+            None => Worker::start(&self.instance).map_err(|error| failed(&format!("start a thread: {error}")))?,
+        };
+        worker.calls.send((operation, input.to_vec())).map_err(|_| failed("its thread has ended"))?;
+        match worker.replies.recv_timeout(self.deadline) {
+            Ok(reply) => {
+                let mut idle = self.idle();
+                if idle.len() < KEPT {
+                    idle.push(worker);
+                }
+                drop(idle);
+                reply.answer(operation)
+            }
+            Err(RecvTimeoutError::Timeout) => Err(CallError::Hung { operation, seconds: self.deadline.as_secs() }),
+            Err(RecvTimeoutError::Disconnected) => Err(failed("its thread has ended")),
+        }
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    fn start(instance: &Arc<Instance>) -> std::io::Result<Self> {
+        let (calls, todo) = mpsc::sync_channel::<(&'static str, Vec<u8>)>(1);
+        let (done, replies) = mpsc::sync_channel(1);
+        let instance = Arc::clone(instance);
+        std::thread::Builder::new().name("plugin".into()).spawn(move || {
+            while let Ok((operation, input)) = todo.recv() {
+                if done.send(instance.call(operation.as_bytes(), &input)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self { calls, replies })
+    }
+}
