@@ -18,6 +18,7 @@ mod nft;
 mod places;
 mod read;
 mod rtnl;
+mod snapshot;
 mod sys;
 mod sysctl;
 mod tun;
