@@ -51,7 +51,7 @@ pub enum Verb {
     Down(down::Args),
     /// Say whether clusters can run here, and how to allow what is missing.
     Doctor(doctor::Args),
-    /// Look at network plugins without running them.
+    /// Write, look at and check network plugins.
     Plugin(plugin::Args),
     /// Print the version.
     Version,
