@@ -17,7 +17,7 @@ use switchyard_netstate::nft::TableRef;
 use switchyard_netstate::{IfName, Key, Link, Object, Place, PortSettings};
 use tracing::{debug, warn};
 
-use crate::netlink::{Attributes, Family, PORT_MASK, port_base, split, u16_of};
+use crate::netlink::{Attributes, Family, PORT_MASK, port_base, split, u16_of, u32_of};
 use crate::rtnl::link::{FoundLink, port_settings};
 use crate::{Audit, Engine, Error, Netns, sys};
 
@@ -72,6 +72,8 @@ struct Seen {
 struct Listener {
     owner: u8,
     seen: BTreeMap<(Place, IfName), Seen>,
+    /// Links that went down and are not up again.
+    fallen: BTreeSet<(Place, IfName)>,
     epoll: OwnedFd,
     watch: Arc<Watch>,
     ears: BTreeMap<u64, Ear>,
@@ -102,6 +104,7 @@ impl Keeper {
         let mut listener = Listener {
             owner,
             seen: BTreeMap::new(),
+            fallen: BTreeSet::new(),
             epoll,
             watch: watch.clone(),
             ears: BTreeMap::new(),
@@ -263,6 +266,9 @@ impl Listener {
                     };
                     for (_, kind, _, sender, payload) in split(bytes) {
                         note(ear, kind, payload, &mut self.seen);
+                        if fell_or_rose(ear, kind, payload, &mut self.fallen) {
+                            dirty.insert(ear.place.clone());
+                        }
                         if !dirty.contains(&ear.place) && matters(ear.family, kind, sender, payload, self.owner) {
                             debug!(place = %ear.place, kind, sender, "changed by somebody else");
                             dirty.insert(ear.place.clone());
@@ -332,6 +338,29 @@ fn note(ear: &Ear, kind: u16, payload: &[u8], seen: &mut BTreeMap<(Place, IfName
         entry.link = FoundLink::parse(payload);
     } else if attributes.get(sys::IFLA_PROTINFO).is_some() {
         entry.port = Some(port_settings(attributes.nest(sys::IFLA_PROTINFO)));
+    }
+}
+
+/// Whether a link went down, or came up after that. The kernel takes away the routes of a link that goes down and tells nobody, and
+/// none can be given to it until it is up again.
+fn fell_or_rose(ear: &Ear, kind: u16, payload: &[u8], fallen: &mut BTreeSet<(Place, IfName)>) -> bool {
+    if ear.family != Family::Route || (kind != sys::RTM_NEWLINK && kind != sys::RTM_DELLINK) {
+        return false;
+    }
+    // `ifi_flags` and `ifi_change`; all bits of the latter are set for a link that is new.
+    let (Some(flags), Some(change)) = (payload.get(8..12).and_then(u32_of), payload.get(12..16).and_then(u32_of))
+    else {
+        return false;
+    };
+    let is_turn = change & sys::IFF_UP != 0 && change != u32::MAX;
+    if kind == sys::RTM_NEWLINK && !is_turn {
+        return false;
+    }
+    let name = Attributes::after(payload, 16).text(sys::IFLA_IFNAME).and_then(|name| IfName::new(name).ok());
+    let Some(link) = name.map(|name| (ear.place.clone(), name)) else { return false };
+    match kind == sys::RTM_NEWLINK && flags & sys::IFF_UP == 0 {
+        true => fallen.insert(link),
+        false => fallen.remove(&link) && kind == sys::RTM_NEWLINK,
     }
 }
 

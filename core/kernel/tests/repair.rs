@@ -62,7 +62,12 @@ fn whatever_is_taken_away_comes_back_within_a_second() {
         let (tell, told) = mpsc::channel();
         let keeper = Keeper::spawn(&engine, move |repair| tell.send(repair).unwrap()).unwrap();
         let pod = &places[1];
+        // Routes go with a link that goes down, without a word, and it may be up again before anybody looks.
+        let batch = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(batch.path(), "link set cbr0 down\nlink set cbr0 up\n").unwrap();
+        let bounce = format!("ip -batch {}", batch.path().display());
         for (place, damage) in [
+            (&node(), bounce.as_str()),
             (&node(), "ip link del cbr0"),
             (&node(), "ip route del 10.40.2.0/24"),
             (&node(), "ip route replace 10.40.2.0/24 via 10.40.1.253 proto 83"),
