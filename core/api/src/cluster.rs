@@ -66,6 +66,23 @@ pub struct Underlay {
     pub gateway: Option<IpAddr>,
     /// MTU in bytes. Default 1500.
     pub mtu: u32,
+    /// What the upstream device is like when the network asks it for routes. Default: it takes any number, at once, always.
+    pub routes: RouteTable,
+}
+
+/// The upstream device's route table, as clouds have them: bounded, slow, at times refusing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RouteTable {
+    /// Routes it holds at most. Default: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// From asking for a route until it is in force, in milliseconds. Default 0.
+    pub delay_milliseconds: u32,
+    /// Share of requests that fail, 0 to 1; which ones depends on `seed` alone. Default 0.
+    pub error_rate: f64,
+    /// Another number gives other failures. Default 0.
+    pub seed: u64,
 }
 
 /// One node.
@@ -147,7 +164,12 @@ fn kubenet() -> NetworkSpec {
 
 impl Default for Underlay {
     fn default() -> Self {
-        Self { cidr: "10.140.0.0/24".parse().expect("a constant prefix"), gateway: None, mtu: 1500 }
+        Self {
+            cidr: "10.140.0.0/24".parse().expect("a constant prefix"),
+            gateway: None,
+            mtu: 1500,
+            routes: RouteTable::default(),
+        }
     }
 }
 

@@ -10,7 +10,9 @@ pub mod names;
 mod network;
 
 pub use amount::Amount;
-pub use cluster::{Cluster, ClusterSpec, HostPort, ImageSource, LoadBalancerSpec, NodeSpec, Role, Underlay};
+pub use cluster::{
+    Cluster, ClusterSpec, HostPort, ImageSource, LoadBalancerSpec, NodeSpec, Role, RouteTable, Underlay,
+};
 pub use network::{
     ActiveNetwork, Condition, Hosting, Network, NetworkSpec, NetworkStatus, NodeNetworkStatus, PluginOptions,
 };

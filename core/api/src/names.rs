@@ -36,3 +36,9 @@ pub const OWNER_ROUTER: u8 = 85;
 pub const SYSTEM_NAMESPACE: &str = "kube-system";
 /// Namespace of node leases.
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// Reason of a Node's condition `NetworkUnavailable`, as cloud route controllers give it: the upstream device holds no route to the
+/// node's block of pod addresses.
+pub const NO_ROUTE_CREATED: &str = "NoRouteCreated";
+/// Reason of a Node's condition `NetworkUnavailable`: it does.
+pub const ROUTE_CREATED: &str = "RouteCreated";

@@ -9,7 +9,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use switchyard_api::Role;
-use switchyard_api::names::{AGENT_PORT, CONTROL_PLANE_LABEL, NODE_NETWORK};
+use switchyard_api::names::{AGENT_PORT, CONTROL_PLANE_LABEL, NO_ROUTE_CREATED, NODE_NETWORK, ROUTE_CREATED};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -89,7 +89,8 @@ impl Registrar {
         };
         let ready = existing.as_ref().is_some_and(|node| condition(node, "Ready") == Some("True"));
         let mut status = self.status();
-        status["conditions"] = self.conditions(&node, if ready { Ok(()) } else { Err("the network is being set up") });
+        status["conditions"] =
+            self.conditions(&node, if ready { Ok(()) } else { Err("the network is being set up") }, false);
         self.nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(json!({ "status": status }))).await
     }
 
@@ -100,7 +101,7 @@ impl Registrar {
         let patch = json!({"metadata": {"annotations": {NODE_NETWORK: text}}});
         self.nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
         let reason = state.status.error.as_deref().unwrap_or("the network is being set up");
-        let conditions = self.conditions(node, if state.ready { Ok(()) } else { Err(reason) });
+        let conditions = self.conditions(node, if state.ready { Ok(()) } else { Err(reason) }, state.needs_route);
         let patch = json!({"status": {"conditions": conditions}});
         self.nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await
     }
@@ -168,7 +169,7 @@ impl Registrar {
         })
     }
 
-    fn conditions(&self, node: &Node, network: Result<(), &str>) -> Value {
+    fn conditions(&self, node: &Node, network: Result<(), &str>, needs_route: bool) -> Value {
         let now = format!("{:.0}", Timestamp::now());
         let entry = |kind: &str, holds: bool, reason: &str, message: &str| {
             let status = if holds { "True" } else { "False" };
@@ -186,21 +187,24 @@ impl Registrar {
             Ok(()) => (true, "KubeletReady", "the agent is ready"),
             Err(why) => (false, "NetworkNotReady", why),
         };
+        let unavailable = match (ready, needs_route) {
+            (false, _) => entry("NetworkUnavailable", true, "NetworkNotReady", why),
+            (true, true) => {
+                entry("NetworkUnavailable", true, NO_ROUTE_CREATED, "nobody has said that there is a route yet")
+            }
+            (true, false) => entry("NetworkUnavailable", false, "NetworkApplied", ""),
+        };
         let mut conditions = json!([
-            entry(
-                "NetworkUnavailable",
-                network.is_err(),
-                if ready { "NetworkApplied" } else { "NetworkNotReady" },
-                why
-            ),
+            unavailable,
             entry("MemoryPressure", false, "KubeletHasSufficientMemory", ""),
             entry("DiskPressure", false, "KubeletHasNoDiskPressure", ""),
             entry("PIDPressure", false, "KubeletHasSufficientPID", ""),
             entry("Ready", ready, reason, message),
         ]);
-        // The control plane's own finding about the node's block of addresses is not the agent's to overwrite.
+        // What others find out about the node's block of addresses and its route is not the agent's to overwrite.
+        let theirs = [BLOCK_NOT_AVAILABLE, NO_ROUTE_CREATED, ROUTE_CREATED];
         let mut all = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let foreign = all.any(|one| one.reason.as_deref() == Some(BLOCK_NOT_AVAILABLE));
+        let foreign = all.any(|one| one.reason.as_deref().is_some_and(|reason| theirs.contains(&reason)));
         if let (true, Some(list)) = (foreign, conditions.as_array_mut()) {
             list.remove(0);
         }

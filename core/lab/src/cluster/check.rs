@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
-use switchyard_api::{Cluster, ClusterSpec, Role, names};
+use switchyard_api::{Cluster, ClusterSpec, Role, RouteTable, names};
 
 use super::{Error, Place, Topology};
 
@@ -12,6 +12,10 @@ use super::{Error, Place, Topology};
 const PROGRAMS: [&str; 4] = ["yard/echo", "yard/pause", "yard/ingress", "host"];
 /// Nodes of one cluster.
 const MAX_NODES: usize = 250;
+/// Routes that an upstream device may be said to hold: more than any cluster needs.
+const MAX_ROUTES: u32 = 10_000;
+/// Longest time that it may take for one.
+const MAX_DELAY_MILLISECONDS: u32 = 600_000;
 /// Host ports of one cluster; they travel as file descriptors in one message.
 const MAX_HOST_PORTS: usize = 64;
 
@@ -92,6 +96,21 @@ fn prefixes(spec: &ClusterSpec) -> Result<(), Error> {
     }
     if !(576..=65_521).contains(&spec.underlay.mtu) {
         return wrong("spec.underlay.mtu", spec.underlay.mtu, "must be 576 to 65521 bytes");
+    }
+    route_table(&spec.underlay.routes)
+}
+
+fn route_table(routes: &RouteTable) -> Result<(), Error> {
+    let field = |name| format!("spec.underlay.routes.{name}");
+    if let Some(limit) = routes.limit.filter(|limit| !(1..=MAX_ROUTES).contains(limit)) {
+        return wrong(field("limit"), limit, format!("must be 1 to {MAX_ROUTES} routes; leave it out for no limit"));
+    }
+    if routes.delay_milliseconds > MAX_DELAY_MILLISECONDS {
+        let rule = format!("must be 0 to {MAX_DELAY_MILLISECONDS}, which is ten minutes");
+        return wrong(field("delayMilliseconds"), routes.delay_milliseconds, rule);
+    }
+    if !(0.0..=1.0).contains(&routes.error_rate) {
+        return wrong(field("errorRate"), routes.error_rate, "must be 0 (never fails) to 1 (always fails)");
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ fn default_addresses_keep_clear_of_written_ones() {
 #[test]
 fn complaints_name_field_value_and_rule() {
     type Change = fn(&mut Value);
-    let cases: [(Change, &str); 17] = [
+    let cases: [(Change, &str); 20] = [
         (|f| f["apiVersion"] = json!("v2"), "apiVersion: v2: must be switchyard.dev/v1alpha1"),
         (|f| f["metadata"]["name"] = json!("A"), "metadata.name: \"A\": must be 1 to 63"),
         (|f| f["spec"]["nodes"][1]["role"] = json!("worker"), "spec.nodes: 0 control-plane nodes: exactly one"),
@@ -60,6 +60,18 @@ fn complaints_name_field_value_and_rule() {
         (|f| f["spec"]["podCIDR"] = json!("10.40.0.1/16"), "has host bits; write 10.40.0.0/16"),
         (|f| f["spec"]["podCIDR"] = json!("ten"), "spec.podCIDR: \"ten\": must be a prefix such as"),
         (|f| f["spec"]["underlay"] = json!({"mtu": 12}), "spec.underlay.mtu: 12: must be"),
+        (
+            |f| f["spec"]["underlay"] = json!({"routes": {"limit": 0}}),
+            "spec.underlay.routes.limit: 0: must be 1 to 10000",
+        ),
+        (
+            |f| f["spec"]["underlay"] = json!({"routes": {"errorRate": 1.5}}),
+            "spec.underlay.routes.errorRate: 1.5: must be 0 (never fails) to 1",
+        ),
+        (
+            |f| f["spec"]["underlay"] = json!({"routes": {"delayMilliseconds": 700000}}),
+            "spec.underlay.routes.delayMilliseconds: 700000: must be 0 to 600000",
+        ),
         (
             |f| f["spec"]["hostPorts"] = json!([{"listen": "0.0.0.0:80", "to": "10.0.0.1:80"}]),
             "must be a loopback address",

@@ -5,9 +5,11 @@
 
 mod balancer;
 mod health;
+mod herald;
 mod kernel;
 mod splice;
 mod underlay;
+mod upstream;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -28,14 +30,17 @@ use switchyard_plugin::Facts;
 use switchyard_plugin_host::Registry;
 use switchyard_services::external_base;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::hardware::{CARD, EXTERNAL};
 use balancer::{Balancer, able_address};
 use health::Checks;
+use herald::Herald;
 use kernel::Kernel;
-use underlay::Underlay;
+use underlay::{UNIT, Underlay};
+use upstream::Upstream;
 use watch::{Mirror, ObjectName, watch};
 
 /// What the router is told.
@@ -68,13 +73,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let kubeconfig = Kubeconfig::read_from(&config.kubeconfig)?;
     let options = KubeConfigOptions::default();
     let client = Client::try_from(kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?)?;
-    route(client, facts, config.pool, Registry::new(config.plugin_path), shutdown).await
+    let upstream = Upstream::new(config.cluster.underlay.routes);
+    route(client, facts, config.pool, upstream, Registry::new(config.plugin_path), shutdown).await
 }
 
 async fn route(
     client: Client,
     facts: Facts,
     pool: IpNet,
+    upstream: Upstream,
     plugins: Registry,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -85,6 +92,8 @@ async fn route(
         nodes: Mirror::default(),
         networks: Mirror::default(),
         underlay: Underlay::new(facts, name(CARD), plugins),
+        upstream,
+        herald: Herald::new(client.clone()),
         balancer: Balancer::new(pool, name(EXTERNAL), Checks::new(reports)),
     };
     router.run(client, findings, shutdown).await
@@ -108,6 +117,8 @@ struct Router {
     nodes: Mirror<Node>,
     networks: Mirror<Network>,
     underlay: Underlay,
+    upstream: Upstream,
+    herald: Herald,
     balancer: Balancer,
 }
 
@@ -136,12 +147,31 @@ impl Router {
                 Some(event) = slices.next() => self.balancer.slice(event, &self.nodes),
                 Some(report) = findings.recv() => self.balancer.report(&report, &self.nodes),
                 () = self.kernel.again() => Changes::new(),
+                () = self.upstream.due() => Changes::new(),
             };
+            let changes = self.through_upstream(changes);
             self.kernel.set(changes).await;
-            if self.nodes.is_complete() && self.underlay.is_settled() && self.balancer.is_settled() {
+            self.herald.tell(&self.upstream, &self.nodes);
+            if self.nodes.is_complete()
+                && self.underlay.is_settled()
+                && self.upstream.is_idle()
+                && self.balancer.is_settled()
+            {
                 self.kernel.keep().await;
             }
         }
+    }
+
+    /// Keeps back what the upstream device does not do yet, or not at all.
+    fn through_upstream(&mut self, mut changes: Changes) -> Changes {
+        let asked: Vec<UnitId> = changes.keys().filter(|unit| unit.0.starts_with(UNIT)).cloned().collect();
+        let asked = asked.into_iter().filter_map(|unit| changes.remove_entry(&unit)).collect();
+        let there = |unit: &UnitId| {
+            let name = unit.0.strip_prefix(UNIT).unwrap_or_default();
+            self.nodes.get(&ObjectName::new("", name)).is_some_and(herald::has_route)
+        };
+        changes.extend(self.upstream.ask(asked, Instant::now(), there));
+        changes
     }
 
     async fn node(&mut self, event: Event<Node>) -> Changes {
@@ -171,6 +201,9 @@ impl Router {
         let changes = self.underlay.network(network.as_ref(), &self.nodes).await;
         if !changes.is_empty() {
             info!(units = changes.len(), "underlay follows the network");
+            if let Err(why) = self.upstream.fits(changes.values().flatten()) {
+                warn!(%why, "some nodes stay without a route");
+            }
         }
         changes
     }

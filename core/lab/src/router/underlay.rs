@@ -24,6 +24,9 @@ pub(super) struct Underlay {
     plugin: Option<Arc<dyn Plugin>>,
 }
 
+/// What units of this module are called.
+pub(super) const UNIT: &str = "underlay/";
+
 // === impl Underlay ===
 
 impl Underlay {
@@ -60,7 +63,7 @@ impl Underlay {
         let mut changes = Changes::new();
         let Some(plugin) = &self.plugin else { return changes };
         for name in touched.iter().map(ObjectName::of) {
-            let unit = UnitId(format!("underlay/{}", name.name));
+            let unit = UnitId(format!("{UNIT}{}", name.name));
             let Some(facts) = nodes.get(&name).and_then(|node| self.facts_of(node)) else {
                 changes.insert(unit, None);
                 continue;

@@ -301,6 +301,10 @@ impl Actor {
 
     fn report(&self, error: Option<String>) {
         self.state.send_modify(|state| {
+            if let (Some((_, plugin)), Some(node)) = (&self.plugin, &self.node) {
+                let routes = plugin.underlay(&self.facts, node);
+                state.needs_route = routes.is_ok_and(|routes| !routes.is_empty());
+            }
             if let Some((active, _)) = &self.plugin {
                 state.status.generation = active.generation;
                 state.status.plugin = active.plugin.clone();

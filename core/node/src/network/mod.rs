@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) status: NodeNetworkStatus,
     /// Some plugin's network is in force.
     pub(crate) ready: bool,
+    /// It needs a route on the upstream device, of which somebody else knows.
+    pub(crate) needs_route: bool,
     /// Counts the attempts, so that those who wait try again.
     pub(crate) attempts: u64,
 }
