@@ -1,88 +1,13 @@
-//! All three types of Service, from pods, from nodes and from outside; and the network plugin's own mishaps.
-
-use std::collections::BTreeMap;
+//! Mishaps: plugins that do not load, an upstream device that refuses, images that nobody has.
 
 use serde_json::Value;
 
 use crate::rig::{Cluster, Powers, Traffic, eventually, scenarios};
 
 scenarios! {
-    every_service_is_reached_from_everywhere
-    drift_is_repaired
+    a_full_route_table_keeps_pods_away
     a_bad_plugin_changes_nothing
     an_unknown_image_says_what_to_do
-}
-
-fn every_service_is_reached_from_everywhere(powers: Powers) {
-    let cluster = Cluster::boot(powers);
-    let services = cluster.get(&["services"]);
-    let field = |name: &str, pointer: &str| {
-        let items = services["items"].as_array().unwrap();
-        let service = items.iter().find(|item| item["metadata"]["name"] == name).expect("a service");
-        service.pointer(pointer).and_then(Value::as_str).expect("an address").to_owned()
-    };
-    let urls = [
-        ("sphinx-rs-1", format!("http://{}/", field("sphinx-svc-1", "/spec/clusterIP"))),
-        ("sphinx-rs-2", format!("http://{}/", field("sphinx-svc-2", "/spec/clusterIP"))),
-        ("sphinx-rs-2", "http://10.140.0.11:30080/".to_owned()),
-        ("sphinx-rs-2", "http://10.140.0.12:30080/".to_owned()),
-        ("sphinx-rs-3", format!("http://{}/", field("sphinx-svc-3", "/status/loadBalancer/ingress/0/ip"))),
-    ];
-    let pod = format!("pod/{}", cluster.pod_of("app=sphinx,version=v1"));
-    for place in ["worker-1", "worker-2", "controlplane", pod.as_str()] {
-        for (set, url) in &urls {
-            // The hairpin is among them: a pod that its own Service chooses.
-            let mut turns = BTreeMap::new();
-            for _ in 0..6 {
-                *turns.entry(cluster.curl_from(place, url)).or_insert(0) += 1;
-            }
-            assert!(turns.keys().all(|pod| pod.starts_with(set)), "{place} {url}: {turns:?}");
-            let replicas = if *set == "sphinx-rs-1" { 3 } else { 2 };
-            assert!(turns.len() == replicas && turns.values().all(|n| *n == 6 / replicas), "{place} {url}: {turns:?}");
-        }
-    }
-    // The outside reaches node ports and external addresses, not addresses of Services.
-    for (set, url) in &urls[2..] {
-        assert!(cluster.curl_from("router", url).starts_with(set), "router {url}");
-    }
-}
-
-fn drift_is_repaired(powers: Powers) {
-    let cluster = Cluster::boot(powers);
-    let node = "worker-1";
-    let pod = cluster.get(&["pods", "-l", "version=v1"]);
-    let pod = pod["items"].as_array().unwrap().iter().find(|pod| pod["spec"]["nodeName"] == node).expect("a pod there");
-    let pod = format!("pod/{}", pod["metadata"]["name"].as_str().unwrap());
-    let damage: [(&str, &[&str], &[&str]); 5] = [
-        ("router", &["ip", "route", "del", "10.40.1.0/24"], &["ip", "route", "show", "10.40.1.0/24"]),
-        (&pod, &["ip", "route", "del", "default"], &["ip", "route", "show", "default"]),
-        (
-            node,
-            &["nft", "delete", "table", "ip", "yard-services"],
-            &["nft", "list", "chain", "ip", "yard-services", "services"],
-        ),
-        (node, &["ip", "route", "del", "default"], &["ip", "route", "show", "default"]),
-        (node, &["ip", "link", "del", "cbr0"], &["ip", "-br", "address", "show", "dev", "cbr0"]),
-    ];
-    for (place, destroy, look) in damage {
-        let before = cluster.shell(place, look).expect("what is to be destroyed");
-        assert!(!before.trim().is_empty(), "{place}: {look:?}");
-        cluster.shell(place, destroy).unwrap_or_else(|error| panic!("{place} {destroy:?}: {error}"));
-        eventually(&format!("{place}: {look:?} as before"), || {
-            let now = cluster.shell(place, look).unwrap_or_default();
-            (first_words(&now) == first_words(&before)).then_some(())
-        });
-    }
-    eventually("an answer", || (cluster.ask("sphinx-v1.esxcloud.net").status == 200).then_some(()));
-}
-
-/// Counters and link numbers change; the first words are what matters.
-fn first_words(text: &str) -> Vec<String> {
-    text.split_whitespace()
-        .filter(|word| !word.starts_with("linkdown") && !word.contains("fe80"))
-        .take(3)
-        .map(str::to_owned)
-        .collect()
 }
 
 fn a_bad_plugin_changes_nothing(powers: Powers) {
@@ -124,4 +49,55 @@ fn an_unknown_image_says_what_to_do(powers: Powers) {
     assert!(described.starts_with("Name:") && described.lines().any(image), "{described}");
     assert!(described.contains("Events:\n") && described.contains("spec.images"), "{described}");
     cluster.yard(&["delete", "pod", "odd"]);
+}
+
+/// Two routes for three nodes: no pod goes to the third, its condition and an event say why, and a place that gets free is its.
+fn a_full_route_table_keeps_pods_away(powers: Powers) {
+    let cluster = Cluster::prepare_with(powers, |folder| {
+        let file = folder.join("cluster.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let routes = "  underlay:\n    routes: {limit: 2, delayMilliseconds: 50, errorRate: 0.3, seed: 4}\n";
+        std::fs::write(&file, text.replace("  underlay:\n", routes)).unwrap();
+    });
+    cluster.up();
+    let unavailable = |node: &Value| {
+        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let condition = conditions.into_iter().find(|one| one["type"] == "NetworkUnavailable").unwrap_or_default();
+        let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+        (text("status"), text("reason"), text("message"))
+    };
+    let nodes = || cluster.get(&["nodes"])["items"].as_array().unwrap().clone();
+    let (held, refused) = eventually("two routes, and one that is refused", || {
+        let (held, others): (Vec<_>, Vec<_>) =
+            nodes().into_iter().partition(|node| unavailable(node).1 == "RouteCreated");
+        let refused = others.into_iter().find(|node| unavailable(node).2.contains("holds 2 of 2 routes"))?;
+        (held.len() == 2).then_some((held, refused))
+    });
+    let name = refused["metadata"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(unavailable(&refused).0, "True");
+    eventually("an event that names the route", || {
+        let events = cluster.get(&["events"]);
+        let mut events = events["items"].as_array().unwrap().iter();
+        let block = refused["spec"]["podCIDR"].as_str().expect("a block");
+        let says = |event: &&Value| {
+            event["message"].as_str().is_some_and(|text| text.contains(block) && text.contains("holds 2 of 2"))
+        };
+        events.find(|event| event["reason"] == "FailedToCreateRoute" && says(event)).map(drop)
+    });
+    let pods = cluster.get(&["pods", "-A"]);
+    let on_it = |pod: &&Value| pod["spec"]["nodeName"] == name.as_str();
+    assert_eq!(pods["items"].as_array().unwrap().iter().filter(on_it).count(), 0, "{pods}");
+    let routes = cluster.shell("router", &["ip", "route"]).unwrap();
+    assert_eq!(routes.lines().filter(|line| line.starts_with("10.40.")).count(), 2, "{routes}");
+    // A router that is started again leaves the routes with those who have them.
+    let before = cluster.kill("router");
+    eventually("another router", || (cluster.pid("router") != before).then_some(()));
+    eventually("the same routes", || (cluster.shell("router", &["ip", "route"]).ok()? == routes).then_some(()));
+    let controlplane = |node: &Value| node["metadata"]["name"] == "controlplane";
+    let leaves = held.iter().find(|node| !controlplane(node)).unwrap()["metadata"]["name"].as_str().unwrap().to_owned();
+    cluster.yard(&["delete", "node", &leaves]);
+    eventually("the route goes to the one that waited", || {
+        let node = nodes().into_iter().find(|node| node["metadata"]["name"] == name.as_str())?;
+        (unavailable(&node).1 == "RouteCreated").then_some(())
+    });
 }

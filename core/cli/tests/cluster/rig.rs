@@ -37,7 +37,14 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The cluster of the tests, as written for people.
 const SPHINX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sphinx");
 /// What a cluster needs beside `yard`.
-const COMPANIONS: [&str; 4] = ["yard-echo", "yard-pause", "yard-ingress", "libswitchyard_kubenet.so"];
+const COMPANIONS: [&str; 6] = [
+    "yard-echo",
+    "yard-pause",
+    "yard-ingress",
+    "libswitchyard_kubenet.so",
+    "libswitchyard_none.so",
+    "libswitchyard_overlay.so",
+];
 /// User and group of those without powers.
 const NOBODY: &str = "65534";
 
@@ -96,6 +103,11 @@ pub(crate) fn record(what: &str, measured: &str) {
 impl Cluster {
     /// A cluster that has not been started.
     pub(crate) fn prepare(powers: Powers) -> Self {
+        Self::prepare_with(powers, |_| {})
+    }
+
+    /// The same, with changes to its folder of manifests.
+    pub(crate) fn prepare_with(powers: Powers, change: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::Builder::new().prefix("yard-test-").tempdir_in("/tmp").expect("a temporary folder");
         let yard = programs(powers, folder.path());
         let sphinx = folder.path().join("sphinx");
@@ -107,6 +119,7 @@ impl Cluster {
                 fs::write(sphinx.join(path.file_name().unwrap()), text).unwrap();
             }
         }
+        change(&sphinx);
         fs::create_dir(folder.path().join("home")).unwrap();
         if is_root() && powers == Powers::Nobody {
             let status = Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(folder.path()).status();

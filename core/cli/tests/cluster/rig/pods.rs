@@ -21,15 +21,6 @@ impl Cluster {
         }
     }
 
-    /// The pod that answers when a place asks a URL.
-    #[track_caller]
-    pub(crate) fn curl_from(&self, place: &str, url: &str) -> String {
-        let answer = self.shell(place, &["curl", "-sS", "-m", "5", url]);
-        let answer = answer.unwrap_or_else(|error| panic!("{place} {url}: {error}"));
-        let echo: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{place} {url}: {answer}"));
-        echo["pod"].as_str().expect("a pod").to_owned()
-    }
-
     /// How often a pod's containers were started again, together.
     #[track_caller]
     pub(crate) fn restarts(&self, pod: &str) -> u64 {
