@@ -7,8 +7,10 @@ mod cluster;
 mod meta;
 pub mod names;
 mod network;
+mod swap;
 
 pub use cluster::{Cluster, ClusterSpec, HostPort, ImageSource, LoadBalancerSpec, NodeSpec, Role, Underlay};
 pub use network::{
     ActiveNetwork, Condition, Hosting, Network, NetworkSpec, NetworkStatus, NodeNetworkStatus, PluginOptions,
 };
+pub use swap::{Operations, Outcome, Participant, Probes, Sample, Stage, Swap, SwapPhase, SwapReport, SwapStep, Turn};

@@ -6,7 +6,9 @@
 mod balancer;
 mod health;
 mod kernel;
+mod report;
 mod splice;
+mod swap;
 mod underlay;
 mod watch;
 
@@ -35,6 +37,7 @@ use crate::hardware::{CARD, EXTERNAL};
 use balancer::{Balancer, able_address};
 use health::Checks;
 use kernel::Kernel;
+use report::Report;
 use underlay::Underlay;
 use watch::{Mirror, ObjectName, watch};
 
@@ -85,6 +88,8 @@ async fn route(
         nodes: Mirror::default(),
         networks: Mirror::default(),
         underlay: Underlay::new(facts, name(CARD), plugins),
+        ongoing: None,
+        report: Report::start(client.clone()),
         balancer: Balancer::new(pool, name(EXTERNAL), Checks::new(reports)),
     };
     router.run(client, findings, shutdown).await
@@ -109,6 +114,9 @@ struct Router {
     networks: Mirror<Network>,
     underlay: Underlay,
     balancer: Balancer,
+    /// How far it is in a swap.
+    ongoing: Option<swap::Ongoing>,
+    report: Report,
 }
 
 // === impl Router ===
@@ -139,6 +147,8 @@ impl Router {
             };
             self.kernel.set(changes).await;
             if self.nodes.is_complete() && self.underlay.is_settled() && self.balancer.is_settled() {
+                // A swap that it comes back into has its routes in the kernel already; they are wanted, too.
+                self.take_part().await;
                 self.kernel.keep().await;
             }
         }
@@ -168,7 +178,12 @@ impl Router {
             return Changes::new();
         }
         let network = self.networks.get(&ObjectName::new("", names::NETWORK)).cloned();
-        let changes = self.underlay.network(network.as_ref(), &self.nodes).await;
+        self.report.seen(network.as_ref());
+        let changes = match self.is_part_of(network.as_ref()) {
+            // What is in force is the swap's business until it is over.
+            true if self.underlay.is_settled() => Changes::new(),
+            _ => self.underlay.network(network.as_ref(), &self.nodes).await,
+        };
         if !changes.is_empty() {
             info!(units = changes.len(), "underlay follows the network");
         }
