@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{apply, delete, doctor, down, exec, get, logs, plugin, process, shell, status, up};
+use crate::{apply, delete, doctor, down, exec, get, logs, network, plugin, process, shell, status, up};
 
 /// A Kubernetes-style cluster on this machine, with real packets.
 #[derive(Debug, Parser)]
@@ -49,6 +49,8 @@ pub enum Verb {
     Down(down::Args),
     /// Say whether clusters can run here, and how to allow what is missing.
     Doctor(doctor::Args),
+    /// Change the network under a running cluster, and see how that goes.
+    Network(network::Args),
     /// Look at network plugins without running them.
     Plugin(plugin::Args),
     /// Print the version.

@@ -6,3 +6,4 @@ mod leaving;
 mod reaching;
 mod rig;
 mod serving;
+mod swapping;

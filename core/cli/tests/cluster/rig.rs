@@ -1,8 +1,10 @@
 //! The rig: a scenario reads as a sentence.
 
+mod dialogue;
 mod http;
 mod leaks;
 mod pods;
+mod state;
 mod traffic;
 
 use std::fs;
@@ -13,8 +15,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub(crate) use dialogue::Dialogue;
 pub(crate) use http::Answer;
 pub(crate) use leaks::Traces;
+pub(crate) use state::State;
 pub(crate) use traffic::Traffic;
 
 /// With which powers `yard` runs.
@@ -36,7 +40,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The cluster of the tests, as written for people.
 const SPHINX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sphinx");
 /// What a cluster needs beside `yard`.
-const COMPANIONS: [&str; 4] = ["yard-echo", "yard-pause", "yard-ingress", "libswitchyard_kubenet.so"];
+const COMPANIONS: [&str; 5] =
+    ["yard-echo", "yard-pause", "yard-ingress", "libswitchyard_kubenet.so", "libswitchyard_overlay.so"];
 /// User and group of those without powers.
 const NOBODY: &str = "65534";
 
@@ -140,6 +145,11 @@ impl Cluster {
     /// `yard` with arguments, whatever comes of it.
     pub(crate) fn try_yard(&self, arguments: &[&str]) -> Output {
         self.command(&self.yard).args(arguments).output().expect("yard runs")
+    }
+
+    /// `yard` itself.
+    pub(crate) fn program(&self) -> &Path {
+        &self.yard
     }
 
     /// A program with the cluster's powers and environment.
