@@ -35,7 +35,8 @@ fn main() -> anyhow::Result<()> {
                 gap.values.push(longest_gap(&swap));
             }
         }
-        for (series, aim) in [(&whole, "1,000 ms with 200 pods"), (&switching, ""), (&gap, "at most 50 ms, better 10")] {
+        for (series, aim) in [(&whole, "1,000 ms with 200 pods"), (&switching, ""), (&gap, "at most 50 ms, better 10")]
+        {
             let most = series.values.iter().copied().fold(0.0, f64::max);
             record.fact(&series.name, format!("{:.1} ms in the middle, {most:.1} at most", series.median()), aim);
         }

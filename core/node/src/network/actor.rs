@@ -188,7 +188,8 @@ impl Actor {
 
     /// Brings the active network into force, if it is not and can be; or takes part in a swap.
     async fn follow(&mut self) {
-        let complete = [List::Pods, List::Nodes, List::Services, List::Remote].iter().all(|list| self.listed.contains(list));
+        let complete =
+            [List::Pods, List::Nodes, List::Services, List::Remote].iter().all(|list| self.listed.contains(list));
         let (true, Some(active), Some(node)) = (complete, self.active.clone(), self.node.clone()) else {
             return;
         };
