@@ -159,7 +159,7 @@ fn max_pods() -> u32 {
 }
 
 fn kubenet() -> NetworkSpec {
-    NetworkSpec { plugin: "kubenet".into(), options: Default::default(), hosting: Default::default() }
+    NetworkSpec { plugin: "kubenet".into(), options: Default::default(), hosting: Default::default(), attempt: 0 }
 }
 
 impl Default for Underlay {

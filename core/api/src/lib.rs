@@ -8,6 +8,7 @@ mod cluster;
 mod meta;
 pub mod names;
 mod network;
+mod swap;
 
 pub use amount::Amount;
 pub use cluster::{
@@ -16,3 +17,4 @@ pub use cluster::{
 pub use network::{
     ActiveNetwork, Condition, Hosting, Network, NetworkSpec, NetworkStatus, NodeNetworkStatus, PluginOptions,
 };
+pub use swap::{Operations, Outcome, Participant, Probes, Sample, Stage, Swap, SwapPhase, SwapReport, SwapStep, Turn};

@@ -12,6 +12,15 @@ pub const NETWORK: &str = "default";
 pub const POD_IP: &str = "switchyard.dev/pod-ip";
 /// Annotation on a Node: JSON of [`crate::NodeNetworkStatus`], written by its agent.
 pub const NODE_NETWORK: &str = "switchyard.dev/network";
+/// Annotation on the Network: JSON of [`crate::NodeNetworkStatus`], written by the router, which has no object of its own.
+pub const ROUTER_NETWORK: &str = "switchyard.dev/router";
+/// Annotation on a Node, or for the router on the Network: JSON list of what a swap would change in the kernel there, one line a
+/// change. There during a dry run.
+pub const SWAP_PLAN: &str = "switchyard.dev/swap-plan";
+/// Annotation on the Network: JSON of a [`crate::NetworkSpec`] of which everybody is to say what it would change. Nothing is changed.
+pub const DRY_RUN: &str = "switchyard.dev/dry-run";
+/// The router's name among those that take part in a swap. No node can be called so in a laboratory.
+pub const ROUTER: &str = "router";
 
 /// Label that marks the control-plane node, as in Kubernetes.
 pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";

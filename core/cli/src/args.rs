@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{apply, delete, describe, doctor, down, exec, get, logs, plugin, process, shell, status, up};
+use crate::{apply, delete, describe, doctor, down, exec, get, logs, network, plugin, process, shell, status, up};
 
 /// A Kubernetes-style cluster on this machine, with real packets.
 #[derive(Debug, Parser)]
@@ -51,6 +51,8 @@ pub enum Verb {
     Down(down::Args),
     /// Say whether clusters can run here, and how to allow what is missing.
     Doctor(doctor::Args),
+    /// Change the network under a running cluster, and see how that goes.
+    Network(network::Args),
     /// Write, look at and check network plugins.
     Plugin(plugin::Args),
     /// Print the version.

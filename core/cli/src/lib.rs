@@ -13,6 +13,7 @@ mod exec;
 mod get;
 mod kubeconfig;
 mod logs;
+mod network;
 mod output;
 mod plugin;
 mod process;
@@ -50,6 +51,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Shell(args) => return shell::run(&args, &cluster),
         Verb::Kubeconfig => kubeconfig::run(&cluster),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::Network(args) => network::run(&args, &cluster),
         Verb::Plugin(args) => plugin::run(&args),
         Verb::Version => version(),
         Verb::Probe(args) => doctor::probe(&args),

@@ -9,6 +9,7 @@
 mod apply;
 mod audit;
 pub mod conntrack;
+mod detour;
 mod engine;
 mod error;
 mod monitor;

@@ -28,7 +28,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::events::Recorder;
 use crate::lease;
-use crate::network::{Actor, Call, List, Network};
+use crate::network::{Actor, Call, List, Network, follow_remote};
 use crate::pods::Context;
 use crate::pods::manager::Manager;
 use crate::register::Registrar;
@@ -98,6 +98,7 @@ impl Agent {
         let (asks, questions) = mpsc::channel(ASKS);
         self.tasks.spawn(server::run(listener, tls, asks, shutdown.clone()));
         let view = self.view();
+        self.tasks.spawn(follow_remote(config.name.clone(), view.subscribe(), network.clone()));
         let own = watcher::Config::default().fields(&format!("spec.nodeName={}", config.name));
         let own = follow::<Pod>(&self.client, own).inspect(move |event| view.overhear(event));
         self.tasks.spawn(Manager::new(context).run(own, questions));
@@ -148,8 +149,8 @@ async fn networks(client: Client, network: Network) {
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(object) | Event::InitApply(object)) if object.name_any() == NETWORK => {
-                let active = object.status.and_then(|status| status.active);
-                network.tell(Call::Active(active.map(Box::new)));
+                let status = object.status.unwrap_or_default();
+                network.tell(Call::Network { active: status.active.map(Box::new), swap: status.swap.map(Box::new) });
             }
             // The network stays as it is when its object goes.
             Ok(_) => {}

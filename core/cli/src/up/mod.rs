@@ -1,7 +1,7 @@
 //! `yard up`.
 
 mod answers;
-mod progress;
+pub(crate) mod progress;
 mod ready;
 mod summary;
 

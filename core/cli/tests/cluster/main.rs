@@ -6,4 +6,5 @@ mod leaving;
 mod reaching;
 mod rig;
 mod serving;
+mod swapping;
 mod table;

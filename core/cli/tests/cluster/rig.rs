@@ -1,8 +1,10 @@
 //! The rig: a scenario reads as a sentence.
 
+mod dialogue;
 mod http;
 mod leaks;
 mod pods;
+mod state;
 mod traffic;
 
 use std::fs;
@@ -14,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub(crate) use dialogue::Dialogue;
 pub(crate) use http::Answer;
 pub(crate) use leaks::Traces;
+pub(crate) use state::State;
 pub(crate) use traffic::Traffic;
 
 /// With which powers `yard` runs.
@@ -170,6 +174,11 @@ impl Cluster {
     /// `yard` with arguments, whatever comes of it.
     pub(crate) fn try_yard(&self, arguments: &[&str]) -> Output {
         self.command(&self.yard).args(arguments).output().expect("yard runs")
+    }
+
+    /// `yard` itself.
+    pub(crate) fn program(&self) -> &Path {
+        &self.yard
     }
 
     /// A program with the cluster's powers and environment.

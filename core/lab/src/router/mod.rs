@@ -7,7 +7,9 @@ mod balancer;
 mod health;
 mod herald;
 mod kernel;
+mod report;
 mod splice;
+mod swap;
 mod underlay;
 mod upstream;
 mod watch;
@@ -39,6 +41,7 @@ use balancer::{Balancer, able_address};
 use health::Checks;
 use herald::Herald;
 use kernel::Kernel;
+use report::Report;
 use underlay::{UNIT, Underlay};
 use upstream::Upstream;
 use watch::{Mirror, ObjectName, watch};
@@ -94,6 +97,8 @@ async fn route(
         underlay: Underlay::new(facts, name(CARD), plugins),
         upstream,
         herald: Herald::new(client.clone()),
+        ongoing: None,
+        report: Report::start(client.clone()),
         balancer: Balancer::new(pool, name(EXTERNAL), Checks::new(reports)),
     };
     router.run(client, findings, shutdown).await
@@ -120,6 +125,9 @@ struct Router {
     upstream: Upstream,
     herald: Herald,
     balancer: Balancer,
+    /// How far it is in a swap.
+    ongoing: Option<swap::Ongoing>,
+    report: Report,
 }
 
 // === impl Router ===
@@ -157,6 +165,8 @@ impl Router {
                 && self.upstream.is_idle()
                 && self.balancer.is_settled()
             {
+                // A swap that it comes back into has its routes in the kernel already; they are wanted, too.
+                self.take_part().await;
                 self.kernel.keep().await;
             }
         }
@@ -198,7 +208,12 @@ impl Router {
             return Changes::new();
         }
         let network = self.networks.get(&ObjectName::new("", names::NETWORK)).cloned();
-        let changes = self.underlay.network(network.as_ref(), &self.nodes).await;
+        self.report.seen(network.as_ref());
+        let changes = match self.is_part_of(network.as_ref()) {
+            // What is in force is the swap's business until it is over.
+            true if self.underlay.is_settled() => Changes::new(),
+            _ => self.underlay.network(network.as_ref(), &self.nodes).await,
+        };
         if !changes.is_empty() {
             info!(units = changes.len(), "underlay follows the network");
             if let Err(why) = self.upstream.fits(changes.values().flatten()) {

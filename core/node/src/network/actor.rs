@@ -1,10 +1,14 @@
 //! The task that owns the wishes.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+mod probes;
+mod remote;
+mod swap;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use switchyard_api::ActiveNetwork;
+use switchyard_api::{ActiveNetwork, Swap};
 use switchyard_kernel::conntrack::Filter;
 use switchyard_kernel::{Engine, Keeper, Netns};
 use switchyard_netstate::{Place, UnitId};
@@ -16,6 +20,9 @@ use tracing::{info, warn};
 
 use crate::network::engine::{EngineThread, tell};
 use crate::network::{AttachError, Call, List, Network, State, Units};
+use crate::view::Pod;
+
+pub(crate) use remote::follow_remote;
 
 /// Protocol number.
 const UDP: u8 = 17;
@@ -24,15 +31,23 @@ const UDP: u8 = 17;
 pub(crate) struct Actor {
     name: String,
     facts: Facts,
-    plugins: Registry,
+    plugins: Arc<Registry>,
     engine: EngineThread,
     calls: mpsc::UnboundedReceiver<Call>,
     state: watch::Sender<State>,
     node: Option<NodeFacts>,
     peers: BTreeMap<String, NodeFacts>,
     pods: BTreeMap<String, PodFacts>,
+    /// Pods bound elsewhere, by uid.
+    remote: BTreeMap<String, Arc<Pod>>,
     services: Units,
     active: Option<ActiveNetwork>,
+    /// The swap that is under way, as the Network has it.
+    swap: Option<Box<Swap>>,
+    /// How far this node is in it.
+    ongoing: Option<swap::Ongoing>,
+    /// What has to wait until the swap is over.
+    waiting: VecDeque<Call>,
     /// The plugin whose answers are in the kernel.
     plugin: Option<(ActiveNetwork, Arc<dyn Plugin>)>,
     listed: BTreeSet<List>,
@@ -50,15 +65,19 @@ impl Actor {
         let actor = Self {
             name: name.to_owned(),
             facts,
-            plugins,
+            plugins: Arc::new(plugins),
             engine: EngineThread::start(engine)?,
             calls,
             state,
             node: None,
             peers: BTreeMap::new(),
             pods: BTreeMap::new(),
+            remote: BTreeMap::new(),
             services: Units::new(),
             active: None,
+            swap: None,
+            ongoing: None,
+            waiting: VecDeque::new(),
             plugin: None,
             listed: BTreeSet::new(),
             keeper: None,
@@ -69,6 +88,20 @@ impl Actor {
     /// Works until every handle is gone.
     pub(crate) async fn run(mut self) {
         while let Some(call) = self.calls.recv().await {
+            self.take(call).await;
+        }
+    }
+
+    /// Does what it is told, or keeps it for later: while a change of networks is half done, nothing else changes.
+    async fn take(&mut self, call: Call) {
+        let about_network = matches!(call, Call::Network { .. } | Call::Listed(_));
+        if !about_network && self.is_halfway() {
+            self.waiting.push_back(call);
+            return;
+        }
+        self.call(call).await;
+        while !self.is_halfway() {
+            let Some(call) = self.waiting.pop_front() else { return };
             self.call(call).await;
         }
     }
@@ -95,16 +128,22 @@ impl Actor {
                 self.listed.insert(list);
                 self.follow().await;
             }
-            Call::Active(active) => {
-                self.active = active.map(|active| *active);
+            Call::Network { active, swap } => {
+                (self.active, self.swap) = (active.map(|active| *active), swap);
                 self.follow().await;
             }
             Call::Node(node) => self.node_changed(*node).await,
             Call::NodeGone(name) => {
                 if self.peers.remove(&name).is_some() {
-                    self.change(Units::from([(peer_unit(&name), None)])).await;
+                    let mut units = Units::from([(peer_unit(&name), None)]);
+                    if let Some((_, plugin)) = &self.plugin {
+                        // Without the node, nothing is wanted for its pods.
+                        units.extend(self.remote_wishes(&**plugin, Some(&name)).unwrap_or_default());
+                    }
+                    self.change(units).await;
                 }
             }
+            Call::Remote { uid, pod } => self.remote_changed(uid, pod).await,
             Call::Services { units, stale } => {
                 for (unit, fragment) in &units {
                     match fragment {
@@ -135,24 +174,39 @@ impl Actor {
             return;
         }
         let (Some((_, plugin)), Some(own)) = (&self.plugin, &self.node) else { return };
-        match plugin.peer(&self.facts, own, &node) {
-            Ok(fragment) => self.change(Units::from([(peer_unit(&name), Some(fragment))])).await,
-            Err(error) => self.report(Some(format!("peer {name}: {error}"))),
+        let wishes = plugin.peer(&self.facts, own, &node).map_err(|error| format!("peer {name}: {error}"));
+        let wishes = wishes.and_then(|fragment| {
+            let mut units = self.remote_wishes(&**plugin, Some(&name))?;
+            units.insert(peer_unit(&name), Some(fragment));
+            Ok(units)
+        });
+        match wishes {
+            Ok(units) => self.change(units).await,
+            Err(error) => self.report(Some(error)),
         }
     }
 
-    /// Brings the active network into force, if it is not and can be.
+    /// Brings the active network into force, if it is not and can be; or takes part in a swap.
     async fn follow(&mut self) {
-        let complete = [List::Pods, List::Nodes, List::Services].iter().all(|list| self.listed.contains(list));
+        let complete =
+            [List::Pods, List::Nodes, List::Services, List::Remote].iter().all(|list| self.listed.contains(list));
         let (true, Some(active), Some(node)) = (complete, self.active.clone(), self.node.clone()) else {
             return;
         };
-        if self.plugin.as_ref().is_some_and(|(current, _)| *current == active) {
+        if let Some(swap) = self.swap.clone().filter(|swap| swap.participants.contains_key(&self.name)) {
+            return self.take_part(&node, *swap).await;
+        }
+        self.conclude(&active).await;
+        if let Some((current, _)) = self.plugin.as_mut().filter(|(current, _)| current.is_same(&active)) {
+            if *current != active {
+                *current = active;
+                self.report(None);
+            }
             return;
         }
-        let outcome = match self.plugins.open(&active.plugin, &active.options, active.hosting) {
+        let outcome = match self.open(&active).await {
             Ok(plugin) => self.bring_in(&node, &active, plugin).await,
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error),
         };
         match outcome {
             Ok(()) => {
@@ -166,6 +220,18 @@ impl Actor {
         }
     }
 
+    /// The very file that the control plane has checked, where it can be seen from here; else the plugin of that name.
+    async fn open(&self, network: &ActiveNetwork) -> Result<Arc<dyn Plugin>, String> {
+        let (plugins, network) = (self.plugins.clone(), network.clone());
+        // It reads files and runs foreign code.
+        let opening = tokio::task::spawn_blocking(move || {
+            let file = Some(&network.file).filter(|file| !file.is_empty() && Path::new(file).exists());
+            let name = file.unwrap_or(&network.plugin);
+            plugins.open(name, &network.options, network.hosting).map_err(|error| error.to_string())
+        });
+        opening.await.unwrap_or_else(|error| Err(format!("opening the plugin: {error}")))
+    }
+
     /// Asks a plugin for everything and makes it so, all or nothing.
     async fn bring_in(
         &mut self,
@@ -173,20 +239,10 @@ impl Actor {
         active: &ActiveNetwork,
         plugin: Arc<dyn Plugin>,
     ) -> Result<(), String> {
-        let mut units =
-            Units::from([(node_unit(), Some(plugin.node(&self.facts, node).map_err(|error| error.to_string())?))]);
-        for (name, peer) in &self.peers {
-            let fragment = plugin.peer(&self.facts, node, peer).map_err(|error| format!("peer {name}: {error}"))?;
-            units.insert(peer_unit(name), Some(fragment));
-        }
-        for (uid, pod) in &self.pods {
-            let fragment = plugin.pod(&self.facts, node, pod).map_err(|error| format!("pod {}: {error}", pod.name))?;
-            units.insert(pod_unit(uid), Some(fragment));
-        }
+        let units = self.wishes(node, &*plugin)?;
         if self.keeper.is_some() {
             self.apply(units).await?;
         } else {
-            units.extend(self.services.clone());
             self.adopt(units).await?;
         }
         if self.plugin.is_none() {
@@ -196,8 +252,25 @@ impl Actor {
         Ok(())
     }
 
+    /// All that a plugin wants here.
+    fn wishes(&self, node: &NodeFacts, plugin: &dyn Plugin) -> Result<Units, String> {
+        let own = plugin.node(&self.facts, node).map_err(|error| error.to_string())?;
+        let mut units = Units::from([(node_unit(), Some(own))]);
+        for (name, peer) in &self.peers {
+            let fragment = plugin.peer(&self.facts, node, peer).map_err(|error| format!("peer {name}: {error}"))?;
+            units.insert(peer_unit(name), Some(fragment));
+        }
+        for (uid, pod) in &self.pods {
+            let fragment = plugin.pod(&self.facts, node, pod).map_err(|error| format!("pod {}: {error}", pod.name))?;
+            units.insert(pod_unit(uid), Some(fragment));
+        }
+        units.extend(self.remote_wishes(plugin, None)?);
+        Ok(units)
+    }
+
     /// Takes over what an earlier agent left. Nothing is touched yet; [`Self::reconcile`] follows, and touches nothing that is right.
-    async fn adopt(&mut self, units: Units) -> Result<(), String> {
+    async fn adopt(&mut self, mut units: Units) -> Result<(), String> {
+        units.extend(self.services.clone());
         let adopted = self.engine.run(move |engine| engine.adopt(units)).await.map_err(|gone| gone.to_string())?;
         adopted.map_err(|error| error.to_string())?;
         // First the ears, then the look, so that nothing is missed in between.
@@ -308,6 +381,9 @@ impl Actor {
             if let Some((active, _)) = &self.plugin {
                 state.status.generation = active.generation;
                 state.status.plugin = active.plugin.clone();
+            }
+            if self.ongoing.is_none() {
+                (state.status.swap, state.plan) = (None, None);
             }
             state.ready = self.plugin.is_some();
             state.status.error = error;

@@ -1,7 +1,7 @@
 //! The node's network: what the active plugin and the Services want, kept in force.
 //!
 //! One task owns the wishes, so that two of them never meet halfway; it asks the plugin for fragments and hands them to the
-//! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `services` and `service/NAMESPACE/NAME`. A plugin that fails changes
+//! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `remote/UID`, `services` and `service/NAMESPACE/NAME`. A plugin that fails changes
 //! nothing: what is in the kernel stays, and the error goes to the Node.
 
 mod actor;
@@ -9,14 +9,17 @@ mod engine;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use switchyard_api::{ActiveNetwork, NodeNetworkStatus};
+use switchyard_api::{ActiveNetwork, NodeNetworkStatus, Swap};
 use switchyard_netstate::{Fragment, UnitId};
 use switchyard_plugin::{NodeFacts, PodFacts};
 use switchyard_services::StaleFlow;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use actor::Actor;
+use crate::view::Pod;
+
+pub(crate) use actor::{Actor, follow_remote};
 
 /// A handle on the node's network; cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub(crate) struct State {
     pub(crate) ready: bool,
     /// It needs a route on the upstream device, of which somebody else knows.
     pub(crate) needs_route: bool,
+    /// What a swap would change here, in lines; there during a dry run.
+    pub(crate) plan: Option<Vec<String>>,
     /// Counts the attempts, so that those who wait try again.
     pub(crate) attempts: u64,
 }
@@ -65,11 +70,19 @@ pub(crate) enum Call {
     },
     /// One of the lists that have to be complete before the kernel is touched is.
     Listed(List),
-    /// The Network object's active network.
-    Active(Option<Box<ActiveNetwork>>),
+    /// The Network object's active network, and the swap that is under way.
+    Network {
+        active: Option<Box<ActiveNetwork>>,
+        swap: Option<Box<Swap>>,
+    },
     /// This node or another.
     Node(Box<NodeFacts>),
     NodeGone(String),
+    /// A pod that is bound to another node, or is no longer.
+    Remote {
+        uid: String,
+        pod: Option<Arc<Pod>>,
+    },
     /// What Services want, and the UDP flows that have to be forgotten then.
     Services {
         units: Units,
@@ -83,6 +96,7 @@ pub(crate) enum List {
     Pods,
     Nodes,
     Services,
+    Remote,
 }
 
 // === impl Network ===
