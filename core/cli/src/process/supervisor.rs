@@ -42,6 +42,7 @@ fn parts(directory: &Directory, cluster: &Cluster, topology: &Topology) -> Vec<P
         arguments: of_cluster("router"),
         first_arguments: vec![],
         listeners: (0..cluster.spec.host_ports.len()).map(listeners::name).collect(),
+        leaves_first: false,
     };
     let control_plane = Part {
         name: "control-plane".into(),
@@ -49,6 +50,7 @@ fn parts(directory: &Directory, cluster: &Cluster, topology: &Topology) -> Vec<P
         arguments: of_cluster("control-plane"),
         first_arguments: vec!["--power-on".into()],
         listeners: vec![listeners::API.into(), API_INSIDE.into()],
+        leaves_first: false,
     };
     let nodes = topology.nodes.iter().map(|node| Part {
         name: format!("node-{}", node.name),
@@ -56,6 +58,7 @@ fn parts(directory: &Directory, cluster: &Cluster, topology: &Topology) -> Vec<P
         arguments: vec!["node".into(), "--config".into(), node::config_file(directory, &node.name).into()],
         first_arguments: vec![],
         listeners: vec![],
+        leaves_first: true,
     });
     [control_plane, router].into_iter().chain(nodes).collect()
 }

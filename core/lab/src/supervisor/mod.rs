@@ -243,13 +243,23 @@ impl Supervisor {
     /// Asks everybody to leave, waits, then insists. When this returns there is no other process in the cluster.
     async fn end(&mut self, grace: Duration, ended: &mut tokio::signal::unix::Signal) {
         let everybody = unistd::Pid::from_raw(-1);
-        let _ = kill(everybody, Signal::SIGTERM);
+        // Agents first: they would start again what ends.
+        let first = self.parts.iter().filter(|part| part.leaves_first()).filter_map(Running::pid);
+        let first: Vec<_> = first.map(unistd::Pid::from_raw).collect();
+        for agent in &first {
+            let _ = kill(*agent, Signal::SIGTERM);
+        }
         let leaving = async {
+            while some_child_lives() && first.iter().any(|agent| kill(*agent, None).is_ok()) {
+                ended.recv().await;
+            }
+            let _ = kill(everybody, Signal::SIGTERM);
             while some_child_lives() {
                 ended.recv().await;
             }
         };
         if tokio::time::timeout(grace, leaving).await.is_err() {
+            tracing::warn!(?grace, left = ?commands(), "not everybody left when asked");
             let _ = kill(everybody, Signal::SIGKILL);
             while some_child_lives() {
                 ended.recv().await;
@@ -262,6 +272,17 @@ impl Supervisor {
 
 /// Name of the listener on the API server's address inside the cluster.
 pub const API_INSIDE: &str = "cluster/api";
+
+/// The command lines of everybody else in the cluster.
+fn commands() -> Vec<String> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let others = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| name != "1" && name.bytes().all(|b| b.is_ascii_digit()))
+    });
+    let lines = others.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ").trim_end().to_owned()).collect()
+}
 
 /// Reaps whatever has ended, and says whether anybody is left.
 fn some_child_lives() -> bool {
