@@ -208,6 +208,7 @@ pub(crate) const NFT_META_L4PROTO: u32 = 16;
 pub(crate) const NFT_META_MARK: u32 = 3;
 pub(crate) const NFT_META_NFPROTO: u32 = 15;
 pub(crate) const NFT_META_OIFNAME: u32 = 7;
+pub(crate) const NFT_META_PRIORITY: u32 = 2;
 pub(crate) const NFT_MSG_DELCHAIN: u16 = 5;
 pub(crate) const NFT_MSG_DELRULE: u16 = 8;
 pub(crate) const NFT_MSG_DELSET: u16 = 11;

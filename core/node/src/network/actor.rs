@@ -1,6 +1,7 @@
 //! The task that owns the wishes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub(crate) struct Actor {
     peers: BTreeMap<String, NodeFacts>,
     pods: BTreeMap<String, PodFacts>,
     services: Units,
+    /// What policies want and is not in force yet.
+    policies: Units,
     active: Option<ActiveNetwork>,
     /// The plugin whose answers are in the kernel.
     plugin: Option<(ActiveNetwork, Arc<dyn Plugin>)>,
@@ -58,6 +61,7 @@ impl Actor {
             peers: BTreeMap::new(),
             pods: BTreeMap::new(),
             services: Units::new(),
+            policies: Units::new(),
             active: None,
             plugin: None,
             listed: BTreeSet::new(),
@@ -117,6 +121,18 @@ impl Actor {
                     self.drop_flows(stale).await;
                 }
             }
+            Call::Policies { units, forget, reply } => {
+                self.policies.extend(units);
+                let outcome = self.enforce(forget).await;
+                match (reply, outcome) {
+                    (Some(reply), outcome) => drop(reply.send(outcome)),
+                    (None, Err(error)) => {
+                        warn!(%error, "policies cannot be enforced");
+                        self.report(Some(format!("policies: {error}")));
+                    }
+                    (None, Ok(())) => {}
+                }
+            }
         }
     }
 
@@ -143,7 +159,8 @@ impl Actor {
 
     /// Brings the active network into force, if it is not and can be.
     async fn follow(&mut self) {
-        let complete = [List::Pods, List::Nodes, List::Services].iter().all(|list| self.listed.contains(list));
+        let complete =
+            [List::Pods, List::Nodes, List::Services, List::Policies].iter().all(|list| self.listed.contains(list));
         let (true, Some(active), Some(node)) = (complete, self.active.clone(), self.node.clone()) else {
             return;
         };
@@ -187,7 +204,9 @@ impl Actor {
             self.apply(units).await?;
         } else {
             units.extend(self.services.clone());
+            units.extend(self.policies.clone());
             self.adopt(units).await?;
+            self.policies.clear();
         }
         if self.plugin.is_none() {
             self.reconcile().await?;
@@ -269,6 +288,22 @@ impl Actor {
         }
     }
 
+    /// Puts what policies want into force. What fails is tried again with the next change, as others may depend on it.
+    async fn enforce(&mut self, forget: Option<IpAddr>) -> Result<(), String> {
+        if self.keeper.is_none() {
+            return Ok(());
+        }
+        if !self.policies.is_empty() {
+            self.apply(self.policies.clone()).await?;
+            self.policies.clear();
+        }
+        let Some(address) = forget else { return Ok(()) };
+        let place = Place::node(&self.name);
+        let filter = Filter { party: Some(address), ..Filter::default() };
+        let outcome = self.engine.run(move |engine| engine.drop_flows(&place, &filter)).await;
+        outcome.map_err(|gone| gone.to_string())?.map(drop).map_err(|error| error.to_string())
+    }
+
     /// Lets UDP flows find their way anew that led to an endpoint that is gone.
     async fn drop_flows(&self, stale: Vec<StaleFlow>) {
         if stale.is_empty() {
@@ -285,6 +320,7 @@ impl Actor {
                     to_port: Some(flow.port),
                     from_endpoint: Some(ip),
                     from_endpoint_port: Some(port),
+                    party: None,
                 };
                 if let Err(error) = engine.drop_flows(&place, &filter) {
                     warn!(%error, "UDP flows of an endpoint that is gone stay");
