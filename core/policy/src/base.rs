@@ -19,7 +19,7 @@ use switchyard_netstate::{Fragment, Object, Place};
 use crate::Direction;
 
 /// The name of the table in a node's namespace.
-pub const TABLE: &str = "yard-policy";
+const TABLE: &str = "yard-policy";
 
 /// (source, destination) of pods that are subjects: nobody keeps a pod from itself.
 pub(crate) const SELF: &str = "self";
@@ -100,7 +100,8 @@ pub(crate) fn subjects(direction: Direction) -> &'static str {
     }
 }
 
-pub(crate) fn table() -> TableRef {
+/// The table.
+pub fn table() -> TableRef {
     TableRef::new(Family::Ip, TABLE)
 }
 

@@ -18,7 +18,7 @@ mod rules;
 mod selector;
 mod subject;
 
-pub use base::TABLE;
+pub use base::table;
 pub use kubernetes::{SpecError, closed, network_policy, policy_name};
 pub use layer::Layer;
 pub use model::{
