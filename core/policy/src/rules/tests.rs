@@ -11,13 +11,13 @@ fn pods(label: &str) -> Peer {
     Peer::Pods(PodGroup { namespaces: Namespaces::All, labels: Selector::label("app", label) })
 }
 
-fn rule(action: Action, peers: &[Peer], ports: &[(u16, u16)]) -> Rule {
+fn rule(action: Action, peers: &[&Peer], ports: &[(u16, u16)]) -> Rule {
     let port = |(from, to): &(u16, u16)| Port { protocol: Protocol::Tcp, numbers: Numbers::Range(*from, *to) };
     let counter = (action != Action::Accept).then(|| format!("{action:?}"));
     Rule {
         direction: Direction::Ingress,
         action,
-        peers: peers.to_vec(),
+        peers: peers.iter().map(|peer| (*peer).clone()).collect(),
         ports: ports.iter().map(port).collect(),
         counter,
     }
@@ -52,10 +52,10 @@ fn the_first_that_fits_decides_and_a_pass_leaves_it_to_the_next_tier() {
     use Action::{Accept, Drop, Pass, Reject};
     let (web, db) = (pods("web"), pods("db"));
     let (rules, mut known) = rules(&[
-        policy(Tier::Emergency, 1, None, vec![rule(Drop, &[db.clone()], &[(22, 22)])]),
-        policy(Tier::Infrastructure, 5, None, vec![rule(Pass, &[web.clone()], &[]), rule(Reject, &[], &[(1, 100)])]),
-        policy(Tier::Infrastructure, 9, Some(Drop), vec![rule(Accept, &[web.clone(), db.clone()], &[(100, 200)])]),
-        policy(Tier::Application, 1, Some(Drop), vec![rule(Accept, &[web.clone()], &[(80, 80)])]),
+        policy(Tier::Emergency, 1, None, vec![rule(Drop, &[&db], &[(22, 22)])]),
+        policy(Tier::Infrastructure, 5, None, vec![rule(Pass, &[&web], &[]), rule(Reject, &[], &[(1, 100)])]),
+        policy(Tier::Infrastructure, 9, Some(Drop), vec![rule(Accept, &[&web, &db], &[(100, 200)])]),
+        policy(Tier::Application, 1, Some(Drop), vec![rule(Accept, &[&web], &[(80, 80)])]),
     ]);
     let (web, db) = (known.class(&[web]), known.class(&[db]));
     for (class, to, action) in [
@@ -75,7 +75,7 @@ fn the_first_that_fits_decides_and_a_pass_leaves_it_to_the_next_tier() {
 
 #[test]
 fn ranges_are_cut_where_any_begins_or_ends_and_all_of_a_protocol_is_a_range() {
-    let accept = |ports: &[(u16, u16)]| rule(Action::Accept, &[pods("web")], ports);
+    let accept = |ports: &[(u16, u16)]| rule(Action::Accept, &[&pods("web")], ports);
     let mut all = accept(&[]);
     all.ports = vec![Port { protocol: Protocol::Udp, numbers: Numbers::All }];
     let policies = [policy(
@@ -97,10 +97,10 @@ fn ranges_are_cut_where_any_begins_or_ends_and_all_of_a_protocol_is_a_range() {
 #[test]
 fn peers_are_held_as_long_as_rules_name_them() {
     let (web, db) = (pods("web"), pods("db"));
-    let first = policy(Tier::Application, 1, None, vec![rule(Action::Accept, &[web.clone(), web.clone()], &[])]);
+    let first = policy(Tier::Application, 1, None, vec![rule(Action::Accept, &[&web, &web], &[])]);
     let (rules, mut known) = rules(&[first]);
     assert_eq!(known.peers.changes().0.len(), 1);
-    let second = policy(Tier::Application, 1, None, vec![rule(Action::Accept, &[web, db], &[])]);
+    let second = policy(Tier::Application, 1, None, vec![rule(Action::Accept, &[&web, &db], &[])]);
     let next = Rules::new(Direction::Ingress, &[second], &[], &mut known.peers, &mut known.names);
     rules.release(&mut known.peers, &mut known.names);
     let (fresh, gone) = known.peers.changes();
