@@ -31,6 +31,7 @@ use crate::lease;
 use crate::network::{Actor, Call, List, Network, follow_remote};
 use crate::pods::Context;
 use crate::pods::manager::Manager;
+use crate::policy::Policies;
 use crate::register::Registrar;
 use crate::server::{self, Tls};
 use crate::services::{Heard, Services};
@@ -94,10 +95,13 @@ impl Agent {
         self.tasks.spawn(lease::renew(self.client.clone(), config.name.clone()));
 
         let network = self.network(plugins)?;
-        let context = Context::new(Arc::clone(&config), self.client.clone(), recorder, network.clone())?;
+        let view = self.view();
+        let (policies, guard) = Policies::new(&config.name, self.client.clone(), network.clone());
+        let objects = follow(&self.client, watcher::Config::default());
+        self.tasks.spawn(policies.run(view.subscribe(), objects));
+        let context = Context::new(Arc::clone(&config), self.client.clone(), recorder, network.clone(), guard)?;
         let (asks, questions) = mpsc::channel(ASKS);
         self.tasks.spawn(server::run(listener, tls, asks, shutdown.clone()));
-        let view = self.view();
         self.tasks.spawn(follow_remote(config.name.clone(), view.subscribe(), network.clone()));
         let own = watcher::Config::default().fields(&format!("spec.nodeName={}", config.name));
         let own = follow::<Pod>(&self.client, own).inspect(move |event| view.overhear(event));

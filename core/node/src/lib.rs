@@ -11,6 +11,7 @@ mod images;
 mod lease;
 mod network;
 mod pods;
+mod policy;
 mod probe;
 mod register;
 mod server;

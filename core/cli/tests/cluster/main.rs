@@ -3,6 +3,7 @@
 
 mod faults;
 mod leaving;
+mod policy;
 mod reaching;
 mod rig;
 mod serving;

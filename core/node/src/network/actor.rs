@@ -5,6 +5,7 @@ mod remote;
 mod swap;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,6 +42,8 @@ pub(crate) struct Actor {
     /// Pods bound elsewhere, by uid.
     remote: BTreeMap<String, Arc<Pod>>,
     services: Units,
+    /// What policies want and is not in force yet.
+    policies: Units,
     active: Option<ActiveNetwork>,
     /// The swap that is under way, as the Network has it.
     swap: Option<Box<Swap>>,
@@ -74,6 +77,7 @@ impl Actor {
             pods: BTreeMap::new(),
             remote: BTreeMap::new(),
             services: Units::new(),
+            policies: Units::new(),
             active: None,
             swap: None,
             ongoing: None,
@@ -156,6 +160,18 @@ impl Actor {
                     self.drop_flows(stale).await;
                 }
             }
+            Call::Policies { units, forget, reply } => {
+                self.policies.extend(units);
+                let outcome = self.enforce(forget).await;
+                match (reply, outcome) {
+                    (Some(reply), outcome) => drop(reply.send(outcome)),
+                    (None, Err(error)) => {
+                        warn!(%error, "policies cannot be enforced");
+                        self.report(Some(format!("policies: {error}")));
+                    }
+                    (None, Ok(())) => {}
+                }
+            }
         }
     }
 
@@ -188,8 +204,9 @@ impl Actor {
 
     /// Brings the active network into force, if it is not and can be; or takes part in a swap.
     async fn follow(&mut self) {
-        let complete =
-            [List::Pods, List::Nodes, List::Services, List::Remote].iter().all(|list| self.listed.contains(list));
+        let complete = [List::Pods, List::Nodes, List::Services, List::Remote, List::Policies]
+            .iter()
+            .all(|list| self.listed.contains(list));
         let (true, Some(active), Some(node)) = (complete, self.active.clone(), self.node.clone()) else {
             return;
         };
@@ -271,8 +288,10 @@ impl Actor {
     /// Takes over what an earlier agent left. Nothing is touched yet; [`Self::reconcile`] follows, and touches nothing that is right.
     async fn adopt(&mut self, mut units: Units) -> Result<(), String> {
         units.extend(self.services.clone());
+        units.extend(self.policies.clone());
         let adopted = self.engine.run(move |engine| engine.adopt(units)).await.map_err(|gone| gone.to_string())?;
         adopted.map_err(|error| error.to_string())?;
+        self.policies.clear();
         // First the ears, then the look, so that nothing is missed in between.
         self.keeper = Some(self.engine.keep().map_err(|error| format!("watch the kernel: {error}"))?);
         Ok(())
@@ -342,6 +361,22 @@ impl Actor {
         }
     }
 
+    /// Puts what policies want into force. What fails is tried again with the next change, as others may depend on it.
+    async fn enforce(&mut self, forget: Option<IpAddr>) -> Result<(), String> {
+        if self.keeper.is_none() {
+            return Ok(());
+        }
+        if !self.policies.is_empty() {
+            self.apply(self.policies.clone()).await?;
+            self.policies.clear();
+        }
+        let Some(address) = forget else { return Ok(()) };
+        let place = Place::node(&self.name);
+        let filter = Filter { party: Some(address), ..Filter::default() };
+        let outcome = self.engine.run(move |engine| engine.drop_flows(&place, &filter)).await;
+        outcome.map_err(|gone| gone.to_string())?.map(drop).map_err(|error| error.to_string())
+    }
+
     /// Lets UDP flows find their way anew that led to an endpoint that is gone.
     async fn drop_flows(&self, stale: Vec<StaleFlow>) {
         if stale.is_empty() {
@@ -358,6 +393,7 @@ impl Actor {
                     to_port: Some(flow.port),
                     from_endpoint: Some(ip),
                     from_endpoint_port: Some(port),
+                    party: None,
                 };
                 if let Err(error) = engine.drop_flows(&place, &filter) {
                     warn!(%error, "UDP flows of an endpoint that is gone stay");

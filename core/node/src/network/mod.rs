@@ -1,13 +1,15 @@
 //! The node's network: what the active plugin and the Services want, kept in force.
 //!
 //! One task owns the wishes, so that two of them never meet halfway; it asks the plugin for fragments and hands them to the
-//! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `remote/UID`, `services` and `service/NAMESPACE/NAME`. A plugin that fails changes
+//! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `remote/UID`, `services`,
+//! `service/NAMESPACE/NAME` and `policies…`. A plugin that fails changes
 //! nothing: what is in the kernel stays, and the error goes to the Node.
 
 mod actor;
 mod engine;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -88,6 +90,12 @@ pub(crate) enum Call {
         units: Units,
         stale: Vec<StaleFlow>,
     },
+    /// What policies want. With a reply if a pod waits for it, and its address if it is new to it.
+    Policies {
+        units: Units,
+        forget: Option<IpAddr>,
+        reply: Option<oneshot::Sender<Result<(), String>>>,
+    },
 }
 
 /// Lists that have to be complete before what an earlier agent left is compared with what is wanted.
@@ -97,6 +105,7 @@ pub(crate) enum List {
     Nodes,
     Services,
     Remote,
+    Policies,
 }
 
 // === impl Network ===
