@@ -6,7 +6,7 @@
 
 mod known;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub(crate) struct Policies {
     /// Births whose namespace's policies have been asked for.
     asked: JoinSet<(Birth, kube::Result<Vec<SlimPolicy>>)>,
     /// Births that wait for a request's turn, or for the first lists.
-    waiting: Vec<Birth>,
+    waiting: VecDeque<Birth>,
     viewed: bool,
     begun: bool,
 }
@@ -98,7 +98,7 @@ impl Policies {
             known: Known::default(),
             births,
             asked: JoinSet::new(),
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             viewed: false,
             begun: false,
         };
@@ -120,7 +120,7 @@ impl Policies {
                     None => return,
                 },
                 Some(change) = view.recv() => self.see(change),
-                Some(birth) = self.births.recv() => self.waiting.push(birth),
+                Some(birth) = self.births.recv() => self.waiting.push_back(birth),
                 Some(Ok((birth, policies))) = self.asked.join_next() => {
                     self.learn(&birth.namespace, policies);
                     born = Some(birth);
@@ -131,7 +131,7 @@ impl Policies {
                 self.see(change);
             }
             while self.known.is_complete() && self.viewed && self.asked.len() < REQUESTS {
-                let Some(birth) = self.waiting.pop() else { break };
+                let Some(birth) = self.waiting.pop_front() else { break };
                 let api = Api::<SlimPolicy>::namespaced(self.client.clone(), &birth.namespace);
                 self.asked.spawn(async move {
                     let policies = api.list(&ListParams::default()).await.map(|list| list.items);
