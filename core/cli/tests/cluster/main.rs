@@ -3,6 +3,7 @@
 
 mod faults;
 mod leaving;
+mod naming;
 mod reaching;
 mod rig;
 mod serving;
