@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use switchyard_api::{ActiveNetwork, Network, Operations, Participant, Stage, Swap, SwapPhase, SwapReport, names};
 use switchyard_api::names::{NETWORK, ROUTER};
-use switchyard_api::NodeNetworkStatus;
+use switchyard_api::{
+    ActiveNetwork, Network, NodeNetworkStatus, Operations, Participant, Stage, Swap, SwapPhase, SwapReport,
+};
 use switchyard_kernel::Engine;
 use switchyard_netstate::{Ledger, Phase, Plan};
 use switchyard_plugin_host::Plugin;
