@@ -12,7 +12,7 @@ mod swap;
 
 pub use amount::Amount;
 pub use cluster::{
-    Cluster, ClusterSpec, HostPort, ImageSource, LoadBalancerSpec, NodeSpec, Role, RouteTable, Underlay,
+    Cluster, ClusterSpec, DnsSpec, HostPort, ImageSource, LoadBalancerSpec, NodeSpec, Role, RouteTable, Underlay,
 };
 pub use network::{
     ActiveNetwork, Condition, Hosting, Network, NetworkSpec, NetworkStatus, NodeNetworkStatus, PluginOptions,

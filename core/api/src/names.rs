@@ -33,6 +33,17 @@ pub const AGENT_PORT: u16 = 10250;
 pub const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 /// The cluster's DNS domain.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
+/// The Service of the cluster's DNS, in `kube-system`.
+pub const DNS_SERVICE: &str = "kube-dns";
+/// Its port.
+pub const DNS_PORT: u16 = 53;
+/// Label on a Service that this name's proxy and nobody else serves. Kubernetes'.
+pub const SERVICE_PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+
+/// The address of the cluster's DNS: the tenth of the Services' range, as `kubeadm` has it.
+pub fn dns_address(service_cidr: &ipnet::IpNet) -> Option<std::net::IpAddr> {
+    service_cidr.hosts().nth(9)
+}
 
 /// Ownership number of what a node agent makes: route protocol, address protocol, link group (see `ip route`, `ip link`).
 pub const OWNER_AGENT: u8 = 83;

@@ -5,6 +5,7 @@
 mod api;
 mod apply;
 mod args;
+mod curl;
 mod delete;
 mod describe;
 mod doctor;
@@ -47,6 +48,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Describe(args) => describe::run(&args, &cluster),
         Verb::Logs(args) => logs::run(&args, &cluster),
         Verb::Exec(args) => return exec::run(&args, &cluster),
+        Verb::Curl(args) => return curl::run(&args, &cluster),
         Verb::Status(args) => status::run(&args, &cluster),
         Verb::Shell(args) => return shell::run(&args, &cluster),
         Verb::Kubeconfig => kubeconfig::run(&cluster),

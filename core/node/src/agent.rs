@@ -14,6 +14,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use switchyard_api::Network as NetworkObject;
 use switchyard_api::names::{AGENT_PORT, NETWORK, OWNER_AGENT};
+use switchyard_dns::Sockets;
 use switchyard_kernel::{Engine, Netns, Owner, Places};
 use switchyard_netstate::{IfName, Place};
 use switchyard_plugin::{Facts, NodeFacts};
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::dns;
 use crate::events::Recorder;
 use crate::lease;
 use crate::network::{Actor, Call, List, Network, follow_remote};
@@ -43,13 +45,19 @@ const ASKS: usize = 64;
 /// Runs a node's agent until `shutdown`. Pods go on without it, and the next one takes them over.
 ///
 /// It runs in the node's network namespace. One runtime thread is enough for it and keeps it small.
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Sockets for DNS may be handed down; otherwise it opens its own.
+pub async fn run(config: Config, dns: Option<Sockets>, shutdown: CancellationToken) -> anyhow::Result<()> {
     let plugins = Registry::new(config.plugin_path.clone());
-    run_with(config, plugins, shutdown).await
+    run_with(config, plugins, dns, shutdown).await
 }
 
 /// [`run`] with network plugins from elsewhere, linked ones for instance.
-pub async fn run_with(config: Config, plugins: Registry, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run_with(
+    config: Config,
+    plugins: Registry,
+    dns: Option<Sockets>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     std::fs::create_dir_all(config.pods_dir()).with_context(|| format!("make {}", config.pods_dir().display()))?;
     std::fs::create_dir_all(&config.log_dir).with_context(|| format!("make {}", config.log_dir.display()))?;
@@ -62,7 +70,11 @@ pub async fn run_with(config: Config, plugins: Registry, shutdown: CancellationT
         .await
         .with_context(|| format!("listen on {}:{AGENT_PORT}", config.node_ip))?;
     let mut agent = Agent { config: Arc::new(config), client, tasks: JoinSet::new() };
-    agent.start(listener, tls, plugins, &shutdown)?;
+    let dns = dns::Server::new(Arc::clone(&agent.config), dns)?;
+    let network = agent.start(listener, tls, plugins, &shutdown)?;
+    if let Some(dns) = dns {
+        agent.tasks.spawn(dns.run(agent.client.clone(), network, shutdown.clone()));
+    }
     tokio::select! {
         () = shutdown.cancelled() => info!("leaving; pods go on"),
         Some(ended) = agent.tasks.join_next() => {
@@ -88,7 +100,7 @@ impl Agent {
         tls: Tls,
         plugins: Registry,
         shutdown: &CancellationToken,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Network> {
         let config = Arc::clone(&self.config);
         let (recorder, events) = Recorder::new(self.client.clone(), &config.name);
         self.tasks.spawn(events);
@@ -113,7 +125,7 @@ impl Agent {
         self.tasks.spawn(services(Arc::clone(&config), self.client.clone(), network.clone(), node.clone()));
         let registrar = Registrar::new(self.client.clone(), config);
         self.tasks.spawn(registrar.run(network.state(), node));
-        Ok(())
+        Ok(network)
     }
 
     /// What the node knows of the cluster; its own pods are added where they are followed.

@@ -5,6 +5,7 @@
 
 mod agent;
 mod config;
+mod dns;
 mod env;
 mod events;
 mod images;
@@ -19,4 +20,5 @@ mod services;
 mod view;
 
 pub use agent::{run, run_with};
-pub use config::{Config, Underlay};
+pub use config::{Config, Dns, Underlay};
+pub use switchyard_dns::Sockets as DnsSockets;

@@ -3,6 +3,7 @@
 
 mod faults;
 mod leaving;
+mod naming;
 mod policy;
 mod reaching;
 mod rig;

@@ -240,6 +240,12 @@ impl Cluster {
         status["ports"]["host"][0]["listen"].as_str().expect("a host port").parse().expect("an address")
     }
 
+    /// Where the cluster's names are answered on the host.
+    #[track_caller]
+    pub(crate) fn names(&self) -> SocketAddr {
+        self.status()["ports"]["dns"].as_str().expect("a port for names").parse().expect("an address")
+    }
+
     /// One request through the ingress.
     #[track_caller]
     pub(crate) fn ask(&self, host: &str) -> Answer {

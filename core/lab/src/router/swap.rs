@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use switchyard_api::{ActiveNetwork, Network, Operations, Participant, Stage, Swap, SwapPhase, SwapReport, names};
-use switchyard_api::{NodeNetworkStatus, names::ROUTER};
+use switchyard_api::names::{NETWORK, ROUTER};
+use switchyard_api::{
+    ActiveNetwork, Network, NodeNetworkStatus, Operations, Participant, Stage, Swap, SwapPhase, SwapReport,
+};
 use switchyard_kernel::Engine;
 use switchyard_netstate::{Ledger, Phase, Plan};
 use switchyard_plugin_host::Plugin;
@@ -40,7 +42,7 @@ impl Router {
 
     /// Does what the Network's swap asks of it, if there is one, and says how things are.
     pub(super) async fn take_part(&mut self) {
-        let network = self.networks.get(&ObjectName::new("", names::NETWORK)).cloned();
+        let network = self.networks.get(&ObjectName::new("", NETWORK)).cloned();
         let status = network.and_then(|network| network.status).unwrap_or_default();
         let swap = status.swap.filter(|swap| swap.participants.contains_key(ROUTER));
         let stale = |ongoing: &Ongoing| swap.as_ref().is_none_or(|swap| swap.id != ongoing.id);
