@@ -1,10 +1,13 @@
 //! The rig: a scenario reads as a sentence.
 
+#[allow(dead_code, reason = "for swaps under load")]
 mod dialogue;
 mod http;
 mod leaks;
 mod pods;
+#[allow(dead_code, reason = "for swaps under load")]
 mod state;
+#[allow(dead_code, reason = "for swaps under load")]
 mod traffic;
 
 use std::fs;
@@ -16,10 +19,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+#[allow(unused_imports, reason = "for swaps under load")]
 pub(crate) use dialogue::Dialogue;
 pub(crate) use http::Answer;
 pub(crate) use leaks::Traces;
+#[allow(unused_imports, reason = "for swaps under load")]
 pub(crate) use state::State;
+#[allow(unused_imports, reason = "for swaps under load")]
 pub(crate) use traffic::Traffic;
 
 /// With which powers `yard` runs.
