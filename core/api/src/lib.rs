@@ -5,14 +5,18 @@
 
 mod amount;
 mod cluster;
+mod edge;
 mod meta;
 pub mod names;
 mod network;
+mod segment;
 
 pub use amount::Amount;
 pub use cluster::{
     Cluster, ClusterSpec, HostPort, ImageSource, LoadBalancerSpec, NodeSpec, Role, RouteTable, Underlay,
 };
+pub use edge::edge_role;
 pub use network::{
     ActiveNetwork, Condition, Hosting, Network, NetworkSpec, NetworkStatus, NodeNetworkStatus, PluginOptions,
 };
+pub use segment::{Segment, SegmentSpec, SegmentStatus};

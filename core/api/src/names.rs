@@ -13,6 +13,11 @@ pub const POD_IP: &str = "switchyard.dev/pod-ip";
 /// Annotation on a Node: JSON of [`crate::NodeNetworkStatus`], written by its agent.
 pub const NODE_NETWORK: &str = "switchyard.dev/network";
 
+/// Annotation on a Node that carries gateways to the outside: `active` or `standby`, written by the control plane.
+pub const EDGE: &str = "switchyard.dev/edge";
+/// Label of the nodes that may carry gateways to the outside. Where no node has it, any worker may.
+pub const EDGE_LABEL: &str = "node-role.kubernetes.io/edge";
+
 /// Label that marks the control-plane node, as in Kubernetes.
 pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
 

@@ -12,8 +12,8 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, utils::Backoff};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use switchyard_api::Network as NetworkObject;
 use switchyard_api::names::{AGENT_PORT, NETWORK, OWNER_AGENT};
+use switchyard_api::{Network as NetworkObject, edge_role};
 use switchyard_kernel::{Engine, Netns, Owner, Places};
 use switchyard_netstate::{IfName, Place};
 use switchyard_plugin::{Facts, NodeFacts};
@@ -206,7 +206,7 @@ fn facts(config: &Config, node: &Node) -> Option<NodeFacts> {
     let address = addresses.find(|one| one.type_ == "InternalIP").and_then(|one| one.address.parse().ok());
     let address = if own { Some(config.node_ip) } else { address };
     let uplink = IfName::new(config.underlay.uplink.clone()).ok()?;
-    Some(NodeFacts { name, address: address?, pod_cidr: block?, uplink, mac: None })
+    Some(NodeFacts { name, address: address?, pod_cidr: block?, uplink, mac: None, edge: edge_role(node) })
 }
 
 /// Follows Services, once the node's block of addresses is known.

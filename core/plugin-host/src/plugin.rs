@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use serde::de::DeserializeOwned;
 use switchyard_netstate::{Fragment, Link, LinkKind, Object, Place};
 use switchyard_plugin::abi::{Arguments, operation};
-use switchyard_plugin::{Facts, Manifest, NodeFacts, PodFacts, Pool};
+use switchyard_plugin::{Facts, Manifest, NodeFacts, PodFacts, Pool, SegmentFacts};
 
 use crate::state::State;
 
@@ -36,6 +36,8 @@ pub trait Plugin: Send + Sync {
     fn pod(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Result<Fragment, CallError>;
     /// See [`NetworkPlugin::remote`](switchyard_plugin::NetworkPlugin::remote).
     fn remote(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Result<Fragment, CallError>;
+    /// See [`NetworkPlugin::segment`](switchyard_plugin::NetworkPlugin::segment).
+    fn segment(&self, facts: &Facts, node: &NodeFacts, segment: &SegmentFacts) -> Result<Fragment, CallError>;
     /// See [`NetworkPlugin::underlay`](switchyard_plugin::NetworkPlugin::underlay).
     fn underlay(&self, facts: &Facts, node: &NodeFacts) -> Result<Fragment, CallError>;
 }
@@ -141,7 +143,7 @@ impl Plugin for Started {
 
     fn pool(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Result<Pool, CallError> {
         match self.ask(operation::POOL, &arguments(facts, node, None, Some(pod))) {
-            Err(CallError::NotImplemented { .. }) => Ok(Pool { block: node.pod_cidr, reserved: Vec::new() }),
+            Err(CallError::NotImplemented { .. }) => Ok(Pool::of(node.pod_cidr)),
             answer => sensible(answer?, facts),
         }
     }
@@ -161,6 +163,11 @@ impl Plugin for Started {
 
     fn remote(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Result<Fragment, CallError> {
         self.fragment(operation::REMOTE, &arguments(facts, node, Some(peer), Some(pod)), |place| on(place, &node.name))
+    }
+
+    fn segment(&self, facts: &Facts, node: &NodeFacts, segment: &SegmentFacts) -> Result<Fragment, CallError> {
+        let arguments = Arguments { segment: Some(segment.clone()), ..arguments(facts, node, None, None) };
+        self.fragment(operation::SEGMENT, &arguments, |place| on(place, &node.name))
     }
 
     fn underlay(&self, facts: &Facts, node: &NodeFacts) -> Result<Fragment, CallError> {
@@ -201,5 +208,5 @@ fn on(place: &Place, name: &str) -> bool {
 }
 
 fn arguments(facts: &Facts, node: &NodeFacts, peer: Option<&NodeFacts>, pod: Option<&PodFacts>) -> Arguments {
-    Arguments { facts: facts.clone(), node: node.clone(), peer: peer.cloned(), pod: pod.cloned() }
+    Arguments { facts: facts.clone(), node: node.clone(), peer: peer.cloned(), pod: pod.cloned(), segment: None }
 }

@@ -47,7 +47,7 @@ impl Bridged {
 
     /// A node's block without the bridge's address.
     pub fn pool(&self, node: &NodeFacts) -> Pool {
-        Pool { block: node.pod_cidr, reserved: vec![gateway(node)] }
+        Pool { reserved: vec![gateway(node)], ..Pool::of(node.pod_cidr) }
     }
 
     /// What a node carries with no pods on it: the bridge.
