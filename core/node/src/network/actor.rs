@@ -15,6 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::network::engine::{EngineThread, tell};
+use crate::network::extra::Extra;
+use crate::network::reach::{Asked, Reach};
 use crate::network::{AttachError, Call, List, Network, State, Units};
 
 /// Protocol number.
@@ -31,6 +33,8 @@ pub(crate) struct Actor {
     node: Option<NodeFacts>,
     peers: BTreeMap<String, NodeFacts>,
     pods: BTreeMap<String, PodFacts>,
+    reach: Reach,
+    extra: Extra,
     services: Units,
     active: Option<ActiveNetwork>,
     /// The plugin whose answers are in the kernel.
@@ -44,7 +48,15 @@ pub(crate) struct Actor {
 
 impl Actor {
     /// The task's value, to be run, and a handle for everyone else.
-    pub(crate) fn new(name: &str, facts: Facts, plugins: Registry, engine: Engine) -> std::io::Result<(Self, Network)> {
+    ///
+    /// `extra` is the directory of namespaces that networks ask for.
+    pub(crate) fn new(
+        name: &str,
+        facts: Facts,
+        plugins: Registry,
+        engine: Engine,
+        extra: PathBuf,
+    ) -> std::io::Result<(Self, Network)> {
         let (calls_in, calls) = mpsc::unbounded_channel();
         let (state, state_out) = watch::channel(State::default());
         let actor = Self {
@@ -57,6 +69,8 @@ impl Actor {
             node: None,
             peers: BTreeMap::new(),
             pods: BTreeMap::new(),
+            reach: Reach::default(),
+            extra: Extra::new(name, extra),
             services: Units::new(),
             active: None,
             plugin: None,
@@ -102,7 +116,33 @@ impl Actor {
             Call::Node(node) => self.node_changed(*node).await,
             Call::NodeGone(name) => {
                 if self.peers.remove(&name).is_some() {
-                    self.change(Units::from([(peer_unit(&name), None)])).await;
+                    let mut units = Units::from([(peer_unit(&name), None)]);
+                    units.extend(self.reached(|reach, asked| reach.peer_wishes(asked, &name)));
+                    self.change(units).await;
+                }
+            }
+            Call::Segment(segment) => {
+                let name = segment.name.clone();
+                if self.reach.segment(*segment) {
+                    self.segment_changed(&name).await;
+                }
+            }
+            Call::SegmentGone(name) => {
+                if self.reach.segment_gone(&name) {
+                    self.segment_changed(&name).await;
+                }
+            }
+            Call::Elsewhere { pod, node } => {
+                let uid = pod.uid.clone();
+                if self.reach.pod(pod, node) {
+                    let units = self.reached(|reach, asked| reach.pod_wish(asked, &uid));
+                    self.change(units).await;
+                }
+            }
+            Call::ElsewhereGone(uid) => {
+                if self.reach.pod_gone(&uid) {
+                    let units = self.reached(|reach, asked| reach.pod_wish(asked, &uid));
+                    self.change(units).await;
                 }
             }
             Call::Services { units, stale } => {
@@ -123,10 +163,19 @@ impl Actor {
     async fn node_changed(&mut self, node: NodeFacts) {
         if node.name == self.name {
             if self.node.as_ref() != Some(&node) {
-                self.node = Some(node);
+                let role = self.node.as_ref().is_some_and(|old| NodeFacts { edge: node.edge, ..old.clone() } == node);
+                self.node = Some(node.clone());
                 // Everything depends on the node itself.
-                self.plugin = None;
-                self.follow().await;
+                match self.plugin.clone().filter(|_| role) {
+                    Some((active, plugin)) => {
+                        let outcome = self.bring_in(&node, &active, plugin).await;
+                        self.report(outcome.err());
+                    }
+                    None => {
+                        self.plugin = None;
+                        self.follow().await;
+                    }
+                }
             }
             return;
         }
@@ -136,14 +185,44 @@ impl Actor {
         }
         let (Some((_, plugin)), Some(own)) = (&self.plugin, &self.node) else { return };
         match plugin.peer(&self.facts, own, &node) {
-            Ok(fragment) => self.change(Units::from([(peer_unit(&name), Some(fragment))])).await,
+            Ok(fragment) => {
+                let mut units = Units::from([(peer_unit(&name), Some(fragment))]);
+                units.extend(self.reached(|reach, asked| reach.peer_wishes(asked, &name)));
+                self.change(units).await;
+            }
             Err(error) => self.report(Some(format!("peer {name}: {error}"))),
         }
     }
 
+    /// A segment came, changed or went, and with it what its pods want, here and elsewhere.
+    async fn segment_changed(&mut self, name: &str) {
+        let mut units = self.reached(|reach, asked| reach.segment_wishes(asked, name));
+        if let (Some((_, plugin)), Some(node)) = (&self.plugin, &self.node) {
+            for (uid, pod) in self.pods.iter().filter(|(_, pod)| self.reach.is_of(name, pod.ip)) {
+                match plugin.pod(&self.facts, node, &self.reach.placed(pod)) {
+                    Ok(fragment) => drop(units.insert(pod_unit(uid), Some(fragment))),
+                    Err(error) => self.report(Some(format!("pod {}: {error}", pod.name))),
+                }
+            }
+        }
+        self.change(units).await;
+    }
+
+    /// Asks the plugin, if there is one, about others' pods.
+    fn reached(&self, ask: impl FnOnce(&Reach, &Asked<'_>) -> Result<Units, String>) -> Units {
+        let (Some((_, plugin)), Some(node)) = (&self.plugin, &self.node) else { return Units::new() };
+        let asked = Asked { facts: &self.facts, node, peers: &self.peers, plugin: &**plugin };
+        ask(&self.reach, &asked).unwrap_or_else(|error| {
+            self.report(Some(error));
+            Units::new()
+        })
+    }
+
     /// Brings the active network into force, if it is not and can be.
     async fn follow(&mut self) {
-        let complete = [List::Pods, List::Nodes, List::Services].iter().all(|list| self.listed.contains(list));
+        let complete = [List::Pods, List::Nodes, List::Segments, List::Elsewhere, List::Services]
+            .iter()
+            .all(|list| self.listed.contains(list));
         let (true, Some(active), Some(node)) = (complete, self.active.clone(), self.node.clone()) else {
             return;
         };
@@ -180,9 +259,13 @@ impl Actor {
             units.insert(peer_unit(name), Some(fragment));
         }
         for (uid, pod) in &self.pods {
-            let fragment = plugin.pod(&self.facts, node, pod).map_err(|error| format!("pod {}: {error}", pod.name))?;
+            let placed = self.reach.placed(pod);
+            let fragment =
+                plugin.pod(&self.facts, node, &placed).map_err(|error| format!("pod {}: {error}", pod.name))?;
             units.insert(pod_unit(uid), Some(fragment));
         }
+        let asked = Asked { facts: &self.facts, node, peers: &self.peers, plugin: &*plugin };
+        units.extend(self.reach.wishes(&asked)?);
         if self.keeper.is_some() {
             self.apply(units).await?;
         } else {
@@ -198,8 +281,15 @@ impl Actor {
 
     /// Takes over what an earlier agent left. Nothing is touched yet; [`Self::reconcile`] follows, and touches nothing that is right.
     async fn adopt(&mut self, units: Units) -> Result<(), String> {
-        let adopted = self.engine.run(move |engine| engine.adopt(units)).await.map_err(|gone| gone.to_string())?;
-        adopted.map_err(|error| error.to_string())?;
+        let extra = self.extra.clone();
+        let work = move |engine: &mut Engine| {
+            extra.adopt(engine);
+            extra.make(engine, &units)?;
+            engine.adopt(units).map_err(|error| error.to_string())?;
+            extra.sweep(engine);
+            Ok(())
+        };
+        self.engine.run(work).await.unwrap_or_else(|gone| Err(gone.to_string()))?;
         // First the ears, then the look, so that nothing is missed in between.
         self.keeper = Some(self.engine.keep().map_err(|error| format!("watch the kernel: {error}"))?);
         Ok(())
@@ -217,7 +307,8 @@ impl Actor {
             let why = why.unwrap_or_else(|| "no network is active yet".into());
             return Err(AttachError(format!("the node's network is not ready: {why}")));
         };
-        let fragment = plugin.pod(&self.facts, &node, &pod).map_err(|error| AttachError(error.to_string()))?;
+        let placed = self.reach.placed(&pod);
+        let fragment = plugin.pod(&self.facts, &node, &placed).map_err(|error| AttachError(error.to_string()))?;
         let known = self.pods.contains_key(&pod.uid);
         if !known {
             self.add_place(&pod.uid, netns).await.map_err(AttachError)?;
@@ -295,8 +386,14 @@ impl Actor {
     }
 
     async fn apply(&self, units: Units) -> Result<(), String> {
-        let outcome = self.engine.run(move |engine| engine.apply(units).map(drop)).await;
-        outcome.map_err(|gone| gone.to_string())?.map_err(|error| error.to_string())
+        let extra = self.extra.clone();
+        let work = move |engine: &mut Engine| {
+            extra.make(engine, &units)?;
+            let outcome = engine.apply(units).map(drop).map_err(|error| error.to_string());
+            extra.sweep(engine);
+            outcome
+        };
+        self.engine.run(work).await.unwrap_or_else(|gone| Err(gone.to_string()))
     }
 
     fn report(&self, error: Option<String>) {

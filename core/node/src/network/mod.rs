@@ -1,18 +1,20 @@
 //! The node's network: what the active plugin and the Services want, kept in force.
 //!
 //! One task owns the wishes, so that two of them never meet halfway; it asks the plugin for fragments and hands them to the
-//! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `services` and `service/NAMESPACE/NAME`. A plugin that fails changes
-//! nothing: what is in the kernel stays, and the error goes to the Node.
+//! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `segment/NAME`, `remote/UID`, `services` and
+//! `service/NAMESPACE/NAME`. A plugin that fails changes nothing: what is in the kernel stays, and the error goes to the Node.
 
 mod actor;
 mod engine;
+mod extra;
+mod reach;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use switchyard_api::{ActiveNetwork, NodeNetworkStatus};
 use switchyard_netstate::{Fragment, UnitId};
-use switchyard_plugin::{NodeFacts, PodFacts};
+use switchyard_plugin::{NodeFacts, PodFacts, SegmentFacts};
 use switchyard_services::StaleFlow;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -70,6 +72,15 @@ pub(crate) enum Call {
     /// This node or another.
     Node(Box<NodeFacts>),
     NodeGone(String),
+    /// A segment of addresses.
+    Segment(Box<SegmentFacts>),
+    SegmentGone(String),
+    /// A pod with an address of its own, and its node; told for pods of every node.
+    Elsewhere {
+        pod: PodFacts,
+        node: String,
+    },
+    ElsewhereGone(String),
     /// What Services want, and the UDP flows that have to be forgotten then.
     Services {
         units: Units,
@@ -82,6 +93,8 @@ pub(crate) enum Call {
 pub(crate) enum List {
     Pods,
     Nodes,
+    Segments,
+    Elsewhere,
     Services,
 }
 
