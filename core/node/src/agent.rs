@@ -17,7 +17,7 @@ use switchyard_api::names::{AGENT_PORT, NETWORK, OWNER_AGENT};
 use switchyard_api::{Network as NetworkObject, Segment, edge_role};
 use switchyard_kernel::{Engine, Netns, Owner, Places};
 use switchyard_netstate::{IfName, Place};
-use switchyard_plugin::{Facts, NodeFacts};
+use switchyard_plugin::{Facts, NodeFacts, PodFacts};
 use switchyard_plugin_host::Registry;
 use switchyard_services::NodeServiceFacts;
 use tokio::net::TcpListener;
@@ -31,12 +31,11 @@ use crate::events::Recorder;
 use crate::lease;
 use crate::network::{Actor, Call, List, Network};
 use crate::pods::Context;
-use crate::pods::facts as pod_facts;
 use crate::pods::manager::Manager;
 use crate::register::Registrar;
 use crate::server::{self, Tls};
 use crate::services::{Heard, Services};
-use crate::view::{self, View};
+use crate::view::{self, Change, View};
 
 /// Questions of the agent's server that may wait.
 const ASKS: usize = 64;
@@ -100,15 +99,16 @@ impl Agent {
         let (asks, questions) = mpsc::channel(ASKS);
         self.tasks.spawn(server::run(listener, tls, asks, shutdown.clone()));
         let view = self.view();
+        let heard = view.clone();
         let own = watcher::Config::default().fields(&format!("spec.nodeName={}", config.name));
-        let own = follow::<Pod>(&self.client, own).inspect(move |event| view.overhear(event));
+        let own = follow::<Pod>(&self.client, own).inspect(move |event| heard.overhear(event));
         self.tasks.spawn(Manager::new(context).run(own, questions));
 
         let (node_seen, node) = watch::channel(None);
         self.tasks.spawn(nodes(Arc::clone(&config), self.client.clone(), network.clone(), node_seen));
         self.tasks.spawn(networks(self.client.clone(), network.clone()));
         self.tasks.spawn(segments(self.client.clone(), network.clone()));
-        self.tasks.spawn(elsewhere(config.name.clone(), self.client.clone(), network.clone()));
+        self.tasks.spawn(elsewhere(config.name.clone(), view.clone(), network.clone()));
         self.tasks.spawn(services(Arc::clone(&config), self.client.clone(), network.clone(), node.clone()));
         let registrar = Registrar::new(self.client.clone(), config);
         self.tasks.spawn(registrar.run(network.state(), node));
@@ -187,30 +187,28 @@ async fn segments(client: Client, network: Network) {
 }
 
 /// Follows the pods of other nodes.
-async fn elsewhere(own: String, client: Client, network: Network) {
-    let config = watcher::Config::default().fields(&format!("spec.nodeName!={own},spec.nodeName!="));
-    let mut events = std::pin::pin!(follow::<Pod>(&client, config));
-    let mut known = Names::default();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init) => known.begin(),
-            Ok(Event::Apply(pod) | Event::InitApply(pod)) => {
-                let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|node| *node != own);
-                if let (Some(facts), Some(node)) = (pod_facts(&pod), node) {
-                    known.add(facts.uid.clone());
+async fn elsewhere(own: String, view: View, network: Network) {
+    let mut changes = view.subscribe();
+    while let Some(change) = changes.recv().await {
+        match change {
+            Change::Pod { was, now } => match (now.filter(|pod| *pod.node != *own), was) {
+                (Some(pod), _) if pod.ip.is_some() => {
+                    let (ip, node) = (pod.ip.expect("just seen"), pod.node.to_string());
+                    let facts = PodFacts {
+                        uid: pod.uid.to_string(),
+                        namespace: pod.namespace.to_string(),
+                        name: pod.name.to_string(),
+                        labels: (*pod.labels).clone(),
+                        ip,
+                        segment: None,
+                    };
                     network.tell(Call::Elsewhere { pod: facts, node });
                 }
-            }
-            Ok(Event::Delete(pod)) => {
-                let uid = pod.uid().unwrap_or_default();
-                known.remove(&uid);
-                network.tell(Call::ElsewhereGone(uid));
-            }
-            Ok(Event::InitDone) => {
-                known.complete().into_iter().for_each(|gone| network.tell(Call::ElsewhereGone(gone)));
-                network.tell(Call::Listed(List::Elsewhere));
-            }
-            Err(error) => warn!(%error, "watching the pods of other nodes failed; trying again"),
+                (None, Some(pod)) if *pod.node != *own => network.tell(Call::ElsewhereGone(pod.uid.to_string())),
+                _ => {}
+            },
+            Change::Namespace { .. } => {}
+            Change::Complete => network.tell(Call::Listed(List::Elsewhere)),
         }
     }
 }

@@ -5,5 +5,6 @@ mod faults;
 mod leaving;
 mod reaching;
 mod rig;
+mod segments;
 mod serving;
 mod table;

@@ -28,8 +28,6 @@ use crate::events::Recorder;
 use crate::images::Images;
 use crate::network::Network;
 
-pub(crate) use worker::facts;
-
 /// Pods that are being started at the same time.
 const STARTS: usize = 4;
 /// Requests to the API that are under way at the same time for pods.

@@ -4,7 +4,7 @@
 //! use here before it takes memory. So no pod is heard of twice, and one of ours is known here before it is started. Label
 //! sets, ports and names that many pods share are kept once.
 
-#![allow(dead_code, reason = "nobody subscribes yet")]
+#![allow(dead_code, reason = "policy does not subscribe yet")]
 
 mod intern;
 mod slim;
