@@ -26,6 +26,7 @@ pub(crate) fn node(number: u8) -> NodeFacts {
         pod_cidr: net(&format!("10.40.{number}.0/24")),
         uplink: "eth0".parse().expect("a constant name"),
         mac: None,
+        edge: None,
     }
 }
 
@@ -33,7 +34,7 @@ pub(crate) fn node(number: u8) -> NodeFacts {
 pub(crate) fn pod(name: &str, address: IpAddr) -> PodFacts {
     let labels = [("app".to_owned(), name.to_owned())].into();
     let (uid, namespace) = (uid(name), "default".to_owned());
-    PodFacts { uid, namespace, name: name.to_owned(), labels, ip: address }
+    PodFacts { uid, namespace, name: name.to_owned(), labels, ip: address, segment: None }
 }
 
 /// Uids are as Kubernetes makes them, and begin alike.
@@ -64,7 +65,8 @@ pub(crate) fn questions(
 
 /// Arguments as they travel.
 pub(crate) fn input(facts: &Facts, node: &NodeFacts, peer: Option<&NodeFacts>, pod: Option<&PodFacts>) -> Vec<u8> {
-    let arguments = Arguments { facts: facts.clone(), node: node.clone(), peer: peer.cloned(), pod: pod.cloned() };
+    let arguments =
+        Arguments { facts: facts.clone(), node: node.clone(), peer: peer.cloned(), pod: pod.cloned(), segment: None };
     serde_json::to_vec(&arguments).expect("facts have string keys only")
 }
 
