@@ -7,7 +7,7 @@ YARD = $(RELEASE)/yard
 PRODUCT = -p switchyard -p switchyard-echo -p switchyard-pause -p switchyard-ingress \
 	-p switchyard-kubenet -p switchyard-overlay -p switchyard-nsx
 # What the tests call besides cargo: oracles for the kernel's state, and a second opinion on the API.
-TOOLS = ip:iproute2 nft:nftables setpriv:util-linux curl:curl kubectl:kubernetes-client
+TOOLS = ip:iproute2 nft:nftables setpriv:util-linux curl:curl dig:bind9-dnsutils kubectl:kubernetes-client
 ifneq ($(CARGO_TARGET_DIR),)
 RELEASE = $(CARGO_TARGET_DIR)/release
 endif

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::cluster_scoped;
+use crate::names;
 use crate::network::NetworkSpec;
 
 /// A cluster on one machine.
@@ -51,6 +52,9 @@ pub struct ClusterSpec {
     /// Image names and what runs for them: `nginx:1.25: yard/echo`.
     #[serde(default)]
     pub images: BTreeMap<String, ImageSource>,
+    /// Names, inside and outside.
+    #[serde(default)]
+    pub dns: DnsSpec,
     /// The network plugin to begin with. Default kubenet.
     #[serde(default = "kubenet")]
     pub network: NetworkSpec,
@@ -127,6 +131,20 @@ pub struct LoadBalancerSpec {
     pub pool: IpNet,
 }
 
+/// Names, inside and outside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DnsSpec {
+    /// Zones outside, `esxcloud.net`: hosts of Ingresses and Services of type LoadBalancer have their names there. Default none.
+    pub zones: Vec<String>,
+    /// Who is asked about all other names, as nodes reach them: `10.140.0.53` or `10.140.0.53:5353`. Default nobody, and such queries are
+    /// refused.
+    pub upstreams: Vec<String>,
+    /// Loopback address and port on the host that answers for the cluster's domain and the zones, over UDP and TCP. Default 127.0.0.1:0,
+    /// which takes a free port, the same one each time.
+    pub listen: SocketAddr,
+}
+
 /// A loopback port of the host that leads into the cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -159,7 +177,7 @@ fn max_pods() -> u32 {
 }
 
 fn kubenet() -> NetworkSpec {
-    NetworkSpec { plugin: "kubenet".into(), options: Default::default(), hosting: Default::default() }
+    NetworkSpec { plugin: "kubenet".into(), options: Default::default(), hosting: Default::default(), attempt: 0 }
 }
 
 impl Default for Underlay {
@@ -176,6 +194,20 @@ impl Default for Underlay {
 impl Default for LoadBalancerSpec {
     fn default() -> Self {
         Self { pool: "192.168.100.0/24".parse().expect("a constant prefix") }
+    }
+}
+
+impl Default for DnsSpec {
+    fn default() -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { zones: Vec::new(), upstreams: Vec::new(), listen }
+    }
+}
+
+impl DnsSpec {
+    /// An upstream as it is written: an address, with a port or without.
+    pub fn upstream(text: &str) -> Option<SocketAddr> {
+        text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, names::DNS_PORT)))
     }
 }
 

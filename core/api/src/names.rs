@@ -12,6 +12,15 @@ pub const NETWORK: &str = "default";
 pub const POD_IP: &str = "switchyard.dev/pod-ip";
 /// Annotation on a Node: JSON of [`crate::NodeNetworkStatus`], written by its agent.
 pub const NODE_NETWORK: &str = "switchyard.dev/network";
+/// Annotation on the Network: JSON of [`crate::NodeNetworkStatus`], written by the router, which has no object of its own.
+pub const ROUTER_NETWORK: &str = "switchyard.dev/router";
+/// Annotation on a Node, or for the router on the Network: JSON list of what a swap would change in the kernel there, one line a
+/// change. There during a dry run.
+pub const SWAP_PLAN: &str = "switchyard.dev/swap-plan";
+/// Annotation on the Network: JSON of a [`crate::NetworkSpec`] of which everybody is to say what it would change. Nothing is changed.
+pub const DRY_RUN: &str = "switchyard.dev/dry-run";
+/// The router's name among those that take part in a swap. No node can be called so in a laboratory.
+pub const ROUTER: &str = "router";
 
 /// Annotation on a Node that carries gateways to the outside: `active` or `standby`, written by the control plane.
 pub const EDGE: &str = "switchyard.dev/edge";
@@ -29,6 +38,17 @@ pub const AGENT_PORT: u16 = 10250;
 pub const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 /// The cluster's DNS domain.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
+/// The Service of the cluster's DNS, in `kube-system`.
+pub const DNS_SERVICE: &str = "kube-dns";
+/// Its port.
+pub const DNS_PORT: u16 = 53;
+/// Label on a Service that this name's proxy and nobody else serves. Kubernetes'.
+pub const SERVICE_PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+
+/// The address of the cluster's DNS: the tenth of the Services' range, as `kubeadm` has it.
+pub fn dns_address(service_cidr: &ipnet::IpNet) -> Option<std::net::IpAddr> {
+    service_cidr.hosts().nth(9)
+}
 
 /// Ownership number of what a node agent makes: route protocol, address protocol, link group (see `ip route`, `ip link`).
 pub const OWNER_AGENT: u8 = 83;

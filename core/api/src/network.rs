@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub use switchyard_plugin::{Hosting, Options as PluginOptions};
 
 use crate::meta::cluster_scoped;
+use crate::swap::{Swap, SwapReport};
 
 /// The cluster's network. There is one, named `default`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +39,9 @@ pub struct NetworkSpec {
     /// Where its code runs. Default `in-process`.
     #[serde(default)]
     pub hosting: Hosting,
+    /// Raised to have the same tried again after a swap that failed. Default 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempt: u32,
 }
 
 /// How the network is.
@@ -49,10 +53,16 @@ pub struct NetworkStatus {
     /// The last spec that was found good. Agents and the router follow this and never the spec.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<ActiveNetwork>,
-    /// `Ready`: the spec is active on every node; if not, reason and message say why.
+    /// `Ready`: the spec is active on every node; if not, reason and message say why. `Swapped`: how the last swap went.
     pub conditions: Vec<Condition>,
     /// How each node does, by its name.
     pub nodes: BTreeMap<String, NodeNetworkStatus>,
+    /// The change of networks that is under way. It is what agents and the router go by, and all that is remembered of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap: Option<Swap>,
+    /// The last one that ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_swap: Option<Swap>,
 }
 
 /// A spec that has been checked: the plugin was found, inspected, loaded, and took its options.
@@ -77,7 +87,7 @@ pub struct ActiveNetwork {
     pub generation: i64,
 }
 
-/// How one node does.
+/// How one node does, or the router.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeNetworkStatus {
@@ -88,6 +98,9 @@ pub struct NodeNetworkStatus {
     /// What went wrong, if something did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How far it is in a swap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap: Option<SwapReport>,
 }
 
 /// A condition, as in Kubernetes (`metav1.Condition`).
@@ -105,6 +118,17 @@ pub struct Condition {
     pub message: String,
     /// When `status` last changed, RFC 3339.
     pub last_transition_time: String,
+}
+
+impl ActiveNetwork {
+    /// Whether two differ in nothing but the generation that they were taken from.
+    pub fn is_same(&self, other: &Self) -> bool {
+        *self == Self { generation: self.generation, ..other.clone() }
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 cluster_scoped!(Network, "Network", "networks");

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{apply, delete, describe, doctor, down, exec, get, logs, plugin, process, shell, status, up};
+use crate::{
+    apply, curl, delete, describe, doctor, down, exec, get, logs, network, plugin, process, shell, status, up,
+};
 
 /// A Kubernetes-style cluster on this machine, with real packets.
 #[derive(Debug, Parser)]
@@ -45,12 +47,16 @@ pub enum Verb {
     Exec(exec::Args),
     /// Run a shell, or a command, in the network of a node, the router or a pod.
     Shell(shell::Args),
+    /// Send one HTTP request to a name of the cluster, from outside.
+    Curl(curl::Args),
     /// Print the path of the administrator's kubeconfig.
     Kubeconfig,
     /// Stop a cluster. Its store, logs and configuration stay.
     Down(down::Args),
     /// Say whether clusters can run here, and how to allow what is missing.
     Doctor(doctor::Args),
+    /// Change the network under a running cluster, and see how that goes.
+    Network(network::Args),
     /// Write, look at and check network plugins.
     Plugin(plugin::Args),
     /// Print the version.

@@ -60,8 +60,9 @@ async fn events(api: &Api, object: &Value) -> anyhow::Result<Value> {
 fn describe(object: &Value, events: &Value) -> String {
     let mut text = String::new();
     let mut shown = object.as_object().cloned().unwrap_or_default();
-    if let Some(metadata) = shown.remove("metadata").as_ref().and_then(Value::as_object) {
-        let mut rest = metadata.clone();
+    // The fields' own order is kept: removing one by name would put the last in its place.
+    shown.retain(|name, _| name != "metadata");
+    if let Some(mut rest) = object["metadata"].as_object().cloned() {
         rest.retain(|name, _| !LEFT_OUT.contains(&name.as_str()));
         if let Some(annotations) = rest.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.remove(LAST_APPLIED);

@@ -5,6 +5,7 @@
 mod api;
 mod apply;
 mod args;
+mod curl;
 mod delete;
 mod describe;
 mod doctor;
@@ -13,6 +14,7 @@ mod exec;
 mod get;
 mod kubeconfig;
 mod logs;
+mod network;
 mod output;
 mod plugin;
 mod process;
@@ -46,10 +48,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Describe(args) => describe::run(&args, &cluster),
         Verb::Logs(args) => logs::run(&args, &cluster),
         Verb::Exec(args) => return exec::run(&args, &cluster),
+        Verb::Curl(args) => return curl::run(&args, &cluster),
         Verb::Status(args) => status::run(&args, &cluster),
         Verb::Shell(args) => return shell::run(&args, &cluster),
         Verb::Kubeconfig => kubeconfig::run(&cluster),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::Network(args) => network::run(&args, &cluster),
         Verb::Plugin(args) => plugin::run(&args),
         Verb::Version => version(),
         Verb::Probe(args) => doctor::probe(&args),

@@ -121,6 +121,9 @@ fn people(clusters: &[Cluster]) -> String {
         for port in &status.ports.host {
             text += &format!("  host port   {} -> {}\n", port.listen, port.to);
         }
+        if let Some(dns) = status.ports.dns {
+            text += &format!("  names       {dns}, UDP and TCP\n");
+        }
         if let Some(network) = &cluster.network {
             let state = if network.ready { "ready" } else { "not ready" };
             let colon = if network.message.is_empty() { "" } else { ": " };

@@ -50,7 +50,12 @@ impl Config {
             ca_pem: String::new(),
             plugin_path: Vec::new(),
             plugins: None,
-            network: NetworkSpec { plugin: "kubenet".into(), options: Default::default(), hosting: Default::default() },
+            network: NetworkSpec {
+                plugin: "kubenet".into(),
+                options: Default::default(),
+                hosting: Default::default(),
+                attempt: 0,
+            },
             node_grace: Duration::from_secs(40),
             default_toleration: Duration::from_secs(300),
             terminated_pods: 12_500,

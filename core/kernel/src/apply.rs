@@ -314,6 +314,13 @@ impl<'a> Run<'a> {
         let dev = index.unwrap_or_default();
         match &op.change {
             Change::Add(Object::Address(o)) => pending.push(plain(address::add(o, dev, owner))),
+            // The kernel holds an IPv4 address with several lengths: the new one comes first, and it is never gone.
+            Change::Replace(Object::Address(from), Object::Address(to))
+                if to.address.addr().is_ipv4() && from.address.prefix_len() != to.address.prefix_len() =>
+            {
+                pending.push(plain(address::add(to, dev, owner)));
+                pending.push(removal(address::remove(from, dev)));
+            }
             Change::Replace(Object::Address(from), Object::Address(to)) => {
                 pending.push(removal(address::remove(from, dev)));
                 pending.push(plain(address::add(to, dev, owner)));

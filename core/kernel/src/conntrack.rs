@@ -23,6 +23,8 @@ pub struct Filter {
     pub from_endpoint: Option<IpAddr>,
     /// The endpoint's port.
     pub from_endpoint_port: Option<u16>,
+    /// An address at either end, translated or not.
+    pub party: Option<IpAddr>,
 }
 
 /// One direction of a flow.
@@ -89,6 +91,10 @@ impl Filter {
             && self.to_port.is_none_or(|port| port == flow.original.destination_port)
             && self.from_endpoint.is_none_or(|from| from == flow.reply.source)
             && self.from_endpoint_port.is_none_or(|port| port == flow.reply.source_port)
+            && self.party.is_none_or(|party| {
+                let ends = [flow.original, flow.reply].map(|way| [way.source, way.destination]);
+                ends.as_flattened().contains(&party)
+            })
     }
 }
 

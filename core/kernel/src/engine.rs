@@ -7,6 +7,7 @@ use switchyard_netstate::{Change, Fragment, Key, Ledger, Object, Op, Phase, Plac
 use tracing::{debug, warn};
 
 use crate::apply::{Memory, Run, View};
+use crate::detour::Detours;
 use crate::monitor::{News, Watch};
 use crate::{Audit, Error, Netns, Places, audit, validate};
 
@@ -98,7 +99,7 @@ impl Engine {
         validate::plan(plan.ops(), &self.places, &view)?;
         let set =
             |op: &Op, key: &Key| view.object(&op.place, key).or_else(|| self.ledger.wants(&op.place, key).cloned());
-        Ok(make_room(plan.clone(), set))
+        Ok(follow_addresses(make_room(plan.clone(), set)))
     }
 
     /// Makes units want these fragments (`None`: nothing any more), all or none of it. Gives the plan that was carried out.
@@ -136,6 +137,25 @@ impl Engine {
         self.pending = Some(Pending { changes, plan: plan.clone(), done: Vec::new(), next: Phase::Prepare, overlay });
         self.phase(Phase::Prepare).inspect_err(|_| self.pending = None)?;
         Ok(plan)
+    }
+
+    /// Takes a change over that another process began and that has come this far, or is to: what is wanted until it goes on is the
+    /// ledger with these phases carried out. Touches nothing; [`Engine::reconcile`] makes it so.
+    pub fn resume(&mut self, changes: BTreeMap<UnitId, Option<Fragment>>, through: Phase) -> Result<Plan, Error> {
+        if self.pending.is_some() {
+            return Err(Error::Pending);
+        }
+        let plan = self.plan(&changes)?;
+        let overlay = overlay(&plan);
+        let done = plan.ops().iter().filter(|op| op.phase <= through).cloned().collect();
+        let next = after(through);
+        self.pending = Some(Pending { changes, plan: plan.clone(), done, next, overlay });
+        Ok(plan)
+    }
+
+    /// The phase that a pending change is to go through next.
+    pub fn pending(&self) -> Option<Phase> {
+        self.pending.as_ref().map(|pending| pending.next)
     }
 
     /// Second phase: packets go the new way.
@@ -203,11 +223,7 @@ impl Engine {
         let (done, disturbed) = self.carry_out(&ops, &overlay)?;
         let pending = self.pending.as_mut().expect("checked above");
         pending.done.extend(done);
-        pending.next = match phase {
-            Phase::Prepare => Phase::Switch,
-            Phase::Switch => Phase::Withdraw,
-            Phase::Withdraw | Phase::Clean => Phase::Clean,
-        };
+        pending.next = after(phase);
         self.settle(disturbed);
         Ok(())
     }
@@ -215,10 +231,19 @@ impl Engine {
     /// Carries out operations; on failure puts back what it changed.
     fn carry_out(&mut self, ops: &[Op], overlay: &Overlay) -> Result<(Vec<Op>, BTreeSet<Place>), Error> {
         let none = Overlay::new();
+        let now = self.wanted_overlay();
+        let detours = Detours::of(ops, &self.ledger, [&now, overlay], &mut self.places, self.owner.protocol);
+        detours.open(&mut self.places);
         let view = View { ledger: &self.ledger, overlay, sets: &none };
         let mut run = Run::new(self.owner.protocol, &mut self.places, view, &mut self.memory);
-        let outcome = run.run(ops);
+        let links = if detours.is_empty() { 0 } else { ops.iter().take_while(|op| op.is_link()).count() };
+        let outcome = run.run(&ops[..links]).and_then(|()| {
+            detours.arrived(&self.ledger, overlay, run.places);
+            run.run(&ops[links..])
+        });
         let (done, disturbed) = (run.done, run.disturbed);
+        let then = if outcome.is_ok() { overlay } else { &now };
+        detours.close(&self.ledger, then, &mut self.places);
         match outcome {
             Ok(()) => {
                 debug!(operations = done.len(), "applied");
@@ -238,10 +263,14 @@ impl Engine {
         let touched: BTreeSet<Place> = back.iter().map(|op| op.place.clone()).collect();
         // Between phases of a pending change its own overlay is what was wanted before.
         let base = self.pending.as_ref().map(pending_overlay).unwrap_or_default();
+        let detours = Detours::of(&back, &self.ledger, [overlay, &base], &mut self.places, self.owner.protocol);
+        detours.open(&mut self.places);
         let view = View { ledger: &self.ledger, overlay: &base, sets: overlay };
         let mut run = Run::new(self.owner.protocol, &mut self.places, view, &mut self.memory);
         let outcome = run.run(&back);
         let disturbed = !run.disturbed.is_empty();
+        detours.arrived(&self.ledger, &base, &mut self.places);
+        detours.close(&self.ledger, &base, &mut self.places);
         if let Err(error) = &outcome {
             warn!(%error, "putting back failed; comparing with the kernel");
         }
@@ -277,6 +306,14 @@ impl Engine {
     }
 }
 
+fn after(phase: Phase) -> Phase {
+    match phase {
+        Phase::Prepare => Phase::Switch,
+        Phase::Switch => Phase::Withdraw,
+        Phase::Withdraw | Phase::Clean => Phase::Clean,
+    }
+}
+
 /// Has elements of interval sets go together with the coming of others.
 pub(crate) fn make_room(plan: Plan, set: impl Fn(&Op, &Key) -> Option<Object>) -> Plan {
     plan.hasten(|op| match op.object() {
@@ -284,6 +321,23 @@ pub(crate) fn make_room(plan: Plan, set: impl Fn(&Op, &Key) -> Option<Object>) -
             let key = Key::Set(element.table.clone(), element.set.clone());
             matches!(set(op, &key), Some(Object::Set(set)) if set.interval)
         }
+        _ => false,
+    })
+}
+
+/// Has the address that leads to a prefix go from an interface when packets are sent to another one that has it as well: the
+/// route that comes with it would hold them back.
+fn follow_addresses(plan: Plan) -> Plan {
+    let added = |op: &Op| match &op.change {
+        Change::Add(Object::Address(address)) => Some((op.place.clone(), address.address)),
+        _ => None,
+    };
+    let added: BTreeSet<_> = plan.ops().iter().filter_map(added).collect();
+    if added.is_empty() {
+        return plan;
+    }
+    plan.hasten(|op| match op.object() {
+        Object::Address(address) => !address.noprefixroute && added.contains(&(op.place.clone(), address.address)),
         _ => false,
     })
 }

@@ -9,6 +9,8 @@
 mod apply;
 mod audit;
 pub mod conntrack;
+mod counters;
+mod detour;
 mod engine;
 mod error;
 mod monitor;
@@ -25,6 +27,7 @@ mod tun;
 mod validate;
 
 pub use audit::Audit;
+pub use counters::Counters;
 pub use engine::{Engine, Owner};
 pub use error::Error;
 pub use monitor::{Keeper, Repair};

@@ -212,3 +212,42 @@ fn thousands_of_elements_go_in_and_are_audited() {
         assert_eq!(run(&engine, &node(), "nft list tables"), "");
     });
 }
+
+#[test]
+fn a_number_out_of_a_map_may_be_looked_up_again() {
+    isolated("a_number_out_of_a_map_may_be_looked_up_again", || {
+        let table = r#""table":{"family":"ip","name":"yard-t"}"#;
+        let set = |name: &str, rest: &str| format!(r#"{{"kind":"set",{table},"name":"{name}",{rest}}}"#);
+        let element = |set: &str, key: &str, data: &str| {
+            format!(r#"{{"kind":"element",{table},"set":"{set}","key":[{key}],"data":{data}}}"#)
+        };
+        let rules = r#"[{"set_priority":{"value":0}}],
+            [{"set_priority":{"map":{"key":["ip_saddr"],"map":"classes"}}}],
+            [{"vmap":{"key":["priority","l4proto","dport"],"map":"ports"}}],
+            [{"vmap":{"key":["priority","l4proto","dport"],"map":"ranges"}}],
+            [{"vmap":{"key":["priority"],"map":"verdicts"}}]"#;
+        let objects = [
+            format!(r#"{{"kind":"table",{table}}}"#),
+            set("classes", r#""key":["ipv4"],"data":["mark"],"interval":true"#),
+            set("ports", r#""key":["mark","proto","port"],"data":["verdict"]"#),
+            set("ranges", r#""key":["mark","proto","port"],"data":["verdict"],"interval":true"#),
+            set("verdicts", r#""key":["mark"],"data":["verdict"]"#),
+            element("classes", r#"{"ips":["10.0.0.5","10.0.0.9"]}"#, r#"{"values":[{"number":7}]}"#),
+            element("classes", r#"{"ips":["10.0.0.10","10.0.1.0"]}"#, r#"{"values":[{"number":8}]}"#),
+            element("ports", r#"{"number":7},{"proto":6},{"port":80}"#, r#"{"verdict":"return"}"#),
+            element("ranges", r#"{"number":7},{"proto":6},{"ports":[85,90]}"#, r#"{"verdict":"drop"}"#),
+            element("verdicts", r#"{"number":7}"#, r#"{"verdict":"drop"}"#),
+            format!(
+                r#"{{"kind":"chain",{table},"name":"c","base":{{"type":"filter","hook":"forward","priority":5}},"rules":[{rules}]}}"#
+            ),
+        ];
+        let fragment: Fragment = serde_json::from_str(&format!(r#"{{"node/n1":[{}]}}"#, objects.join(","))).unwrap();
+        let mut engine = engine(&[]);
+        engine.set(UnitId("t".into()), fragment).unwrap();
+        let audit = engine.reconcile().unwrap();
+        assert!(audit.is_clean(), "{audit:?}");
+        let text = run(&engine, &node(), "nft -nn list ruleset");
+        check(&text, &["meta priority set ip saddr map @classes", "th dport vmap @ports", "th dport vmap @ranges"]);
+        check(&text, &["10.0.0.5-10.0.0.9", "10.0.0.10-10.0.1.0"]);
+    });
+}

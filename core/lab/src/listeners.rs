@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use switchyard_api::HostPort;
+use switchyard_api::{DnsSpec, HostPort};
+use switchyard_dns::Sockets;
 
 use crate::handover::Handover;
 use crate::home::Directory;
@@ -22,6 +23,9 @@ pub struct Ports {
     pub api: Option<SocketAddr>,
     /// What each entry of `hostPorts` became, and where it leads.
     pub host: Vec<Forward>,
+    /// Where names are answered, over UDP and TCP.
+    #[serde(default)]
+    pub dns: Option<SocketAddr>,
 }
 
 /// A port of the host that leads into the cluster.
@@ -89,11 +93,15 @@ pub fn name(index: usize) -> String {
     format!("host/{index}")
 }
 
+/// Name of the host's sockets for DNS in a handover; see [`put_dns`].
+pub const HOST_DNS: &str = "host/dns";
+
 /// Opens all listeners and puts them into `handover`, or opens none.
-pub fn open(wanted: &[HostPort], before: &Ports, handover: &mut Handover) -> Result<Ports, Error> {
+pub fn open(wanted: &[HostPort], dns: &DnsSpec, before: &Ports, handover: &mut Handover) -> Result<Ports, Error> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (api, address) = again(any, before.api, "the API server's port")?;
-    let mut ports = Ports { api: Some(address), host: Vec::new() };
+    let (names, names_address) = open_dns(dns.listen, before.dns)?;
+    let mut ports = Ports { api: Some(address), host: Vec::new(), dns: Some(names_address) };
     let mut opened = vec![(API.to_owned(), api)];
     for (index, port) in wanted.iter().enumerate() {
         let last = before.host.iter().find(|last| last.wanted == port.listen && last.to == port.to);
@@ -105,7 +113,39 @@ pub fn open(wanted: &[HostPort], before: &Ports, handover: &mut Handover) -> Res
     for (name, listener) in opened {
         handover.put(name, listener);
     }
+    put_dns(HOST_DNS, names, handover);
     Ok(ports)
+}
+
+/// Names of a pair of sockets in a handover.
+pub fn dns_names(name: &str) -> [String; 2] {
+    ["udp", "tcp"].map(|protocol| format!("{name}/{protocol}"))
+}
+
+/// Puts sockets for DNS into a handover.
+pub fn put_dns(name: &str, sockets: Sockets, handover: &mut Handover) {
+    let [udp, tcp] = dns_names(name);
+    handover.put(udp, sockets.udp);
+    handover.put(tcp, sockets.tcp);
+}
+
+/// Takes sockets for DNS out of a handover.
+pub fn take_dns(name: &str, handover: &mut Handover) -> io::Result<Sockets> {
+    let [udp, tcp] = dns_names(name);
+    Ok(Sockets { udp: UdpSocket::from(handover.take(&udp)?), tcp: handover.listener(&tcp)? })
+}
+
+fn open_dns(wanted: SocketAddr, before: Option<SocketAddr>) -> Result<(Sockets, SocketAddr), Error> {
+    let field = "spec.dns.listen";
+    let before = before.filter(|before| wanted.port() == 0 && before.ip() == wanted.ip());
+    let kept = before.and_then(|before| Sockets::bind(before).ok());
+    let opened = match kept {
+        Some(sockets) => Ok(sockets),
+        None if wanted.port() == 0 => Sockets::bind_free(wanted.ip()),
+        None => Sockets::bind(wanted),
+    };
+    let opened = opened.and_then(|sockets| sockets.udp.local_addr().map(|address| (sockets, address)));
+    opened.map_err(|source| failed(wanted, field, source))
 }
 
 /// A listener for the process that will serve it.
@@ -128,11 +168,15 @@ fn bind(address: SocketAddr, field: &str) -> Result<(TcpListener, SocketAddr), E
         let address = listener.local_addr()?;
         Ok((listener, address))
     });
-    bound.map_err(|source| match source.kind() {
+    bound.map_err(|source| failed(address, field, source))
+}
+
+fn failed(address: SocketAddr, field: &str, source: io::Error) -> Error {
+    match source.kind() {
         io::ErrorKind::AddrInUse => Error::Busy { address, holder: holder(address), field: field.into() },
         io::ErrorKind::PermissionDenied => Error::Privileged { address, field: field.into() },
         _ => Error::Other { address, source },
-    })
+    }
 }
 
 /// Who listens on a port: from the kernel's table to the socket's inode, from there to the process that has it open.
@@ -180,8 +224,9 @@ mod tests {
     #[test]
     fn a_free_port_is_taken_again_next_time() {
         let any = port("127.0.0.1:0".parse().unwrap());
-        let first = open(std::slice::from_ref(&any), &Ports::default(), &mut Handover::default()).unwrap();
-        let second = open(&[any], &first, &mut Handover::default()).unwrap();
+        let first =
+            open(std::slice::from_ref(&any), &DnsSpec::default(), &Ports::default(), &mut Handover::default()).unwrap();
+        let second = open(&[any], &DnsSpec::default(), &first, &mut Handover::default()).unwrap();
         assert_eq!(first, second);
     }
 
@@ -189,7 +234,9 @@ mod tests {
     fn a_busy_port_is_reported_with_its_holder() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let error = open(&[port(address)], &Ports::default(), &mut Handover::default()).unwrap_err().to_string();
+        let error = open(&[port(address)], &DnsSpec::default(), &Ports::default(), &mut Handover::default())
+            .unwrap_err()
+            .to_string();
         let me = format!("(pid {})", std::process::id());
         assert!(error.contains(&me) && error.contains("spec.hostPorts[0].listen"), "{error}");
     }

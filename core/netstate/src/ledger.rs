@@ -120,6 +120,11 @@ impl Ledger {
         self.held.get(place).into_iter().flatten().map(|(_, held)| held.object.clone()).collect()
     }
 
+    /// All that is wanted in one place, by key.
+    pub fn in_place(&self, place: &Place) -> impl Iterator<Item = (&Key, &Object)> {
+        self.held.get(place).into_iter().flatten().map(|(key, held)| (key, &held.object))
+    }
+
     /// Whether an object with this key is wanted in this place, and how.
     pub fn wants(&self, place: &Place, key: &Key) -> Option<&Object> {
         self.held(place, key).map(|held| &held.object)

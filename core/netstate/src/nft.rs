@@ -174,6 +174,8 @@ pub enum Statement {
         /// Bits to replace.
         mask: u32,
     },
+    /// Set the packet's priority, which is room for a number that a later rule looks up.
+    SetPriority(Number),
     /// Copy the packet mark to the connection, or back.
     CtMark(MarkCopy),
     /// Translate the destination to an address and, optionally, a port.
@@ -230,6 +232,8 @@ pub enum Expr {
     Mark {
         mask: u32,
     },
+    /// `meta priority`.
+    Priority,
     /// `ct state`, a bit mask.
     CtState,
     /// `ct status`, a bit mask.
@@ -309,6 +313,8 @@ pub enum Value {
     Ip(IpAddr),
     /// A prefix; only as a key of an interval set.
     Net(IpNet),
+    /// From and to, both included; only as a key of an interval set, and only where no prefix says the same.
+    Ips(IpAddr, IpAddr),
     /// A port (host order here, network order in the kernel).
     Port(u16),
     /// From and to, both included; only as a key of an interval set.
@@ -349,6 +355,21 @@ pub enum Verdict {
     Continue,
     Jump(String),
     Goto(String),
+}
+
+/// Where a number comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Number {
+    /// This one.
+    Value(u32),
+    /// What a named map of the same table says; the rule ends if it says nothing. Its data is of type mark.
+    Map {
+        /// Key.
+        key: Vec<Expr>,
+        /// Name of the map.
+        map: String,
+    },
 }
 
 /// Which way a mark is copied.
@@ -532,6 +553,7 @@ impl fmt::Display for Value {
         match self {
             Self::Ip(ip) => write!(f, "{ip}"),
             Self::Net(net) => write!(f, "{net}"),
+            Self::Ips(from, to) => write!(f, "{from}-{to}"),
             Self::Port(port) => write!(f, "{port}"),
             Self::Ports(from, to) => write!(f, "{from}-{to}"),
             Self::Proto(6) => f.write_str("tcp"),

@@ -229,6 +229,11 @@ impl Op {
         }
     }
 
+    /// Whether this is about a link, which in a phase comes before everything else, or after it if it is removed.
+    pub fn is_link(&self) -> bool {
+        matches!(self.object(), Object::Link(_))
+    }
+
     /// The change that takes this one back.
     pub fn inverse(&self) -> Self {
         let change = match self.change.clone() {

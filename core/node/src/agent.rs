@@ -15,9 +15,10 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use switchyard_api::names::{AGENT_PORT, NETWORK, OWNER_AGENT};
 use switchyard_api::{Network as NetworkObject, Segment, edge_role};
+use switchyard_dns::Sockets;
 use switchyard_kernel::{Engine, Netns, Owner, Places};
 use switchyard_netstate::{IfName, Place};
-use switchyard_plugin::{Facts, NodeFacts, PodFacts};
+use switchyard_plugin::{Facts, NodeFacts};
 use switchyard_plugin_host::Registry;
 use switchyard_services::NodeServiceFacts;
 use tokio::net::TcpListener;
@@ -27,15 +28,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::dns;
 use crate::events::Recorder;
 use crate::lease;
-use crate::network::{Actor, Call, List, Network};
+use crate::network::{Actor, Call, List, Network, follow_remote};
 use crate::pods::Context;
 use crate::pods::manager::Manager;
+use crate::policy::Policies;
 use crate::register::Registrar;
 use crate::server::{self, Tls};
 use crate::services::{Heard, Services};
-use crate::view::{self, Change, View};
+use crate::view::{self, View};
 
 /// Questions of the agent's server that may wait.
 const ASKS: usize = 64;
@@ -43,13 +46,19 @@ const ASKS: usize = 64;
 /// Runs a node's agent until `shutdown`. Pods go on without it, and the next one takes them over.
 ///
 /// It runs in the node's network namespace. One runtime thread is enough for it and keeps it small.
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Sockets for DNS may be handed down; otherwise it opens its own.
+pub async fn run(config: Config, dns: Option<Sockets>, shutdown: CancellationToken) -> anyhow::Result<()> {
     let plugins = Registry::new(config.plugin_path.clone());
-    run_with(config, plugins, shutdown).await
+    run_with(config, plugins, dns, shutdown).await
 }
 
 /// [`run`] with network plugins from elsewhere, linked ones for instance.
-pub async fn run_with(config: Config, plugins: Registry, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run_with(
+    config: Config,
+    plugins: Registry,
+    dns: Option<Sockets>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     std::fs::create_dir_all(config.pods_dir()).with_context(|| format!("make {}", config.pods_dir().display()))?;
     std::fs::create_dir_all(&config.log_dir).with_context(|| format!("make {}", config.log_dir.display()))?;
@@ -62,7 +71,11 @@ pub async fn run_with(config: Config, plugins: Registry, shutdown: CancellationT
         .await
         .with_context(|| format!("listen on {}:{AGENT_PORT}", config.node_ip))?;
     let mut agent = Agent { config: Arc::new(config), client, tasks: JoinSet::new() };
-    agent.start(listener, tls, plugins, &shutdown)?;
+    let dns = dns::Server::new(Arc::clone(&agent.config), dns)?;
+    let network = agent.start(listener, tls, plugins, &shutdown)?;
+    if let Some(dns) = dns {
+        agent.tasks.spawn(dns.run(agent.client.clone(), network, shutdown.clone()));
+    }
     tokio::select! {
         () = shutdown.cancelled() => info!("leaving; pods go on"),
         Some(ended) = agent.tasks.join_next() => {
@@ -88,31 +101,33 @@ impl Agent {
         tls: Tls,
         plugins: Registry,
         shutdown: &CancellationToken,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Network> {
         let config = Arc::clone(&self.config);
         let (recorder, events) = Recorder::new(self.client.clone(), &config.name);
         self.tasks.spawn(events);
         self.tasks.spawn(lease::renew(self.client.clone(), config.name.clone()));
 
         let network = self.network(plugins)?;
-        let context = Context::new(Arc::clone(&config), self.client.clone(), recorder, network.clone())?;
+        let view = self.view();
+        let (policies, guard) = Policies::new(&config.name, self.client.clone(), network.clone());
+        let objects = follow(&self.client, watcher::Config::default());
+        self.tasks.spawn(policies.run(view.subscribe(), objects));
+        let context = Context::new(Arc::clone(&config), self.client.clone(), recorder, network.clone(), guard)?;
         let (asks, questions) = mpsc::channel(ASKS);
         self.tasks.spawn(server::run(listener, tls, asks, shutdown.clone()));
-        let view = self.view();
-        let heard = view.clone();
+        self.tasks.spawn(follow_remote(config.name.clone(), view.subscribe(), network.clone()));
         let own = watcher::Config::default().fields(&format!("spec.nodeName={}", config.name));
-        let own = follow::<Pod>(&self.client, own).inspect(move |event| heard.overhear(event));
+        let own = follow::<Pod>(&self.client, own).inspect(move |event| view.overhear(event));
         self.tasks.spawn(Manager::new(context).run(own, questions));
 
         let (node_seen, node) = watch::channel(None);
         self.tasks.spawn(nodes(Arc::clone(&config), self.client.clone(), network.clone(), node_seen));
         self.tasks.spawn(networks(self.client.clone(), network.clone()));
         self.tasks.spawn(segments(self.client.clone(), network.clone()));
-        self.tasks.spawn(elsewhere(config.name.clone(), view.clone(), network.clone()));
         self.tasks.spawn(services(Arc::clone(&config), self.client.clone(), network.clone(), node.clone()));
         let registrar = Registrar::new(self.client.clone(), config);
         self.tasks.spawn(registrar.run(network.state(), node));
-        Ok(())
+        Ok(network)
     }
 
     /// What the node knows of the cluster; its own pods are added where they are followed.
@@ -152,8 +167,8 @@ async fn networks(client: Client, network: Network) {
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(object) | Event::InitApply(object)) if object.name_any() == NETWORK => {
-                let active = object.status.and_then(|status| status.active);
-                network.tell(Call::Active(active.map(Box::new)));
+                let status = object.status.unwrap_or_default();
+                network.tell(Call::Network { active: status.active.map(Box::new), swap: status.swap.map(Box::new) });
             }
             // The network stays as it is when its object goes.
             Ok(_) => {}
@@ -182,33 +197,6 @@ async fn segments(client: Client, network: Network) {
                 network.tell(Call::Listed(List::Segments));
             }
             Err(error) => warn!(%error, "watching Segments failed; trying again"),
-        }
-    }
-}
-
-/// Follows the pods of other nodes.
-async fn elsewhere(own: String, view: View, network: Network) {
-    let mut changes = view.subscribe();
-    while let Some(change) = changes.recv().await {
-        match change {
-            Change::Pod { was, now } => match (now.filter(|pod| *pod.node != *own), was) {
-                (Some(pod), _) if pod.ip.is_some() => {
-                    let (ip, node) = (pod.ip.expect("just seen"), pod.node.to_string());
-                    let facts = PodFacts {
-                        uid: pod.uid.to_string(),
-                        namespace: pod.namespace.to_string(),
-                        name: pod.name.to_string(),
-                        labels: (*pod.labels).clone(),
-                        ip,
-                        segment: None,
-                    };
-                    network.tell(Call::Elsewhere { pod: facts, node });
-                }
-                (None, Some(pod)) if *pod.node != *own => network.tell(Call::ElsewhereGone(pod.uid.to_string())),
-                _ => {}
-            },
-            Change::Namespace { .. } => {}
-            Change::Complete => network.tell(Call::Listed(List::Elsewhere)),
         }
     }
 }

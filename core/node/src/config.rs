@@ -1,7 +1,7 @@
 //! What an agent is told when it starts.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -33,9 +33,13 @@ pub struct Config {
     pub service_cidr: IpNet,
     /// The network under the nodes.
     pub underlay: Underlay,
-    /// Nameserver of pods. Default: none, and pods resolve as the node does.
+    /// Nameserver of pods: an address of the Services' range that every node has, and answers at. Default: none, and pods resolve as the
+    /// node does.
     #[serde(default, rename = "clusterDNS", skip_serializing_if = "Option::is_none")]
     pub cluster_dns: Option<IpAddr>,
+    /// What this node's DNS server knows besides the cluster. Default nothing.
+    #[serde(default)]
+    pub dns: Dns,
     /// What the node is for. Default worker.
     #[serde(default)]
     pub role: Role,
@@ -61,6 +65,19 @@ pub struct Config {
     /// The directory of the programs behind built-in images and of `yard-pause`. Default: that of the running program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub programs: Option<PathBuf>,
+}
+
+/// What a node's DNS server knows besides the cluster.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Dns {
+    /// Zones outside, in which Ingresses and LoadBalancers have names.
+    pub zones: Vec<String>,
+    /// Where the zones' name server is reached from outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_server: Option<IpAddr>,
+    /// Who is asked about all other names. Nobody: such queries are refused.
+    pub upstreams: Vec<SocketAddr>,
 }
 
 /// The network under the nodes.

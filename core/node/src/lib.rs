@@ -5,12 +5,14 @@
 
 mod agent;
 mod config;
+mod dns;
 mod env;
 mod events;
 mod images;
 mod lease;
 mod network;
 mod pods;
+mod policy;
 mod probe;
 mod register;
 mod server;
@@ -18,4 +20,5 @@ mod services;
 mod view;
 
 pub use agent::{run, run_with};
-pub use config::{Config, Underlay};
+pub use config::{Config, Dns, Underlay};
+pub use switchyard_dns::Sockets as DnsSockets;

@@ -9,7 +9,9 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use switchyard_api::Role;
-use switchyard_api::names::{AGENT_PORT, CONTROL_PLANE_LABEL, NO_ROUTE_CREATED, NODE_NETWORK, ROUTE_CREATED};
+use switchyard_api::names::{
+    AGENT_PORT, CONTROL_PLANE_LABEL, NO_ROUTE_CREATED, NODE_NETWORK, ROUTE_CREATED, SWAP_PLAN,
+};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -47,9 +49,10 @@ impl Registrar {
             let now = state.borrow_and_update().clone();
             let silent = now == State::default();
             let says = condition(&registered, "Ready").unwrap_or_default() == if now.ready { "True" } else { "False" };
-            let annotated = registered.annotations().get(NODE_NETWORK).map(String::as_str);
-            let text = serde_json::to_string(&now.status).unwrap_or_default();
-            if !silent && (!says || annotated != Some(text.as_str())) {
+            if !silent && !annotated(&registered, &now) {
+                registered = self.persist("reporting the network", || self.annotate(&now)).await;
+            }
+            if !silent && !says {
                 registered = self.persist("reporting the network", || self.network(&registered, &now)).await;
             }
             tokio::select! {
@@ -94,12 +97,16 @@ impl Registrar {
         self.nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(json!({ "status": status }))).await
     }
 
-    /// Says how the network does, on the annotation and in the conditions.
+    /// Says how the network does, on annotations.
+    async fn annotate(&self, state: &State) -> kube::Result<Node> {
+        let [(report, said), (plan, planned)] = annotations(state);
+        let patch = json!({"metadata": {"annotations": {report: said, plan: planned}}});
+        self.nodes.patch(&self.config.name, &PatchParams::default(), &Patch::Merge(patch)).await
+    }
+
+    /// Says how the network does, in the conditions.
     async fn network(&self, node: &Node, state: &State) -> kube::Result<Node> {
         let name = &self.config.name;
-        let text = serde_json::to_string(&state.status).map_err(kube::Error::SerdeError)?;
-        let patch = json!({"metadata": {"annotations": {NODE_NETWORK: text}}});
-        self.nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
         let reason = state.status.error.as_deref().unwrap_or("the network is being set up");
         let conditions = self.conditions(node, if state.ready { Ok(()) } else { Err(reason) }, state.needs_route);
         let patch = json!({"status": {"conditions": conditions}});
@@ -210,6 +217,16 @@ impl Registrar {
         }
         conditions
     }
+}
+
+/// The annotations that speak of the network, as they should be.
+fn annotations(state: &State) -> [(&'static str, Option<String>); 2] {
+    let plan = state.plan.as_ref().and_then(|lines| serde_json::to_string(lines).ok());
+    [(NODE_NETWORK, serde_json::to_string(&state.status).ok()), (SWAP_PLAN, plan)]
+}
+
+fn annotated(node: &Node, state: &State) -> bool {
+    annotations(state).iter().all(|(name, text)| node.annotations().get(*name) == text.as_ref())
 }
 
 fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a str> {

@@ -57,6 +57,8 @@ pub enum Scope {
     Local,
 }
 
+/// Label on a Service that another proxy serves.
+const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// The default of `sessionAffinityConfig.clientIP.timeoutSeconds`: three hours.
 const AFFINITY_SECONDS: u32 = 10_800;
 /// Kubernetes' limit for it: a day.
@@ -65,10 +67,13 @@ const AFFINITY_SECONDS_MAX: u32 = 86_400;
 // === impl Frontend ===
 
 impl Frontend {
-    /// The data plane's view of `service`; `None` if it has none: headless, `ExternalName`, or still without an IPv4 address.
+    /// The data plane's view of `service`; `None` if it has none: headless, `ExternalName`, somebody else's to serve, or still without an
+    /// IPv4 address.
     pub fn of(service: &Service) -> Option<Self> {
         let spec = service.spec.as_ref()?;
-        if spec.type_.as_deref() == Some("ExternalName") {
+        let labels = service.metadata.labels.as_ref();
+        let of_another = labels.is_some_and(|labels| labels.contains_key(PROXY_NAME));
+        if of_another || spec.type_.as_deref() == Some("ExternalName") {
             return None;
         }
         let own = spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten());

@@ -119,10 +119,16 @@ fn refusal(table: &TableRef, service_cidr: IpNet) -> [Object; 4] {
         Rule(vec![new(), vmap(NO_ENDPOINT_IPS, &key)])
     };
     let no_endpoint_node_ports = Rule(vec![new(), vmap(NO_ENDPOINT_NODE_PORTS, &[Expr::L4proto, Expr::Dport])]);
-    // What is still on its way to an address of a Service has found no port there.
+    // What is still on its way to an address of a Service has found no port there, unless the node has the address itself (the cluster's
+    // DNS).
     let no_such_port = || {
         let to_service = Statement::Match { left: Expr::IpDaddr, op: Op::Eq, right: Operand::Prefix(service_cidr) };
-        Rule(vec![new(), to_service, Statement::Verdict(Verdict::Goto(REFUSE.into()))])
+        let elsewhere = Statement::Match {
+            left: Expr::FibDaddrType,
+            op: Op::Ne,
+            right: Operand::Value(Value::Number(RTN_LOCAL)),
+        };
+        Rule(vec![new(), to_service, elsewhere, Statement::Verdict(Verdict::Goto(REFUSE.into()))])
     };
     let reset = [Statement::eq(Expr::L4proto, Value::Proto(6)), Statement::Reject(Reject::TcpReset)];
     let reject = vec![Rule(reset.into()), Rule(vec![Statement::Reject(Reject::PortUnreachable)])];

@@ -249,7 +249,12 @@ fn job(spec: &mut Object) {
 
 fn policy(spec: &mut Object) {
     default(spec, "podSelector", json!({}));
-    let egress = spec.contains_key("egress");
+    let some =
+        |spec: &Object, field: &str| spec.get(field).and_then(Value::as_array).is_some_and(|all| !all.is_empty());
+    let egress = some(spec, "egress");
+    if !some(spec, "policyTypes") {
+        spec.shift_remove("policyTypes");
+    }
     default(spec, "policyTypes", if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) });
     for field in ["ingress", "egress"] {
         for rule in objects(spec, field) {

@@ -1,6 +1,7 @@
 //! Checks of whole objects, in Kubernetes' words.
 
 mod pods;
+mod policies;
 mod rest;
 
 use serde_json::Value;
@@ -28,6 +29,7 @@ pub fn object(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Fie
             template(object, errors);
         }
         ("networking.k8s.io", "Ingress") => rest::ingress(object, errors),
+        ("networking.k8s.io", "NetworkPolicy") => policies::network_policy(object, errors),
         ("", "ConfigMap" | "Secret") => rest::data(kind, object, old, errors),
         ("", "ResourceQuota") => rest::quota(object, errors),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {

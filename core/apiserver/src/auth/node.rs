@@ -32,7 +32,7 @@ pub fn allows(server: &Inner, user: &User, wanted: &Attributes) -> Answer {
         ("", "serviceaccounts", "token") if wanted.verb == "create" => answer(account_is_used(server, wanted, node)),
         ("" | "events.k8s.io", "events", "") if wanted.verb != "delete" => Answer::Allow,
         ("discovery.k8s.io", "endpointslices", "") if reads => Answer::Allow,
-        ("networking.k8s.io", "networkpolicies", "") if reads => Answer::Allow,
+        ("networking.k8s.io", "networkpolicies" | "ingresses", "") if reads => Answer::Allow,
         (switchyard_api::names::GROUP, _, "") if reads => Answer::Allow,
         ("coordination.k8s.io", "leases", "") if wanted.namespace == switchyard_api::names::LEASE_NAMESPACE => {
             answer(reads || wanted.verb == "create" || wanted.name == node)

@@ -116,7 +116,7 @@ pub(crate) fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("a good object")
 }
 
-/// Waits until a condition holds.
+/// Waits until a condition holds. It looks again and again: watches are themselves what is tested here.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !check().await {

@@ -1,14 +1,20 @@
 //! `yard node`: a node's agent, in the laboratory or on another machine.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use switchyard_api::Cluster;
+use switchyard_api::{Cluster, DnsSpec};
+use switchyard_lab::channel::Channel;
 use switchyard_lab::cluster::Topology;
+use switchyard_lab::handover::Handover;
 use switchyard_lab::hardware::CARD;
 use switchyard_lab::home::Directory;
-use switchyard_node::{Config, Underlay};
+use switchyard_lab::listeners;
+use switchyard_lab::supervisor::node_dns;
+use switchyard_node::{Config, Dns, DnsSockets, Underlay};
 
 use super::{credentials, plugins};
 
@@ -24,11 +30,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     super::log::start();
     let read = || anyhow::Ok(serde_yaml_ng::from_str::<Config>(&fs::read_to_string(&args.config)?)?);
     let config = read().with_context(|| format!("read {}", args.config.display()))?;
+    let dns = handed_down(&config.name).context("receive the sockets for DNS")?;
     super::block_on(async {
         let shutdown = super::terminated()?;
-        switchyard_node::run(config, shutdown).await?;
+        switchyard_node::run(config, dns, shutdown).await?;
         Ok(())
     })
+}
+
+/// Sockets that stay open while the agent is started again, if standard input brings any.
+fn handed_down(node: &str) -> io::Result<Option<DnsSockets>> {
+    if !fs::metadata("/proc/self/fd/0").is_ok_and(|stdin| stdin.file_type().is_socket()) {
+        return Ok(None);
+    }
+    let mut handover = Handover::receive(&Channel::from_stdin()?)?;
+    listeners::take_dns(&node_dns(node), &mut handover).map(Some)
 }
 
 /// Where the agent of a node finds its configuration.
@@ -54,7 +70,12 @@ pub(super) fn write_configs(directory: &Directory, cluster: &Cluster, topology: 
                 mtu: topology.mtu,
                 uplink: CARD.into(),
             },
-            cluster_dns: None,
+            cluster_dns: topology.dns,
+            dns: Dns {
+                zones: cluster.spec.dns.zones.clone(),
+                name_server: Some(topology.gateway),
+                upstreams: cluster.spec.dns.upstreams.iter().filter_map(|one| DnsSpec::upstream(one)).collect(),
+            },
             role: place.role,
             labels: node.labels.clone(),
             max_pods: node.max_pods,

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use switchyard_lab::channel::Channel;
 use switchyard_lab::handover::Handover;
+use switchyard_lab::supervisor::ROUTER_DNS;
 use switchyard_lab::{listeners, router};
 
 use super::supervisor::read_cluster;
@@ -13,16 +14,15 @@ pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
     let directory = args.directory();
     let cluster = read_cluster(&directory)?;
     let ports = &cluster.spec.host_ports;
-    let mut handover = match ports.is_empty() {
-        true => Handover::default(),
-        false => Handover::receive(&Channel::from_stdin()?).context("receive the listeners")?,
-    };
+    let mut handover = Handover::receive(&Channel::from_stdin()?).context("receive the listeners")?;
+    let dns = [listeners::HOST_DNS, ROUTER_DNS].map(|name| listeners::take_dns(name, &mut handover));
     let doors =
         ports.iter().enumerate().map(|(index, port)| Ok((handover.listener(&listeners::name(index))?, port.to)));
     let config = router::Config {
         name: directory.name(),
         kubeconfig: directory.kubeconfig_of(credentials::ROUTER),
         listeners: doors.collect::<anyhow::Result<_>>()?,
+        dns: dns.into_iter().collect::<Result<_, _>>()?,
         pool: cluster.spec.load_balancer.pool,
         plugin_path: plugins::search_path(),
         cluster: cluster.spec,

@@ -7,7 +7,7 @@ use switchyard_api::Cluster;
 use switchyard_lab::cluster::Topology;
 use switchyard_lab::home::Directory;
 use switchyard_lab::listeners;
-use switchyard_lab::supervisor::{self, API_INSIDE, Config, Part};
+use switchyard_lab::supervisor::{self, API_INSIDE, Config, Part, ROUTER_DNS, node_dns};
 use switchyard_netstate::Place;
 
 use super::{InDirectory, credentials, node};
@@ -36,12 +36,14 @@ pub(super) fn read_cluster(directory: &Directory) -> anyhow::Result<Cluster> {
 
 fn parts(directory: &Directory, cluster: &Cluster, topology: &Topology) -> Vec<Part> {
     let of_cluster = |verb: &str| -> Vec<OsString> { vec![verb.into(), "--directory".into(), directory.path().into()] };
+    let dns = [listeners::HOST_DNS, ROUTER_DNS].into_iter().flat_map(listeners::dns_names);
     let router = Part {
         name: "router".into(),
         place: Place::Router,
         arguments: of_cluster("router"),
         first_arguments: vec![],
-        listeners: (0..cluster.spec.host_ports.len()).map(listeners::name).collect(),
+        listeners: (0..cluster.spec.host_ports.len()).map(listeners::name).chain(dns).collect(),
+        leaves_first: false,
     };
     let control_plane = Part {
         name: "control-plane".into(),
@@ -49,13 +51,15 @@ fn parts(directory: &Directory, cluster: &Cluster, topology: &Topology) -> Vec<P
         arguments: of_cluster("control-plane"),
         first_arguments: vec!["--power-on".into()],
         listeners: vec![listeners::API.into(), API_INSIDE.into()],
+        leaves_first: false,
     };
     let nodes = topology.nodes.iter().map(|node| Part {
         name: format!("node-{}", node.name),
         place: Place::node(&node.name),
         arguments: vec!["node".into(), "--config".into(), node::config_file(directory, &node.name).into()],
         first_arguments: vec![],
-        listeners: vec![],
+        listeners: topology.dns.iter().flat_map(|_| listeners::dns_names(&node_dns(&node.name))).collect(),
+        leaves_first: true,
     });
     [control_plane, router].into_iter().chain(nodes).collect()
 }

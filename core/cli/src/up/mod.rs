@@ -1,7 +1,7 @@
 //! `yard up`.
 
 mod answers;
-mod progress;
+pub(crate) mod progress;
 mod ready;
 mod summary;
 
@@ -181,7 +181,12 @@ fn same_cluster(directory: &Directory, wanted: &Cluster) -> anyhow::Result<()> {
 fn start(directory: &Directory, loaded: &Loaded, lock: Lock) -> anyhow::Result<()> {
     directory.clean(&lock).context("remove what the last run left")?;
     let mut handover = Handover::default();
-    let ports = listeners::open(&loaded.cluster.spec.host_ports, &Ports::remembered(directory), &mut handover)?;
+    let ports = listeners::open(
+        &loaded.cluster.spec.host_ports,
+        &loaded.cluster.spec.dns,
+        &Ports::remembered(directory),
+        &mut handover,
+    )?;
     ports.remember(directory).context("note the ports")?;
     fs::write(directory.cluster_file(), serde_yaml_ng::to_string(&loaded.cluster)?).context("keep the cluster file")?;
     let mut manifests = String::new();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
+use switchyard_api::names;
 use switchyard_lab::home::Directory;
 use switchyard_lab::listeners::Ports;
 
@@ -55,6 +56,9 @@ pub(crate) async fn page(
             }
         }
     }
+    if let Some(dns) = ports.dns {
+        text += &resolver(dns, &hosts, &zones(directory));
+    }
     let cluster =
         if std::env::var_os("SWITCHYARD_CLUSTER").is_some() { String::new() } else { format!(" --cluster {name}") };
     let _ = write!(
@@ -64,6 +68,30 @@ pub(crate) async fn page(
         directory.kubeconfig().display(),
     );
     Ok(text)
+}
+
+/// The cluster's zones outside.
+fn zones(directory: &Directory) -> Vec<String> {
+    let loaded = switchyard_lab::cluster::load(&directory.cluster_file());
+    loaded.map(|loaded| loaded.cluster.spec.dns.zones).unwrap_or_default()
+}
+
+/// How to ask for names from the host: one name inside and one outside, and what to tell a resolver that knows about domains.
+fn resolver(dns: SocketAddr, hosts: &[String], zones: &[String]) -> String {
+    let (ip, port) = (dns.ip(), dns.port());
+    let inside = format!("kubernetes.default.svc.{}", names::CLUSTER_DOMAIN);
+    let outside = hosts.iter().find(|host| zones.iter().any(|zone| host.ends_with(zone.as_str())));
+    let mut text = String::from("\n");
+    for name in outside.into_iter().chain([&inside]) {
+        let _ = writeln!(text, "dig +short @{ip} -p {port} {name}");
+    }
+    if let Some(host) = outside {
+        let _ = writeln!(text, "yard curl http://{host}/");
+    }
+    let domains = zones.iter().map(String::as_str).chain([names::CLUSTER_DOMAIN]);
+    let servers: Vec<_> = domains.map(|domain| format!("server=/{domain}/{ip}#{port}")).collect();
+    let _ = writeln!(text, "resolver (dnsmasq): {}", servers.join(" "));
+    text
 }
 
 async fn line(door: SocketAddr, host: &str) -> String {

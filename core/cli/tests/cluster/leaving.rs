@@ -11,8 +11,10 @@ scenarios! {
 fn nothing_is_left_after_down(powers: Powers) {
     let cluster = Cluster::boot(powers);
     let traces = Traces::of(cluster.pid("supervisor"));
-    cluster.yard(&["down"]);
+    cluster.yard(&["down", "--grace", "30"]);
     traces.are_gone(&cluster.directory());
+    let log = std::fs::read_to_string(cluster.directory().join("log/supervisor.log")).unwrap();
+    assert!(log.contains("going down") && !log.contains("not everybody left"), "{log}");
 }
 
 fn nothing_is_left_after_the_supervisor_was_killed(powers: Powers) {

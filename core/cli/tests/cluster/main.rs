@@ -3,8 +3,11 @@
 
 mod faults;
 mod leaving;
+mod naming;
+mod policy;
 mod reaching;
 mod rig;
 mod segments;
 mod serving;
+mod swapping;
 mod table;

@@ -1,8 +1,10 @@
 //! The rig: a scenario reads as a sentence.
 
+mod dialogue;
 mod http;
 mod leaks;
 mod pods;
+mod state;
 mod traffic;
 
 use std::fs;
@@ -14,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub(crate) use dialogue::Dialogue;
 pub(crate) use http::Answer;
 pub(crate) use leaks::Traces;
+pub(crate) use state::State;
 pub(crate) use traffic::Traffic;
 
 /// With which powers `yard` runs.
@@ -173,8 +177,8 @@ impl Cluster {
         self.command(&self.yard).args(arguments).output().expect("yard runs")
     }
 
-    /// Where `yard` is, its companions beside it.
-    pub(crate) fn yard_path(&self) -> &Path {
+    /// `yard` itself.
+    pub(crate) fn program(&self) -> &Path {
         &self.yard
     }
 
@@ -235,6 +239,12 @@ impl Cluster {
     pub(crate) fn door(&self) -> SocketAddr {
         let status = self.status();
         status["ports"]["host"][0]["listen"].as_str().expect("a host port").parse().expect("an address")
+    }
+
+    /// Where the cluster's names are answered on the host.
+    #[track_caller]
+    pub(crate) fn names(&self) -> SocketAddr {
+        self.status()["ports"]["dns"].as_str().expect("a port for names").parse().expect("an address")
     }
 
     /// One request through the ingress.

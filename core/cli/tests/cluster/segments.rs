@@ -21,8 +21,8 @@ struct World(Child);
 impl World {
     fn serve(cluster: &Cluster) -> Self {
         cluster.shell("router", &["ip", "address", "add", &format!("{WORLD}/32"), "dev", "lo"]).expect("an address");
-        let echo = cluster.yard_path().with_file_name("yard-echo");
-        let mut command = cluster.command(cluster.yard_path());
+        let echo = cluster.program().with_file_name("yard-echo");
+        let mut command = cluster.command(cluster.program());
         command.args(["shell", "router", "--"]).arg(echo).args(["--port", PORT]);
         Self(command.stdout(Stdio::null()).spawn().expect("a server outside"))
     }

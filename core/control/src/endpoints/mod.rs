@@ -2,6 +2,7 @@
 
 mod apiserver;
 mod backend;
+mod dns;
 mod legacy;
 mod slice;
 
@@ -82,6 +83,7 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
             }
         }
         queue.add(apiserver::key());
+        queue.add(dns::key());
         let legacy = Queue::<Key>::paced(LEGACY_PACE);
         let slices = queue.run(NAME, WORKERS, |key| step(&context, &legacy, key));
         tokio::join!(slices, legacy.clone().run("endpoint-controller", 2, |key| legacy::step(&context, key)));
@@ -91,6 +93,10 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
 async fn step(context: &Context, legacy: &Queue<Key>, key: Key) -> Result<Next> {
     if key == apiserver::key() {
         apiserver::step(context).await?;
+        return Ok(Next::Change);
+    }
+    if key == dns::key() {
+        dns::step(context).await?;
         return Ok(Next::Change);
     }
     let service = context.caches.services.get(&key).filter(|service| service.metadata.deletion_timestamp.is_none());

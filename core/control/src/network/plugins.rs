@@ -95,6 +95,7 @@ impl Plugins {
             plugin: file.unwrap_or(&active.plugin).clone(),
             options: active.options.clone(),
             hosting: active.hosting,
+            attempt: 0,
         };
         self.check(&spec, active.generation).await
     }

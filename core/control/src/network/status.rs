@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
-use switchyard_api::{Condition, NetworkStatus, NodeNetworkStatus, names};
+use switchyard_api::{Condition, Network, NetworkStatus, NodeNetworkStatus, Outcome, Swap, names};
 
 use super::plugins::Refusal;
 
-const READY: &str = "Ready";
+pub(super) const READY: &str = "Ready";
+pub(super) const SWAPPED: &str = "Swapped";
 /// So many names are spelled out in a message.
 const NAMED: usize = 3;
 
@@ -17,16 +18,47 @@ pub(super) fn report(node: &Node) -> Option<&String> {
     node.metadata.annotations.as_ref()?.get(names::NODE_NETWORK)
 }
 
+/// The router's report, as it wrote it.
+pub(super) fn router_report(network: &Network) -> Option<&String> {
+    network.metadata.annotations.as_ref()?.get(names::ROUTER_NETWORK)
+}
+
 /// All nodes' reports. A node that has not reported is there, with generation 0.
 pub(super) fn reports(nodes: &[Arc<Node>]) -> BTreeMap<String, NodeNetworkStatus> {
-    let status = |node: &Node| match report(node) {
-        None => NodeNetworkStatus::default(),
-        Some(text) => serde_json::from_str(text).unwrap_or_else(|error| NodeNetworkStatus {
-            error: Some(format!("annotation {}: {error}", names::NODE_NETWORK)),
-            ..NodeNetworkStatus::default()
-        }),
-    };
+    let status = |node: &Node| parsed(report(node), names::NODE_NETWORK);
     nodes.iter().filter_map(|node| Some((node.metadata.name.clone()?, status(node)))).collect()
+}
+
+/// The router's report; `None` where there is no router that reports.
+pub(super) fn router(network: &Network) -> Option<NodeNetworkStatus> {
+    router_report(network).map(|text| parsed(Some(text), names::ROUTER_NETWORK))
+}
+
+fn parsed(text: Option<&String>, annotation: &str) -> NodeNetworkStatus {
+    let Some(text) = text else { return NodeNetworkStatus::default() };
+    serde_json::from_str(text).unwrap_or_else(|error| NodeNetworkStatus {
+        error: Some(format!("annotation {annotation}: {error}")),
+        ..NodeNetworkStatus::default()
+    })
+}
+
+/// Status, reason and message of the condition Swapped; `None` where there never was a swap.
+pub(super) fn swapped(status: &NetworkStatus) -> Option<(&'static str, &'static str, String)> {
+    let way = |swap: &Swap| {
+        format!("from {} {} to {} {}", swap.from.plugin, swap.from.version, swap.to.plugin, swap.to.version)
+    };
+    if let Some(swap) = status.swap.as_ref().filter(|swap| !swap.dry_run) {
+        let back = swap.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        return Some(("Unknown", "Swapping", format!("{}, {:?}{back}", way(swap), swap.phase)));
+    }
+    let swap = status.last_swap.as_ref()?;
+    let took = swap.milliseconds.unwrap_or_default();
+    let why = swap.reason.clone().unwrap_or_default();
+    Some(match swap.outcome {
+        Some(Outcome::Swapped) => ("True", "Swapped", format!("{}, in {took:.0} ms", way(swap))),
+        Some(Outcome::Returned) => ("False", "SwapReturned", format!("{}: {why}", way(swap))),
+        _ => ("False", "SwapRefused", format!("{}: {why}", way(swap))),
+    })
 }
 
 /// Status, reason and message of the condition Ready.
@@ -47,10 +79,12 @@ pub(super) fn ready(refusal: Option<&Refusal>, status: &NetworkStatus) -> (&'sta
         let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
         return ("False", "NodeFailed", format!("{first}{more}"));
     }
+    // In a swap, nodes that are done carry the new network already.
+    let coming = status.swap.as_ref().map(|swap| swap.to.generation);
     let missing: Vec<&str> = status
         .nodes
         .iter()
-        .filter(|(_, node)| node.generation != active.generation)
+        .filter(|(_, node)| node.generation != active.generation && Some(node.generation) != coming)
         .map(|(name, _)| name.as_str())
         .collect();
     if !missing.is_empty() {
@@ -65,20 +99,22 @@ pub(super) fn ready(refusal: Option<&Refusal>, status: &NetworkStatus) -> (&'sta
     ("True", "Active", format!("{} {} is active on {} nodes", active.plugin, active.version, status.nodes.len()))
 }
 
-/// Sets the condition Ready; true if its status or reason is another one now.
-pub(super) fn set_ready(status: &mut NetworkStatus, ready: &str, reason: &str, message: String) -> bool {
-    let old =
-        status.conditions.iter().position(|condition| condition.kind == READY).map(|at| status.conditions.remove(at));
-    let turned = old.as_ref().is_none_or(|old| old.status != ready);
+/// Sets a condition; true if its status or reason is another one now.
+pub(super) fn set(status: &mut NetworkStatus, kind: &str, (holds, reason, message): (&str, &str, String)) -> bool {
+    let at = status.conditions.iter().position(|condition| condition.kind == kind);
+    let old = at.map(|at| status.conditions.remove(at));
+    let turned = old.as_ref().is_none_or(|old| old.status != holds);
     let changed = turned || old.as_ref().is_none_or(|old| old.reason != reason);
     let since = old.filter(|_| !turned).map_or_else(now, |old| old.last_transition_time);
-    status.conditions.push(Condition {
-        kind: READY.into(),
-        status: ready.into(),
+    let at = at.unwrap_or(status.conditions.len());
+    let condition = Condition {
+        kind: kind.into(),
+        status: holds.into(),
         reason: reason.into(),
         message,
         last_transition_time: since,
-    });
+    };
+    status.conditions.insert(at, condition);
     changed
 }
 
@@ -106,6 +142,7 @@ mod tests {
             generation,
             plugin: "kubenet".into(),
             error: error.map(str::to_owned),
+            swap: None,
         };
         let nodes =
             generations.iter().map(|(name, generation, error)| ((*name).into(), node(*generation, *error))).collect();
@@ -134,11 +171,11 @@ mod tests {
     #[test]
     fn the_time_of_a_condition_is_when_its_status_turned() {
         let mut network = status(&[]);
-        assert!(set_ready(&mut network, "False", "NodesPending", String::new()));
+        assert!(set(&mut network, READY, ("False", "NodesPending", String::new())));
         network.conditions[0].last_transition_time = "then".into();
-        assert!(!set_ready(&mut network, "False", "NodesPending", "another message".into()));
+        assert!(!set(&mut network, READY, ("False", "NodesPending", "another message".into())));
         assert_eq!(network.conditions[0].last_transition_time, "then");
-        assert!(set_ready(&mut network, "True", "Active", String::new()));
+        assert!(set(&mut network, READY, ("True", "Active", String::new())));
         assert_ne!(network.conditions[0].last_transition_time, "then");
     }
 }

@@ -70,7 +70,20 @@ impl Cluster {
             cluster.node(node, json!({})).await;
         }
         cluster.agent().await;
+        cluster.take_pods(nodes).await;
         cluster
+    }
+
+    /// Waits until all these nodes take pods: what is scheduled before goes to those that do.
+    async fn take_pods(&self, names: &[&str]) {
+        crate::eventually!("blocks of addresses, and no taints", {
+            let nodes = self.all::<Node>().list(&ListParams::default()).await.unwrap().items;
+            let takes = |node: &Node| {
+                let spec = node.spec.clone().unwrap_or_default();
+                spec.pod_cidr.is_some() && spec.taints.unwrap_or_default().is_empty()
+            };
+            nodes.iter().filter(|node| takes(node)).count() == names.len()
+        });
     }
 
     /// Without a control plane yet.
@@ -319,7 +332,8 @@ pub(crate) fn merge(into: &mut Value, with: Value) {
     }
 }
 
-/// Waits until `$check` is true, or fails saying what was waited for.
+/// Waits until `$check` is true, or fails saying what was waited for. It looks again and again: a check asks about any kinds, and a
+/// watch of each would be a second implementation of what is tested.
 #[macro_export]
 macro_rules! eventually {
     ($what:expr, $check:expr) => {{

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use switchyard_netstate::nft::{
-    Data, Element, Expr, Family, MarkCopy, NatTarget, Op, Operand, Reject, Rule, Set, Statement, TableRef, Type, Value,
+    Data, Element, Expr, Family, MarkCopy, NatTarget, Number, Op, Operand, Reject, Rule, Set, Statement, TableRef,
+    Type, Value,
 };
 
 use super::ops::*;
@@ -93,7 +94,20 @@ impl<'a> Writer<'a> {
             Statement::SetMark { value, mask } => {
                 meta(list, sys::NFT_META_MARK, 0);
                 bitwise(list, 0, &(!(mask | value)).to_ne_bytes(), &value.to_ne_bytes());
-                set_meta_mark(list, 0);
+                set_meta(list, sys::NFT_META_MARK, 0);
+            }
+            Statement::SetPriority(number) => {
+                match number {
+                    Number::Value(value) => immediate(list, 0, &value.to_ne_bytes()),
+                    Number::Map { key, map } => {
+                        self.load_all(list, key)?;
+                        if (self.known)(self.table, map).map(|map| map.data) != Some(vec![Type::Mark]) {
+                            return Err(format!("map {map} gives no number"));
+                        }
+                        lookup(list, 0, map, None, Some(register(0)), false);
+                    }
+                }
+                set_meta(list, sys::NFT_META_PRIORITY, 0);
             }
             Statement::CtMark(MarkCopy::Save) => {
                 meta(list, sys::NFT_META_MARK, 0);
@@ -103,7 +117,7 @@ impl<'a> Writer<'a> {
             }
             Statement::CtMark(MarkCopy::Restore) => {
                 ct(list, sys::NFT_CT_MARK, None, 0);
-                set_meta_mark(list, 0);
+                set_meta(list, sys::NFT_META_MARK, 0);
             }
             Statement::Dnat(target) => self.nat(list, sys::NFT_NAT_DNAT, target)?,
             Statement::Snat(target) => self.nat(list, sys::NFT_NAT_SNAT, target)?,
@@ -194,7 +208,9 @@ impl<'a> Writer<'a> {
                     name: "__set%d".into(),
                     key: vec![kind],
                     data: vec![],
-                    interval: values.iter().any(|value| matches!(value, Value::Net(_) | Value::Ports(..))),
+                    interval: values
+                        .iter()
+                        .any(|value| matches!(value, Value::Net(_) | Value::Ips(..) | Value::Ports(..))),
                     dynamic: false,
                     size: None,
                 };
@@ -363,6 +379,10 @@ impl<'a> Writer<'a> {
             Expr::Mark { mask } => {
                 meta(list, sys::NFT_META_MARK, at);
                 masked(list, at, mask);
+                Shape::Host
+            }
+            Expr::Priority => {
+                meta(list, sys::NFT_META_PRIORITY, at);
                 Shape::Host
             }
             Expr::CtState => {
@@ -539,6 +559,6 @@ fn plain_bytes(value: &Value) -> Result<Vec<u8>, String> {
         Value::Number(number) => number.to_ne_bytes().to_vec(),
         Value::Ifname(name) => set::padded(name.as_str()).to_vec(),
         Value::Mac(mac) => mac.0.to_vec(),
-        Value::Net(_) | Value::Ports(..) | Value::State(_) => return Err(format!("{value} as data")),
+        Value::Net(_) | Value::Ips(..) | Value::Ports(..) | Value::State(_) => return Err(format!("{value} as data")),
     })
 }

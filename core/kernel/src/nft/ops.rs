@@ -34,9 +34,9 @@ pub(super) fn meta(list: &mut Message, key: u32, at: usize) {
     });
 }
 
-pub(super) fn set_meta_mark(list: &mut Message, at: usize) {
+pub(super) fn set_meta(list: &mut Message, key: u32, at: usize) {
     expression(list, "meta", |data| {
-        data.be32(sys::NFTA_META_SREG, register(at)).be32(sys::NFTA_META_KEY, sys::NFT_META_MARK);
+        data.be32(sys::NFTA_META_SREG, register(at)).be32(sys::NFTA_META_KEY, key);
     });
 }
 

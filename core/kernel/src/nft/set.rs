@@ -341,6 +341,12 @@ fn bytes(value: &Value, kind: Type) -> Result<(Vec<u8>, Vec<u8>), String> {
         (Value::Net(ipnet::IpNet::V6(net)), Type::Ipv6) => {
             Ok((net.network().octets().to_vec(), net.broadcast().octets().to_vec()))
         }
+        (Value::Ips(IpAddr::V4(from), IpAddr::V4(to)), Type::Ipv4) if from <= to => {
+            Ok((from.octets().to_vec(), to.octets().to_vec()))
+        }
+        (Value::Ips(IpAddr::V6(from), IpAddr::V6(to)), Type::Ipv6) if from <= to => {
+            Ok((from.octets().to_vec(), to.octets().to_vec()))
+        }
         (Value::Port(port), Type::Port) => same(&port.to_be_bytes()),
         (Value::Ports(from, to), Type::Port) if from <= to => {
             Ok((from.to_be_bytes().to_vec(), to.to_be_bytes().to_vec()))
@@ -380,10 +386,10 @@ fn value_of(from: &[u8], to: &[u8], kind: Type) -> Option<Value> {
             return Some(Value::Ip(from));
         }
         let bits = if from.is_ipv4() { 32 } else { 128 };
-        (0..=bits)
+        let prefix = (0..=bits)
             .filter_map(|length| ipnet::IpNet::new(from, length).ok())
-            .find(|net| net.network() == from && net.broadcast() == to)
-            .map(Value::Net)
+            .find(|net| net.network() == from && net.broadcast() == to);
+        Some(prefix.map_or(Value::Ips(from, to), Value::Net))
     };
     match kind {
         Type::Ipv4 => net(<[u8; 4]>::try_from(from).ok()?.into(), <[u8; 4]>::try_from(to).ok()?.into()),

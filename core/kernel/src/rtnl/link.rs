@@ -16,8 +16,8 @@ pub(crate) struct FoundLink {
     pub(crate) master: u32,
     /// The number of the lower interface, or of the other end (in its own namespace).
     pub(crate) lower: u32,
+    pub(crate) mac: Option<Mac>,
     mtu: u32,
-    mac: Option<Mac>,
     up: bool,
     kind: String,
     data: Vec<u8>,
@@ -97,6 +97,13 @@ pub(crate) fn pin_mtu(link: &Link) -> Vec<Message> {
         (LinkKind::Bridge { .. }, Some(mtu)) => vec![set(mtu)],
         _ => Vec::new(),
     }
+}
+
+/// Sets the hardware address of a link.
+pub(crate) fn address(name: &IfName, mac: Mac) -> Message {
+    let mut message = Message::new(sys::RTM_NEWLINK, 0, &[0; 16]);
+    message.text(sys::IFLA_IFNAME, name.as_str()).attr(sys::IFLA_ADDRESS, &mac.0);
+    message
 }
 
 /// Sets the flags of a bridge port.

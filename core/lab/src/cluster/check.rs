@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
-use switchyard_api::{Cluster, ClusterSpec, Role, RouteTable, names};
+use switchyard_api::{Cluster, ClusterSpec, DnsSpec, Role, RouteTable, names};
 
 use super::{Error, Place, Topology};
 
@@ -17,7 +17,9 @@ const MAX_ROUTES: u32 = 10_000;
 /// Longest time that it may take for one.
 const MAX_DELAY_MILLISECONDS: u32 = 600_000;
 /// Host ports of one cluster; they travel as file descriptors in one message.
-const MAX_HOST_PORTS: usize = 64;
+const MAX_HOST_PORTS: usize = 32;
+/// Zones, and name servers to ask.
+const MAX_NAMES: usize = 16;
 
 pub(super) fn topology(cluster: &Cluster) -> Result<Topology, Error> {
     let spec = &cluster.spec;
@@ -27,6 +29,7 @@ pub(super) fn topology(cluster: &Cluster) -> Result<Topology, Error> {
     let nodes = nodes(spec, gateway)?;
     blocks(spec)?;
     host_ports(spec)?;
+    dns(spec)?;
     images(spec)?;
     Ok(Topology {
         cluster: cluster.metadata.name.clone().unwrap_or_default(),
@@ -35,6 +38,7 @@ pub(super) fn topology(cluster: &Cluster) -> Result<Topology, Error> {
         mtu: spec.underlay.mtu,
         nodes,
         external: spec.load_balancer.pool,
+        dns: names::dns_address(&spec.service_cidr),
     })
 }
 
@@ -244,6 +248,43 @@ fn host_ports(spec: &ClusterSpec) -> Result<(), Error> {
         if port.to.port() == 0 || port.to.ip().is_unspecified() || !port.to.is_ipv4() {
             return wrong(format!("{field}.to"), port.to, "must be an IPv4 address and port inside the cluster");
         }
+    }
+    Ok(())
+}
+
+fn dns(spec: &ClusterSpec) -> Result<(), Error> {
+    let DnsSpec { zones, upstreams, listen } = &spec.dns;
+    let few = |field: &str, count: usize| match count {
+        0..=MAX_NAMES => Ok(()),
+        _ => wrong(field, format!("{count} entries"), format!("at most {MAX_NAMES}")),
+    };
+    few("spec.dns.zones", zones.len())?;
+    few("spec.dns.upstreams", upstreams.len())?;
+    for (index, zone) in zones.iter().enumerate() {
+        let field = format!("spec.dns.zones[{index}]");
+        if zone.len() > 253 || !zone.contains('.') {
+            return wrong(field, format!("{zone:?}"), "must be a domain of at least two labels, such as esxcloud.net");
+        }
+        for part in zone.split('.') {
+            label(&field, part)?;
+        }
+        let inside = |outer: &str| zone == outer || zone.ends_with(&format!(".{outer}"));
+        if inside(names::CLUSTER_DOMAIN) {
+            return wrong(field, zone, format!("{} is the cluster's own domain", names::CLUSTER_DOMAIN));
+        }
+        if zones[..index].contains(zone) {
+            return wrong(field, zone, "is listed twice");
+        }
+    }
+    for (index, upstream) in upstreams.iter().enumerate() {
+        let good = DnsSpec::upstream(upstream).is_some_and(|one| one.port() != 0 && !one.ip().is_unspecified());
+        if !good {
+            let rule = "must be ADDRESS or ADDRESS:PORT, such as 10.140.0.53 or 10.140.0.53:5353";
+            return wrong(format!("spec.dns.upstreams[{index}]"), format!("{upstream:?}"), rule);
+        }
+    }
+    if !listen.ip().is_loopback() {
+        return wrong("spec.dns.listen", listen, "must be a loopback address, 127.0.0.1 or [::1]");
     }
     Ok(())
 }

@@ -39,6 +39,9 @@ pub struct Topology {
     pub nodes: Vec<Place>,
     /// Addresses of the external load balancer.
     pub external: IpNet,
+    /// Where nodes answer for names; none if the Services' range is too small for it.
+    #[serde(default)]
+    pub dns: Option<IpAddr>,
 }
 
 /// A node and its place on the underlay.

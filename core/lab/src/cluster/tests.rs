@@ -42,7 +42,7 @@ fn default_addresses_keep_clear_of_written_ones() {
 #[test]
 fn complaints_name_field_value_and_rule() {
     type Change = fn(&mut Value);
-    let cases: [(Change, &str); 20] = [
+    let cases: [(Change, &str); 24] = [
         (|f| f["apiVersion"] = json!("v2"), "apiVersion: v2: must be switchyard.dev/v1alpha1"),
         (|f| f["metadata"]["name"] = json!("A"), "metadata.name: \"A\": must be 1 to 63"),
         (|f| f["spec"]["nodes"][1]["role"] = json!("worker"), "spec.nodes: 0 control-plane nodes: exactly one"),
@@ -80,6 +80,16 @@ fn complaints_name_field_value_and_rule() {
             |f| f["spec"]["images"] = json!({"nginx": "nginx"}),
             "spec.images[\"nginx\"]: nginx: must be one of yard/echo",
         ),
+        (
+            |f| f["spec"]["dns"] = json!({"zones": ["esxcloud"]}),
+            "spec.dns.zones[0]: \"esxcloud\": must be a domain of at least two labels",
+        ),
+        (|f| f["spec"]["dns"] = json!({"zones": ["a.cluster.local"]}), "cluster.local is the cluster's own domain"),
+        (
+            |f| f["spec"]["dns"] = json!({"upstreams": ["dns.example"]}),
+            "spec.dns.upstreams[0]: \"dns.example\": must be ADDRESS",
+        ),
+        (|f| f["spec"]["dns"] = json!({"listen": "0.0.0.0:53"}), "spec.dns.listen: 0.0.0.0:53: must be a loopback"),
         (|f| f["spec"]["colour"] = json!("red"), "unknown field `colour`"),
     ];
     for (change, expected) in cases {

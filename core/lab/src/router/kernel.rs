@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use switchyard_api::names;
 use switchyard_kernel::{Engine, Keeper, Netns, Owner, Places, Repair};
-use switchyard_netstate::Place;
+use switchyard_netstate::{Place, UnitId};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -21,6 +21,8 @@ pub(super) struct Kernel {
     again: Instant,
     /// Watches once everything is wanted that is; before that it would remove what an earlier life of this process left.
     keeper: Option<Keeper>,
+    /// A change of networks is half done; what else is to change waits until it is over.
+    is_halfway: bool,
 }
 
 /// Pause before what failed is tried again.
@@ -34,11 +36,21 @@ impl Kernel {
         let mut places = Places::new();
         places.add(Place::Router, Netns::current().context("open the router's own namespace")?);
         let engine = Engine::new(Owner { protocol: names::OWNER_ROUTER }, places);
-        Ok(Self { engine: Arc::new(Mutex::new(engine)), failed: Changes::new(), again: Instant::now(), keeper: None })
+        Ok(Self {
+            engine: Arc::new(Mutex::new(engine)),
+            failed: Changes::new(),
+            again: Instant::now(),
+            keeper: None,
+            is_halfway: false,
+        })
     }
 
     /// Makes units want this, besides what failed before.
     pub(super) async fn set(&mut self, changes: Changes) {
+        if self.is_halfway {
+            self.failed.extend(changes);
+            return;
+        }
         let due = !self.failed.is_empty() && self.again <= Instant::now();
         if changes.is_empty() && !due {
             return;
@@ -51,11 +63,33 @@ impl Kernel {
 
     /// Ends when it is time to try again what failed.
     pub(super) async fn again(&self) {
-        if self.failed.is_empty() {
+        if self.failed.is_empty() || self.is_halfway {
             std::future::pending().await
         } else {
             sleep_until(self.again).await;
         }
+    }
+
+    /// One step of a change that is made in step with others; `is_halfway` says how things are if it succeeds.
+    pub(super) async fn step<T: Send + 'static>(
+        &mut self,
+        is_halfway: bool,
+        work: impl FnOnce(&mut Engine) -> Result<T, switchyard_kernel::Error> + Send + 'static,
+    ) -> Result<T, String> {
+        let done = self.on_engine(work).await.map_err(|error| error.to_string())?;
+        self.is_halfway = is_halfway;
+        self.again = Instant::now();
+        Ok(done)
+    }
+
+    /// Whether a change of networks is half done.
+    pub(super) fn is_halfway(&self) -> bool {
+        self.is_halfway
+    }
+
+    /// Has forgotten what waits for its turn and is of no use any more.
+    pub(super) fn forget(&mut self, of_no_use: impl Fn(&UnitId) -> bool) {
+        self.failed.retain(|unit, _| !of_no_use(unit));
     }
 
     /// Removes what an earlier life of this process left behind, and from then on puts right what others change. To be called

@@ -7,7 +7,10 @@ mod balancer;
 mod health;
 mod herald;
 mod kernel;
+mod names;
+mod report;
 mod splice;
+mod swap;
 mod underlay;
 mod upstream;
 mod watch;
@@ -24,7 +27,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
-use switchyard_api::{ClusterSpec, Network, names};
+use switchyard_api::names::NETWORK;
+use switchyard_api::{ClusterSpec, Network};
+use switchyard_dns::Sockets;
 use switchyard_netstate::{Fragment, IfName, UnitId};
 use switchyard_plugin::Facts;
 use switchyard_plugin_host::Registry;
@@ -39,6 +44,7 @@ use balancer::{Balancer, able_address};
 use health::Checks;
 use herald::Herald;
 use kernel::Kernel;
+use report::Report;
 use underlay::{UNIT, Underlay};
 use upstream::Upstream;
 use watch::{Mirror, ObjectName, watch};
@@ -52,6 +58,8 @@ pub struct Config {
     pub kubeconfig: PathBuf,
     /// Sockets that were opened on the host, non-blocking, and where each one leads.
     pub listeners: Vec<(TcpListener, SocketAddr)>,
+    /// Sockets for DNS, the host's and the router's own.
+    pub dns: Vec<Sockets>,
     /// Addresses for Services of type LoadBalancer.
     pub pool: IpNet,
     /// Where network plugins are looked for.
@@ -73,7 +81,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let kubeconfig = Kubeconfig::read_from(&config.kubeconfig)?;
     let options = KubeConfigOptions::default();
     let client = Client::try_from(kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?)?;
-    let upstream = Upstream::new(config.cluster.underlay.routes);
+    let upstream = Upstream::new(config.cluster.underlay.routes.clone());
+    let gateway = facts.underlay_gateway;
+    tokio::spawn(names::serve(config.dns, client.clone(), config.cluster, gateway, shutdown.clone()));
     route(client, facts, config.pool, upstream, Registry::new(config.plugin_path), shutdown).await
 }
 
@@ -94,6 +104,8 @@ async fn route(
         underlay: Underlay::new(facts, name(CARD), plugins),
         upstream,
         herald: Herald::new(client.clone()),
+        ongoing: None,
+        report: Report::start(client.clone()),
         balancer: Balancer::new(pool, name(EXTERNAL), Checks::new(reports)),
     };
     router.run(client, findings, shutdown).await
@@ -120,6 +132,9 @@ struct Router {
     upstream: Upstream,
     herald: Herald,
     balancer: Balancer,
+    /// How far it is in a swap.
+    ongoing: Option<swap::Ongoing>,
+    report: Report,
 }
 
 // === impl Router ===
@@ -133,7 +148,7 @@ impl Router {
     ) -> anyhow::Result<()> {
         let all = watcher::Config::default;
         let mut nodes = watch(Api::<Node>::all(client.clone()), all());
-        let the_one = all().fields(&format!("metadata.name={}", names::NETWORK));
+        let the_one = all().fields(&format!("metadata.name={}", NETWORK));
         let mut networks = watch(Api::<Network>::all(client.clone()), the_one);
         let mut services = watch(Api::<Service>::all(client.clone()), all());
         let mut slices = watch(Api::<EndpointSlice>::all(client), all());
@@ -157,6 +172,8 @@ impl Router {
                 && self.upstream.is_idle()
                 && self.balancer.is_settled()
             {
+                // A swap that it comes back into has its routes in the kernel already; they are wanted, too.
+                self.take_part().await;
                 self.kernel.keep().await;
             }
         }
@@ -197,8 +214,13 @@ impl Router {
         if !self.networks.is_complete() {
             return Changes::new();
         }
-        let network = self.networks.get(&ObjectName::new("", names::NETWORK)).cloned();
-        let changes = self.underlay.network(network.as_ref(), &self.nodes).await;
+        let network = self.networks.get(&ObjectName::new("", NETWORK)).cloned();
+        self.report.seen(network.as_ref());
+        let changes = match self.is_part_of(network.as_ref()) {
+            // What is in force is the swap's business until it is over.
+            true if self.underlay.is_settled() => Changes::new(),
+            _ => self.underlay.network(network.as_ref(), &self.nodes).await,
+        };
         if !changes.is_empty() {
             info!(units = changes.len(), "underlay follows the network");
             if let Err(why) = self.upstream.fits(changes.values().flatten()) {

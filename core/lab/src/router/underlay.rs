@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 use switchyard_api::{ActiveNetwork, Network, edge_role};
-use switchyard_netstate::{IfName, UnitId};
+use switchyard_netstate::{Fragment, IfName, UnitId};
 use switchyard_plugin::{Facts, NodeFacts};
 use switchyard_plugin_host::{Plugin, Registry};
 use tokio::task::spawn_blocking;
@@ -21,7 +21,9 @@ pub(super) struct Underlay {
     registry: Arc<Registry>,
     /// The network that was last seen active, whether or not its plugin could be opened; `None` before the first look.
     active: Option<Option<ActiveNetwork>>,
-    plugin: Option<Arc<dyn Plugin>>,
+    plugin: Option<(ActiveNetwork, Arc<dyn Plugin>)>,
+    /// Why the active network's plugin could not be opened.
+    error: Option<String>,
 }
 
 /// What units of this module are called.
@@ -31,7 +33,7 @@ pub(super) const UNIT: &str = "underlay/";
 
 impl Underlay {
     pub(super) fn new(facts: Facts, card: IfName, registry: Registry) -> Self {
-        Self { facts: Arc::new(facts), card, registry: Arc::new(registry), active: None, plugin: None }
+        Self { facts: Arc::new(facts), card, registry: Arc::new(registry), active: None, plugin: None, error: None }
     }
 
     /// Follows the Network. A plugin that does not open leaves the routes as they are.
@@ -42,40 +44,81 @@ impl Underlay {
         }
         self.active = Some(active.clone());
         let Some(active) = active else { return Changes::new() };
-        let (registry, asked) = (self.registry.clone(), active.clone());
-        let opened = spawn_blocking(move || registry.open(&asked.file, &asked.options, asked.hosting)).await;
-        match opened.expect("opening a plugin does not panic") {
+        if let Some((current, _)) = self.plugin.as_mut().filter(|(current, _)| current.is_same(&active)) {
+            *current = active;
+            return Changes::new();
+        }
+        match self.open(&active).await {
             Ok(plugin) => {
                 info!(plugin = %active.plugin, generation = active.generation, "network plugin opened");
-                self.plugin = Some(plugin);
+                (self.plugin, self.error) = (Some((active, plugin)), None);
             }
             Err(error) => {
                 error!(plugin = %active.plugin, file = %active.file, %error, "cannot open network plugin");
+                self.error = Some(error);
                 return Changes::new();
             }
         }
+        self.all(nodes).await
+    }
+
+    /// Opens a network's plugin.
+    pub(super) async fn open(&self, network: &ActiveNetwork) -> Result<Arc<dyn Plugin>, String> {
+        let (registry, asked) = (self.registry.clone(), network.clone());
+        let opened = spawn_blocking(move || registry.open(&asked.file, &asked.options, asked.hosting)).await;
+        opened.expect("opening a plugin does not panic").map_err(|error| error.to_string())
+    }
+
+    /// Another network's routes are in force now.
+    pub(super) fn swapped(&mut self, network: ActiveNetwork, plugin: Arc<dyn Plugin>) {
+        self.active = Some(Some(network.clone()));
+        (self.plugin, self.error) = (Some((network, plugin)), None);
+    }
+
+    /// The network whose routes are in force, and what is wrong with the one that is active.
+    pub(super) fn state(&self) -> (Option<&ActiveNetwork>, Option<&String>) {
+        (self.plugin.as_ref().map(|(network, _)| network), self.error.as_ref())
+    }
+
+    /// Units of all nodes.
+    pub(super) async fn all(&self, nodes: &Mirror<Node>) -> Changes {
         let all: Vec<Node> = nodes.iter().map(|(_, node)| node.clone()).collect();
         self.nodes(&all, nodes).await
     }
 
     /// Units of these nodes; `touched` are versions of them.
     pub(super) async fn nodes(&self, touched: &[Node], nodes: &Mirror<Node>) -> Changes {
+        let Some((_, plugin)) = &self.plugin else { return Changes::new() };
         let mut changes = Changes::new();
-        let Some(plugin) = &self.plugin else { return changes };
+        for (unit, wish) in self.wishes(plugin, touched, nodes).await {
+            match wish {
+                Ok(wish) => drop(changes.insert(unit, wish)),
+                Err(error) => error!(%unit, %error, "plugin does not say what the underlay needs"),
+            }
+        }
+        changes
+    }
+
+    /// What a plugin wants for these nodes.
+    pub(super) async fn wishes(
+        &self,
+        plugin: &Arc<dyn Plugin>,
+        touched: &[Node],
+        nodes: &Mirror<Node>,
+    ) -> Vec<(UnitId, Result<Option<Fragment>, String>)> {
+        let mut wishes = Vec::new();
         for name in touched.iter().map(ObjectName::of) {
             let unit = UnitId(format!("{UNIT}{}", name.name));
             let Some(facts) = nodes.get(&name).and_then(|node| self.facts_of(node)) else {
-                changes.insert(unit, None);
+                wishes.push((unit, Ok(None)));
                 continue;
             };
             let (plugin, cluster) = (plugin.clone(), self.facts.clone());
             let answer = spawn_blocking(move || plugin.underlay(&cluster, &facts)).await;
-            match answer.expect("a plugin's panic ends at its boundary") {
-                Ok(fragment) => drop(changes.insert(unit, Some(fragment))),
-                Err(error) => error!(node = %name.name, %error, "plugin does not say what the underlay needs"),
-            }
+            let answer = answer.expect("a plugin's panic ends at its boundary");
+            wishes.push((unit, answer.map(Some).map_err(|error| error.to_string())));
         }
-        changes
+        wishes
     }
 
     /// Whether it is known what is wanted. Not while the plugin of a network that is active has never been opened.

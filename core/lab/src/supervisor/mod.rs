@@ -10,6 +10,7 @@ mod serve;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use switchyard_api::names;
+use switchyard_dns::Sockets;
+use switchyard_netstate::Place;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -147,12 +151,23 @@ impl Supervisor {
         keys.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// The API server's address inside the cluster takes connections from now on, whether it runs or not.
+    /// The API server's address inside the cluster takes connections from now on, whether it runs or not; the name servers' queries.
     fn listen_inside(&mut self) -> anyhow::Result<()> {
         let node = &self.topology.control_plane().name;
         let (path, address) = (self.directory.netns_of_node(node), self.topology.api());
         let listener = namespaces::inside(&path, move || crate::listeners::listen(address))??;
         self.handover.put(API_INSIDE, listener);
+        let outside = SocketAddr::new(self.topology.gateway, names::DNS_PORT);
+        let mut doors = vec![(ROUTER_DNS.to_owned(), self.directory.netns_of(&Place::Router), outside)];
+        for node in self.topology.nodes.iter().filter(|_| self.topology.dns.is_some()) {
+            let inside = SocketAddr::new(self.topology.dns.unwrap_or(node.address), names::DNS_PORT);
+            doors.push((node_dns(&node.name), self.directory.netns_of_node(&node.name), inside));
+        }
+        // The nodes have the address once their agents put it there.
+        for (name, path, address) in doors {
+            let sockets = namespaces::inside(&path, move || Sockets::bind(address))??;
+            crate::listeners::put_dns(&name, sockets, &mut self.handover);
+        }
         Ok(())
     }
 
@@ -243,13 +258,23 @@ impl Supervisor {
     /// Asks everybody to leave, waits, then insists. When this returns there is no other process in the cluster.
     async fn end(&mut self, grace: Duration, ended: &mut tokio::signal::unix::Signal) {
         let everybody = unistd::Pid::from_raw(-1);
-        let _ = kill(everybody, Signal::SIGTERM);
+        // Agents first: they would start again what ends.
+        let first = self.parts.iter().filter(|part| part.leaves_first()).filter_map(Running::pid);
+        let first: Vec<_> = first.map(unistd::Pid::from_raw).collect();
+        for agent in &first {
+            let _ = kill(*agent, Signal::SIGTERM);
+        }
         let leaving = async {
+            while some_child_lives() && first.iter().any(|agent| kill(*agent, None).is_ok()) {
+                ended.recv().await;
+            }
+            let _ = kill(everybody, Signal::SIGTERM);
             while some_child_lives() {
                 ended.recv().await;
             }
         };
         if tokio::time::timeout(grace, leaving).await.is_err() {
+            tracing::warn!(?grace, left = ?commands(), "not everybody left when asked");
             let _ = kill(everybody, Signal::SIGKILL);
             while some_child_lives() {
                 ended.recv().await;
@@ -260,8 +285,27 @@ impl Supervisor {
     }
 }
 
+/// Name of the router's sockets for DNS.
+pub const ROUTER_DNS: &str = "router/dns";
+
+/// Name of a node's sockets for DNS.
+pub fn node_dns(node: &str) -> String {
+    format!("dns/{node}")
+}
+
 /// Name of the listener on the API server's address inside the cluster.
 pub const API_INSIDE: &str = "cluster/api";
+
+/// The command lines of everybody else in the cluster.
+fn commands() -> Vec<String> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let others = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| name != "1" && name.bytes().all(|b| b.is_ascii_digit()))
+    });
+    let lines = others.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ").trim_end().to_owned()).collect()
+}
 
 /// Reaps whatever has ended, and says whether anybody is left.
 fn some_child_lives() -> bool {

@@ -30,6 +30,8 @@ pub struct Part {
     pub first_arguments: Vec<OsString>,
     /// Descriptors it gets on standard input, each time it starts.
     pub listeners: Vec<String>,
+    /// It starts others, so it has to be gone before they are asked to end.
+    pub leaves_first: bool,
 }
 
 /// A part and its process.
@@ -58,6 +60,10 @@ impl Running {
 
     pub(super) fn name(&self) -> &str {
         &self.part.name
+    }
+
+    pub(super) fn leaves_first(&self) -> bool {
+        self.part.leaves_first
     }
 
     pub(super) fn pid(&self) -> Option<i32> {
@@ -132,6 +138,7 @@ mod tests {
             arguments: vec![],
             first_arguments: vec![],
             listeners: vec![],
+            leaves_first: false,
         };
         let mut running = Running::new(part);
         let mut pauses = Vec::new();

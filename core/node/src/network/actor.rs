@@ -1,10 +1,14 @@
 //! The task that owns the wishes.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+mod probes;
+mod swap;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use switchyard_api::ActiveNetwork;
+use switchyard_api::{ActiveNetwork, Swap};
 use switchyard_kernel::conntrack::Filter;
 use switchyard_kernel::{Engine, Keeper, Netns};
 use switchyard_netstate::{Place, UnitId};
@@ -26,17 +30,26 @@ const UDP: u8 = 17;
 pub(crate) struct Actor {
     name: String,
     facts: Facts,
-    plugins: Registry,
+    plugins: Arc<Registry>,
     engine: EngineThread,
     calls: mpsc::UnboundedReceiver<Call>,
     state: watch::Sender<State>,
     node: Option<NodeFacts>,
     peers: BTreeMap<String, NodeFacts>,
     pods: BTreeMap<String, PodFacts>,
+    /// Segments, and pods bound elsewhere.
     reach: Reach,
     extra: Extra,
     services: Units,
+    /// What policies want and is not in force yet.
+    policies: Units,
     active: Option<ActiveNetwork>,
+    /// The swap that is under way, as the Network has it.
+    swap: Option<Box<Swap>>,
+    /// How far this node is in it.
+    ongoing: Option<swap::Ongoing>,
+    /// What has to wait until the swap is over.
+    waiting: VecDeque<Call>,
     /// The plugin whose answers are in the kernel.
     plugin: Option<(ActiveNetwork, Arc<dyn Plugin>)>,
     listed: BTreeSet<List>,
@@ -62,7 +75,7 @@ impl Actor {
         let actor = Self {
             name: name.to_owned(),
             facts,
-            plugins,
+            plugins: Arc::new(plugins),
             engine: EngineThread::start(engine)?,
             calls,
             state,
@@ -72,7 +85,11 @@ impl Actor {
             reach: Reach::default(),
             extra: Extra::new(name, extra),
             services: Units::new(),
+            policies: Units::new(),
             active: None,
+            swap: None,
+            ongoing: None,
+            waiting: VecDeque::new(),
             plugin: None,
             listed: BTreeSet::new(),
             keeper: None,
@@ -83,6 +100,20 @@ impl Actor {
     /// Works until every handle is gone.
     pub(crate) async fn run(mut self) {
         while let Some(call) = self.calls.recv().await {
+            self.take(call).await;
+        }
+    }
+
+    /// Does what it is told, or keeps it for later: while a change of networks is half done, nothing else changes.
+    async fn take(&mut self, call: Call) {
+        let about_network = matches!(call, Call::Network { .. } | Call::Listed(_));
+        if !about_network && self.is_halfway() {
+            self.waiting.push_back(call);
+            return;
+        }
+        self.call(call).await;
+        while !self.is_halfway() {
+            let Some(call) = self.waiting.pop_front() else { return };
             self.call(call).await;
         }
     }
@@ -109,14 +140,15 @@ impl Actor {
                 self.listed.insert(list);
                 self.follow().await;
             }
-            Call::Active(active) => {
-                self.active = active.map(|active| *active);
+            Call::Network { active, swap } => {
+                (self.active, self.swap) = (active.map(|active| *active), swap);
                 self.follow().await;
             }
             Call::Node(node) => self.node_changed(*node).await,
             Call::NodeGone(name) => {
                 if self.peers.remove(&name).is_some() {
                     let mut units = Units::from([(peer_unit(&name), None)]);
+                    // Without the node, nothing is wanted for its pods.
                     units.extend(self.reached(|reach, asked| reach.peer_wishes(asked, &name)));
                     self.change(units).await;
                 }
@@ -132,15 +164,8 @@ impl Actor {
                     self.segment_changed(&name).await;
                 }
             }
-            Call::Elsewhere { pod, node } => {
-                let uid = pod.uid.clone();
-                if self.reach.pod(pod, node) {
-                    let units = self.reached(|reach, asked| reach.pod_wish(asked, &uid));
-                    self.change(units).await;
-                }
-            }
-            Call::ElsewhereGone(uid) => {
-                if self.reach.pod_gone(&uid) {
+            Call::Remote { uid, pod } => {
+                if self.reach.pod(&uid, pod) {
                     let units = self.reached(|reach, asked| reach.pod_wish(asked, &uid));
                     self.change(units).await;
                 }
@@ -155,6 +180,18 @@ impl Actor {
                 if self.keeper.is_some() {
                     self.change(units).await;
                     self.drop_flows(stale).await;
+                }
+            }
+            Call::Policies { units, forget, reply } => {
+                self.policies.extend(units);
+                let outcome = self.enforce(forget).await;
+                match (reply, outcome) {
+                    (Some(reply), outcome) => drop(reply.send(outcome)),
+                    (None, Err(error)) => {
+                        warn!(%error, "policies cannot be enforced");
+                        self.report(Some(format!("policies: {error}")));
+                    }
+                    (None, Ok(())) => {}
                 }
             }
         }
@@ -208,30 +245,41 @@ impl Actor {
         self.change(units).await;
     }
 
-    /// Asks the plugin, if there is one, about others' pods.
+    /// Asks the plugin, if there is one, about segments and others' pods.
     fn reached(&self, ask: impl FnOnce(&Reach, &Asked<'_>) -> Result<Units, String>) -> Units {
         let (Some((_, plugin)), Some(node)) = (&self.plugin, &self.node) else { return Units::new() };
-        let asked = Asked { facts: &self.facts, node, peers: &self.peers, plugin: &**plugin };
-        ask(&self.reach, &asked).unwrap_or_else(|error| {
+        ask(&self.reach, &self.asked(node, &**plugin)).unwrap_or_else(|error| {
             self.report(Some(error));
             Units::new()
         })
     }
 
-    /// Brings the active network into force, if it is not and can be.
+    fn asked<'a>(&'a self, node: &'a NodeFacts, plugin: &'a dyn Plugin) -> Asked<'a> {
+        Asked { facts: &self.facts, node, peers: &self.peers, plugin }
+    }
+
+    /// Brings the active network into force, if it is not and can be; or takes part in a swap.
     async fn follow(&mut self) {
-        let complete = [List::Pods, List::Nodes, List::Segments, List::Elsewhere, List::Services]
+        let complete = [List::Pods, List::Nodes, List::Segments, List::Services, List::Remote, List::Policies]
             .iter()
             .all(|list| self.listed.contains(list));
         let (true, Some(active), Some(node)) = (complete, self.active.clone(), self.node.clone()) else {
             return;
         };
-        if self.plugin.as_ref().is_some_and(|(current, _)| *current == active) {
+        if let Some(swap) = self.swap.clone().filter(|swap| swap.participants.contains_key(&self.name)) {
+            return self.take_part(&node, *swap).await;
+        }
+        self.conclude(&active).await;
+        if let Some((current, _)) = self.plugin.as_mut().filter(|(current, _)| current.is_same(&active)) {
+            if *current != active {
+                *current = active;
+                self.report(None);
+            }
             return;
         }
-        let outcome = match self.plugins.open(&active.plugin, &active.options, active.hosting) {
+        let outcome = match self.open(&active).await {
             Ok(plugin) => self.bring_in(&node, &active, plugin).await,
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error),
         };
         match outcome {
             Ok(()) => {
@@ -245,6 +293,18 @@ impl Actor {
         }
     }
 
+    /// The very file that the control plane has checked, where it can be seen from here; else the plugin of that name.
+    async fn open(&self, network: &ActiveNetwork) -> Result<Arc<dyn Plugin>, String> {
+        let (plugins, network) = (self.plugins.clone(), network.clone());
+        // It reads files and runs foreign code.
+        let opening = tokio::task::spawn_blocking(move || {
+            let file = Some(&network.file).filter(|file| !file.is_empty() && Path::new(file).exists());
+            let name = file.unwrap_or(&network.plugin);
+            plugins.open(name, &network.options, network.hosting).map_err(|error| error.to_string())
+        });
+        opening.await.unwrap_or_else(|error| Err(format!("opening the plugin: {error}")))
+    }
+
     /// Asks a plugin for everything and makes it so, all or nothing.
     async fn bring_in(
         &mut self,
@@ -252,8 +312,23 @@ impl Actor {
         active: &ActiveNetwork,
         plugin: Arc<dyn Plugin>,
     ) -> Result<(), String> {
-        let mut units =
-            Units::from([(node_unit(), Some(plugin.node(&self.facts, node).map_err(|error| error.to_string())?))]);
+        let units = self.wishes(node, &*plugin)?;
+        if self.keeper.is_some() {
+            self.apply(units).await?;
+        } else {
+            self.adopt(units).await?;
+        }
+        if self.plugin.is_none() {
+            self.reconcile().await?;
+        }
+        self.plugin = Some((active.clone(), plugin));
+        Ok(())
+    }
+
+    /// All that a plugin wants here.
+    fn wishes(&self, node: &NodeFacts, plugin: &dyn Plugin) -> Result<Units, String> {
+        let own = plugin.node(&self.facts, node).map_err(|error| error.to_string())?;
+        let mut units = Units::from([(node_unit(), Some(own))]);
         for (name, peer) in &self.peers {
             let fragment = plugin.peer(&self.facts, node, peer).map_err(|error| format!("peer {name}: {error}"))?;
             units.insert(peer_unit(name), Some(fragment));
@@ -264,32 +339,26 @@ impl Actor {
                 plugin.pod(&self.facts, node, &placed).map_err(|error| format!("pod {}: {error}", pod.name))?;
             units.insert(pod_unit(uid), Some(fragment));
         }
-        let asked = Asked { facts: &self.facts, node, peers: &self.peers, plugin: &*plugin };
-        units.extend(self.reach.wishes(&asked)?);
-        if self.keeper.is_some() {
-            self.apply(units).await?;
-        } else {
-            units.extend(self.services.clone());
-            self.adopt(units).await?;
-        }
-        if self.plugin.is_none() {
-            self.reconcile().await?;
-        }
-        self.plugin = Some((active.clone(), plugin));
-        Ok(())
+        units.extend(self.reach.wishes(&self.asked(node, plugin))?);
+        Ok(units)
     }
 
     /// Takes over what an earlier agent left. Nothing is touched yet; [`Self::reconcile`] follows, and touches nothing that is right.
-    async fn adopt(&mut self, units: Units) -> Result<(), String> {
-        let extra = self.extra.clone();
+    async fn adopt(&mut self, mut units: Units) -> Result<(), String> {
+        units.extend(self.services.clone());
+        units.extend(self.policies.clone());
+        let (extra, in_swap) = (self.extra.clone(), self.swap.is_some());
         let work = move |engine: &mut Engine| {
             extra.adopt(engine);
             extra.make(engine, &units)?;
             engine.adopt(units).map_err(|error| error.to_string())?;
-            extra.sweep(engine);
+            if !in_swap {
+                extra.sweep(engine);
+            }
             Ok(())
         };
         self.engine.run(work).await.unwrap_or_else(|gone| Err(gone.to_string()))?;
+        self.policies.clear();
         // First the ears, then the look, so that nothing is missed in between.
         self.keeper = Some(self.engine.keep().map_err(|error| format!("watch the kernel: {error}"))?);
         Ok(())
@@ -360,6 +429,22 @@ impl Actor {
         }
     }
 
+    /// Puts what policies want into force. What fails is tried again with the next change, as others may depend on it.
+    async fn enforce(&mut self, forget: Option<IpAddr>) -> Result<(), String> {
+        if self.keeper.is_none() {
+            return Ok(());
+        }
+        if !self.policies.is_empty() {
+            self.apply(self.policies.clone()).await?;
+            self.policies.clear();
+        }
+        let Some(address) = forget else { return Ok(()) };
+        let place = Place::node(&self.name);
+        let filter = Filter { party: Some(address), ..Filter::default() };
+        let outcome = self.engine.run(move |engine| engine.drop_flows(&place, &filter)).await;
+        outcome.map_err(|gone| gone.to_string())?.map(drop).map_err(|error| error.to_string())
+    }
+
     /// Lets UDP flows find their way anew that led to an endpoint that is gone.
     async fn drop_flows(&self, stale: Vec<StaleFlow>) {
         if stale.is_empty() {
@@ -376,6 +461,7 @@ impl Actor {
                     to_port: Some(flow.port),
                     from_endpoint: Some(ip),
                     from_endpoint_port: Some(port),
+                    party: None,
                 };
                 if let Err(error) = engine.drop_flows(&place, &filter) {
                     warn!(%error, "UDP flows of an endpoint that is gone stay");
@@ -405,6 +491,9 @@ impl Actor {
             if let Some((active, _)) = &self.plugin {
                 state.status.generation = active.generation;
                 state.status.plugin = active.plugin.clone();
+            }
+            if self.ongoing.is_none() {
+                (state.status.swap, state.plan) = (None, None);
             }
             state.ready = self.plugin.is_some();
             state.status.error = error;

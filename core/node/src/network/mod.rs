@@ -1,8 +1,9 @@
 //! The node's network: what the active plugin and the Services want, kept in force.
 //!
 //! One task owns the wishes, so that two of them never meet halfway; it asks the plugin for fragments and hands them to the
-//! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `segment/NAME`, `remote/UID`, `services` and
-//! `service/NAMESPACE/NAME`. A plugin that fails changes nothing: what is in the kernel stays, and the error goes to the Node.
+//! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `segment/NAME`, `remote/UID`, `services`,
+//! `service/NAMESPACE/NAME` and `policies…`. A plugin that fails changes
+//! nothing: what is in the kernel stays, and the error goes to the Node.
 
 mod actor;
 mod engine;
@@ -10,15 +11,20 @@ mod extra;
 mod reach;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use switchyard_api::{ActiveNetwork, NodeNetworkStatus};
+use switchyard_api::{ActiveNetwork, NodeNetworkStatus, Swap};
 use switchyard_netstate::{Fragment, UnitId};
 use switchyard_plugin::{NodeFacts, PodFacts, SegmentFacts};
 use switchyard_services::StaleFlow;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::view::Pod;
+
 pub(crate) use actor::Actor;
+pub(crate) use reach::follow_remote;
 
 /// A handle on the node's network; cheap to clone.
 #[derive(Clone, Debug)]
@@ -36,6 +42,8 @@ pub(crate) struct State {
     pub(crate) ready: bool,
     /// It needs a route on the upstream device, of which somebody else knows.
     pub(crate) needs_route: bool,
+    /// What a swap would change here, in lines; there during a dry run.
+    pub(crate) plan: Option<Vec<String>>,
     /// Counts the attempts, so that those who wait try again.
     pub(crate) attempts: u64,
 }
@@ -67,24 +75,32 @@ pub(crate) enum Call {
     },
     /// One of the lists that have to be complete before the kernel is touched is.
     Listed(List),
-    /// The Network object's active network.
-    Active(Option<Box<ActiveNetwork>>),
+    /// The Network object's active network, and the swap that is under way.
+    Network {
+        active: Option<Box<ActiveNetwork>>,
+        swap: Option<Box<Swap>>,
+    },
     /// This node or another.
     Node(Box<NodeFacts>),
     NodeGone(String),
     /// A segment of addresses.
     Segment(Box<SegmentFacts>),
     SegmentGone(String),
-    /// A pod with an address of its own, and its node; told for pods of every node.
-    Elsewhere {
-        pod: PodFacts,
-        node: String,
+    /// A pod that is bound to another node, or is no longer.
+    Remote {
+        uid: String,
+        pod: Option<Arc<Pod>>,
     },
-    ElsewhereGone(String),
     /// What Services want, and the UDP flows that have to be forgotten then.
     Services {
         units: Units,
         stale: Vec<StaleFlow>,
+    },
+    /// What policies want. With a reply if a pod waits for it, and its address if it is new to it.
+    Policies {
+        units: Units,
+        forget: Option<IpAddr>,
+        reply: Option<oneshot::Sender<Result<(), String>>>,
     },
 }
 
@@ -94,8 +110,9 @@ pub(crate) enum List {
     Pods,
     Nodes,
     Segments,
-    Elsewhere,
     Services,
+    Remote,
+    Policies,
 }
 
 // === impl Network ===

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use switchyard_netstate::{Fragment, UnitId};
 use switchyard_plugin::{Facts, NodeFacts, PodFacts, PodSegment, SegmentFacts};
 use switchyard_plugin_host::{CallError, Plugin};
+use tokio::sync::mpsc;
 
-use crate::network::Units;
+use crate::network::{Call, List, Network, Units};
+use crate::view::{Change, Pod};
 
 /// Segments, and pods of other nodes.
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     segments: BTreeMap<String, SegmentFacts>,
-    /// By uid, with the node that each is on.
-    pods: BTreeMap<String, (PodFacts, String)>,
+    /// By uid.
+    pods: BTreeMap<String, Arc<Pod>>,
 }
 
 /// Whom a plugin is asked about others' pods, and on whose behalf.
@@ -23,6 +26,23 @@ pub(super) struct Asked<'a> {
     pub(super) node: &'a NodeFacts,
     pub(super) peers: &'a BTreeMap<String, NodeFacts>,
     pub(super) plugin: &'a dyn Plugin,
+}
+
+/// Tells the network's task of pods that are bound elsewhere.
+pub(crate) async fn follow_remote(own: String, mut changes: mpsc::UnboundedReceiver<Change>, network: Network) {
+    let is_remote = |pod: &&Arc<Pod>| *pod.node != *own && pod.ip.is_some() && !pod.host_network;
+    while let Some(change) = changes.recv().await {
+        match change {
+            Change::Pod { was, now } => {
+                let now = now.as_ref().filter(is_remote);
+                if let Some(pod) = now.or(was.as_ref().filter(is_remote)) {
+                    network.tell(Call::Remote { uid: pod.uid.to_string(), pod: now.cloned() });
+                }
+            }
+            Change::Complete => network.tell(Call::Listed(List::Remote)),
+            Change::Namespace { .. } => {}
+        }
+    }
 }
 
 // === impl Reach ===
@@ -39,15 +59,16 @@ impl Reach {
         self.segments.remove(name).is_some()
     }
 
-    /// Takes a pod in; false if it was known so.
-    pub(super) fn pod(&mut self, pod: PodFacts, node: String) -> bool {
-        let entry = (pod, node);
-        self.pods.insert(entry.0.uid.clone(), entry.clone()).as_ref() != Some(&entry)
-    }
-
-    /// Forgets a pod; false if it was not known.
-    pub(super) fn pod_gone(&mut self, uid: &str) -> bool {
-        self.pods.remove(uid).is_some()
+    /// Takes a pod in, or forgets it; false if a network need not be asked anew.
+    pub(super) fn pod(&mut self, uid: &str, pod: Option<Arc<Pod>>) -> bool {
+        let same = |was: &Arc<Pod>, now: &Arc<Pod>| was.node == now.node && was.ip == now.ip && was.labels == now.labels;
+        match pod {
+            Some(pod) => {
+                let was = self.pods.insert(uid.to_owned(), pod.clone());
+                !was.is_some_and(|was| same(&was, &pod))
+            }
+            None => self.pods.remove(uid).is_some(),
+        }
     }
 
     /// The pod, with the segment of its address.
@@ -64,16 +85,15 @@ impl Reach {
         for uid in self.pods.keys() {
             units.extend(self.pod_wish(asked, uid)?);
         }
+        units.retain(|_, wish| wish.is_some());
         Ok(units)
     }
 
     /// What a change of a segment brings, its pods elsewhere included.
     pub(super) fn segment_wishes(&self, asked: &Asked<'_>, name: &str) -> Result<Units, String> {
         let mut units = self.segment_wish(asked, name)?;
-        for (uid, (pod, _)) in &self.pods {
-            if self.segments.get(name).is_some_and(|segment| holds(segment, pod.ip)) {
-                units.extend(self.pod_wish(asked, uid)?);
-            }
+        for (uid, _) in self.pods.iter().filter(|(_, pod)| pod.ip.is_some_and(|ip| self.is_of(name, ip))) {
+            units.extend(self.pod_wish(asked, uid)?);
         }
         Ok(units)
     }
@@ -81,7 +101,7 @@ impl Reach {
     /// What a change of another node, or its end, brings to the pods on it.
     pub(super) fn peer_wishes(&self, asked: &Asked<'_>, name: &str) -> Result<Units, String> {
         let mut units = Units::new();
-        for (uid, _) in self.pods.iter().filter(|(_, (_, node))| node == name) {
+        for (uid, _) in self.pods.iter().filter(|(_, pod)| *pod.node == *name) {
             units.extend(self.pod_wish(asked, uid)?);
         }
         Ok(units)
@@ -90,12 +110,12 @@ impl Reach {
     /// The unit of one pod elsewhere: nothing for one that its node's block leads to, or whose node is not known.
     pub(super) fn pod_wish(&self, asked: &Asked<'_>, uid: &str) -> Result<Units, String> {
         let unit = UnitId(format!("remote/{uid}"));
-        let found = self.pods.get(uid).and_then(|(pod, node)| Some((pod, asked.peers.get(node)?)));
-        let Some((pod, peer)) = found.filter(|(pod, peer)| !peer.pod_cidr.contains(&pod.ip)) else {
+        let found = self.pods.get(uid).and_then(|pod| Some((pod, asked.peers.get(&*pod.node)?, pod.ip?)));
+        let Some((pod, peer, ip)) = found.filter(|(_, peer, ip)| !peer.pod_cidr.contains(ip)) else {
             return Ok(Units::from([(unit, None)]));
         };
-        let answer = asked.plugin.remote(asked.facts, asked.node, peer, &self.placed(pod));
-        wish(unit, answer, || format!("remote pod {}/{}", pod.namespace, pod.name))
+        let answer = asked.plugin.remote(asked.facts, asked.node, peer, &self.facts(pod, ip));
+        wish(unit, answer, || format!("pod {}/{} on {}", pod.namespace, pod.name, pod.node))
     }
 
     /// Whether an address is of this segment.
@@ -110,6 +130,17 @@ impl Reach {
             Some(segment) => {
                 wish(unit, asked.plugin.segment(asked.facts, asked.node, segment), || format!("segment {name}"))
             }
+        }
+    }
+
+    fn facts(&self, pod: &Pod, ip: IpAddr) -> PodFacts {
+        PodFacts {
+            uid: pod.uid.to_string(),
+            namespace: pod.namespace.to_string(),
+            name: pod.name.to_string(),
+            labels: (*pod.labels).clone(),
+            ip,
+            segment: self.segment_of(ip),
         }
     }
 

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::events::Recorder;
 use crate::images::Images;
 use crate::network::Network;
+use crate::policy::Guard;
 
 /// Pods that are being started at the same time.
 const STARTS: usize = 4;
@@ -40,6 +41,7 @@ pub(crate) struct Context {
     pub(crate) images: Images,
     pub(crate) recorder: Recorder,
     pub(crate) network: Network,
+    pub(crate) guard: Guard,
     /// The program `yard-pause`.
     pause: PathBuf,
     starts: Semaphore,
@@ -52,11 +54,12 @@ impl Context {
         client: Client,
         recorder: Recorder,
         network: Network,
+        guard: Guard,
     ) -> std::io::Result<Arc<Self>> {
         let programs = config.programs()?;
         let pause = programs.join("yard-pause");
         let images = Images::new(programs, &config.images);
         let (starts, requests) = (Semaphore::new(STARTS), Semaphore::new(REQUESTS));
-        Ok(Arc::new(Self { config, client, images, recorder, network, pause, starts, requests }))
+        Ok(Arc::new(Self { config, client, images, recorder, network, guard, pause, starts, requests }))
     }
 }

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use crate::env::{self, Sources};
 use crate::events::Kind;
 use crate::images::ImageError;
+use crate::network::AttachError;
 use crate::pods::containers::{Run, Slot, State, limits};
 use crate::pods::hooks;
 use crate::pods::pause::{Pause, PauseError};
@@ -111,7 +112,13 @@ impl Worker {
                 switchyard_api::names::POD_IP
             ),
         })?;
-        if self.sandbox.is_none() {
+        let fresh = self.sandbox.is_none();
+        // Begun early, as it takes about as long as the sandbox.
+        let protection = self
+            .facts()
+            .filter(|_| !self.attached)
+            .map(|facts| self.context.guard.protect(&facts.namespace, fresh.then_some(facts.ip)));
+        if fresh {
             let problem = |message| Problem { reason: "FailedCreatePodSandBox", message };
             self.places.make().map_err(|error| problem(error.to_string()))?;
             let described = sandbox::describe(&self.context.config, &self.pod, &self.places, ip);
@@ -121,12 +128,13 @@ impl Worker {
             (self.sandbox, self.events) = (Some(pause), events);
         }
         if !self.attached {
-            if let Some(facts) = self.facts() {
-                let netns = self.places.netns();
-                self.context.network.attach(facts, netns).await.map_err(|error| Problem {
+            if let Some((facts, protection)) = self.facts().zip(protection) {
+                let problem = |error: AttachError| Problem {
                     reason: "FailedCreatePodSandBox",
                     message: format!("attach to the network: {error}"),
-                })?;
+                };
+                protection.in_force().await.map_err(problem)?;
+                self.context.network.attach(facts, self.places.netns()).await.map_err(problem)?;
             }
             self.attached = true;
         }

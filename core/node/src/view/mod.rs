@@ -4,8 +4,6 @@
 //! use here before it takes memory. So no pod is heard of twice, and one of ours is known here before it is started. Label
 //! sets, ports and names that many pods share are kept once.
 
-#![allow(dead_code, reason = "policy does not subscribe yet")]
-
 mod intern;
 mod slim;
 mod watch;
@@ -18,6 +16,7 @@ use switchyard_policy::{Labels, NamedPort};
 use tokio::sync::mpsc;
 
 use intern::Interner;
+pub(crate) use slim::SlimPolicy;
 pub(crate) use watch::{elsewhere, follow_elsewhere, follow_namespaces};
 
 /// A handle on the node's view of the cluster; cheap to clone.

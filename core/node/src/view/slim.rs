@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Deserialize;
@@ -29,6 +30,14 @@ pub(crate) struct SlimPod {
 #[serde(default)]
 pub(crate) struct SlimNamespace {
     metadata: Meta,
+}
+
+/// A NetworkPolicy; its spec is read later, so that one that cannot be read is no reason to hear of no other.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct SlimPolicy {
+    metadata: Meta,
+    spec: serde_json::Value,
 }
 
 /// `metadata`, with the annotations that are asked for and no history.
@@ -90,6 +99,12 @@ impl SlimPod {
 
     pub(super) fn uid(&self) -> &str {
         self.metadata.0.uid.as_deref().unwrap_or_default()
+    }
+}
+
+impl SlimPolicy {
+    pub(crate) fn spec(&self) -> &serde_json::Value {
+        &self.spec
     }
 }
 
@@ -207,3 +222,4 @@ macro_rules! as_resource {
 
 as_resource!(SlimPod, core::Pod, NamespaceResourceScope);
 as_resource!(SlimNamespace, core::Namespace, ClusterResourceScope);
+as_resource!(SlimPolicy, networking::NetworkPolicy, NamespaceResourceScope);

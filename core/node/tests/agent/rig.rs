@@ -70,6 +70,7 @@ impl Rig {
                 uplink: "eth0".into(),
             },
             cluster_dns: None,
+            dns: Default::default(),
             role: Default::default(),
             labels: Default::default(),
             max_pods: 110,
@@ -251,7 +252,7 @@ pub(crate) fn agent(config: &str) {
     let config: Config = serde_json::from_str(&std::fs::read_to_string(Path::new(config)).unwrap()).unwrap();
     let plugins = Registry::new(Vec::new()).with_static::<switchyard_kubenet::Kubenet>(switchyard_kubenet::MANIFEST);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(switchyard_node::run_with(config, plugins, Default::default())).unwrap();
+    runtime.block_on(switchyard_node::run_with(config, plugins, None, Default::default())).unwrap();
 }
 
 /// Answers every connection with its own process number in the pod.

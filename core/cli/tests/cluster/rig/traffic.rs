@@ -84,6 +84,13 @@ impl Report {
         assert!(lost.is_empty(), "lost {} of {}, the first: {}", lost.len(), self.outcomes.len(), lost[0]);
     }
 
+    /// So many at most noticed something.
+    #[track_caller]
+    pub(crate) fn lost_at_most(&self, most: usize) {
+        let lost: Vec<_> = self.outcomes.iter().filter_map(|outcome| outcome.error.as_ref()).collect();
+        assert!(lost.len() <= most, "lost {} of {}, the first: {}", lost.len(), self.outcomes.len(), lost[0]);
+    }
+
     /// From the first failure to the last it took no longer than this. Says how long.
     #[track_caller]
     pub(crate) fn was_back_within(&self, limit: Duration, after: &str) {

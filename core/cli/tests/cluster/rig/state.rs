@@ -1,0 +1,112 @@
+//! The kernel's network in every place, to be compared.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Cluster;
+
+/// What the kernel holds, place by place, one line an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State(BTreeMap<String, Vec<String>>);
+
+/// Everything that can be asked for; the ruleset comes as text, as some versions of `nft` cannot do JSON.
+const LOOK: &str = "ip -d -j link; echo; ip -j addr; echo; ip -j route show table all; echo; ip -j neigh show nud permanent; \
+                    echo; bridge -j fdb; echo; nft list ruleset";
+/// Numbers that the kernel gives out, and clocks.
+const VOLATILE: [&str; 14] = [
+    "ifindex",
+    "link_index",
+    "link_netnsid",
+    "hello_timer",
+    "tcn_timer",
+    "topology_change_timer",
+    "gc_timer",
+    "id",
+    "no",
+    "message_age_timer",
+    "forward_delay_timer",
+    "hold_timer",
+    "link",
+    "config_pending",
+];
+
+// === impl State ===
+
+impl State {
+    /// Looks into every node, the router, and one pod of each node.
+    pub(crate) fn of(cluster: &Cluster) -> Self {
+        let pods = cluster.get(&["pods"]);
+        let name = |pod: &Value| format!("pod/{}", pod["metadata"]["name"].as_str().unwrap_or_default());
+        let on = |node: &str| {
+            pods["items"].as_array().into_iter().flatten().find(|pod| pod["spec"]["nodeName"] == node).map(name)
+        };
+        let mut places: Vec<String> =
+            ["router", "controlplane", "worker-1", "worker-2"].iter().map(|place| (*place).to_owned()).collect();
+        places.extend(["worker-1", "worker-2"].iter().filter_map(|node| on(node)));
+        Self(places.into_iter().map(|place| (place.clone(), look(cluster, &place))).collect())
+    }
+
+    /// The kernel is as it was.
+    #[track_caller]
+    pub(crate) fn is_again(&self, cluster: &Cluster) {
+        let mut last = String::new();
+        let same = |now: Self| {
+            for (place, lines) in &self.0 {
+                let there = &now.0[place];
+                let gone: Vec<_> = lines.iter().filter(|line| !there.contains(line)).collect();
+                let new: Vec<_> = there.iter().filter(|line| !lines.contains(line)).collect();
+                if !gone.is_empty() || !new.is_empty() {
+                    last = format!("{place}: gone {gone:#?}, new {new:#?}");
+                    return None;
+                }
+            }
+            Some(())
+        };
+        let mut same = same;
+        for _ in 0..20 {
+            if same(Self::of(cluster)).is_some() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        panic!("the kernel is not as it was: {last}");
+    }
+}
+
+fn look(cluster: &Cluster, place: &str) -> Vec<String> {
+    let text = cluster.shell(place, &["sh", "-c", LOOK]).unwrap_or_else(|error| panic!("{place}: {error}"));
+    let mut lines = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        match serde_json::from_str::<Value>(line) {
+            Ok(Value::Array(objects)) => lines.extend(objects.into_iter().map(|object| steady(object).to_string())),
+            _ => lines.push(without_counts(line)),
+        }
+    }
+    lines.sort();
+    lines
+}
+
+fn steady(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            map.into_iter().filter(|(key, _)| !VOLATILE.contains(&key.as_str())).map(|(k, v)| (k, steady(v))).collect()
+        }
+        Value::Array(list) => list.into_iter().map(steady).collect(),
+        other => other,
+    }
+}
+
+/// A line of the ruleset without what packets have changed in it.
+fn without_counts(line: &str) -> String {
+    let mut words = Vec::new();
+    let mut skip = 0;
+    for word in line.split_whitespace() {
+        match word {
+            _ if skip > 0 => skip -= 1,
+            "packets" | "bytes" | "handle" | "#" => skip = 1,
+            _ => words.push(word),
+        }
+    }
+    words.join(" ")
+}

@@ -1,0 +1,145 @@
+//! Another network under a cluster that serves: nobody notices, whoever is killed, and what fails is taken back.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::rig::{Cluster, Dialogue, Powers, State, Traffic, eventually, scenarios};
+
+scenarios! {
+    networks_change_under_load
+    whoever_dies_in_a_swap_it_ends_well
+    a_swap_that_fails_is_taken_back
+}
+
+const HOST: &str = "sphinx-v1.esxcloud.net";
+
+/// All networks that there are; each pair is swapped in both directions.
+const NETWORKS: [&[&str]; 3] = [&["kubenet"], &["overlay"], &["kubenet", "--config", "bridge=cbr1"]];
+
+fn swap(cluster: &Cluster, network: &[&str]) -> String {
+    cluster.yard(&[&["network", "use"], network].concat())
+}
+
+fn status(cluster: &Cluster) -> Value {
+    serde_json::from_str(&cluster.yard(&["network", "status", "-o", "json"])).expect("JSON")
+}
+
+fn networks_change_under_load(powers: Powers) {
+    let cluster = Cluster::boot(powers);
+    let before = State::of(&cluster);
+    let pods = cluster.get(&["pods"]);
+    let dry = cluster.yard(&["network", "use", "overlay", "--dry-run"]);
+    assert!(dry.contains("node/worker-1: link vxlan") && dry.contains("router: route 10.40."), "{dry}");
+    assert_eq!(State::of(&cluster), before, "a dry run changes nothing");
+
+    let traffic = Traffic::start(cluster.door(), HOST);
+    let dialogue = Dialogue::between_nodes(&cluster);
+    traffic.more(50);
+    // Every ordered pair, and back to where it began.
+    for to in [1, 2, 0, 2, 1, 0] {
+        let told = swap(&cluster, NETWORKS[to]);
+        assert!(told.contains("all of them all the time"), "{told}");
+        traffic.more(20);
+    }
+    // See "What is not kept" in docs/life-of-a-swap.md.
+    traffic.stop().lost_at_most(10);
+    dialogue.end().was_one_connection();
+    before.is_again(&cluster);
+    let now = cluster.get(&["pods"]);
+    for (before, now) in pods["items"].as_array().unwrap().iter().zip(now["items"].as_array().unwrap()) {
+        assert_eq!(before["metadata"]["uid"], now["metadata"]["uid"]);
+        assert_eq!(before["status"]["podIP"], now["status"]["podIP"]);
+        assert_eq!(now["status"]["containerStatuses"][0]["restartCount"], 0);
+    }
+}
+
+fn whoever_dies_in_a_swap_it_ends_well(powers: Powers) {
+    let cluster = Cluster::boot(powers);
+    let mut to = 1;
+    for phase in ["Planning", "Preparing", "Checking", "Switching", "Verifying", "Withdrawing", "Cleaning"] {
+        for part in ["node-worker-1", "control-plane"] {
+            dies(&cluster, NETWORKS[to], phase, part);
+            to = 1 - to;
+        }
+    }
+    dies(&cluster, NETWORKS[to], "Switching", "router");
+}
+
+/// Kills a part when the swap reaches a phase. The swap succeeds or is taken back; either way nothing is left of it, and a try
+/// without a death succeeds.
+fn dies(cluster: &Cluster, network: &[&str], phase: &str, part: &str) {
+    let before = cluster.pid(part);
+    let mut command = cluster.command(cluster.program());
+    let mut child = command
+        .args(["network", "use"])
+        .args(network)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("yard runs");
+    let mut killed = false;
+    for line in BufReader::new(child.stderr.take().expect("piped")).lines() {
+        if !killed && line.expect("text").contains(phase) {
+            crate::rig::kill(before);
+            killed = true;
+        }
+    }
+    child.wait().expect("yard ends");
+    eventually(&format!("{part} again, after its death in {phase}"), || {
+        let status = cluster.status();
+        let all = status["processes"].as_array()?;
+        let process = all.iter().find(|process| process["name"] == part)?;
+        let is_another = process["hostPid"].as_u64().is_some_and(|pid| pid != u64::from(before));
+        (is_another || !killed).then_some(())
+    });
+    eventually(&format!("the end of a swap in which {part} died in {phase}"), || {
+        let output = cluster.try_yard(&["network", "status", "-o", "json"]);
+        let network: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let status = &network["status"];
+        let at = &status["active"]["generation"];
+        let nodes = status["nodes"].as_object()?.values().all(|node| node["generation"] == *at);
+        (status["swap"].is_null() && status["lastSwap"]["outcome"].is_string() && nodes).then_some(())
+    });
+    let told = cluster.try_yard(&[&["network", "use"], network].concat());
+    let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    assert!(told.status.success(), "{part} died in {phase}: {out}{err}");
+    assert_eq!(cluster.ask(HOST).status, 200, "{part} died in {phase}");
+}
+
+fn a_swap_that_fails_is_taken_back(powers: Powers) {
+    let cluster = Cluster::boot(powers);
+    let before = State::of(&cluster);
+    let traffic = Traffic::start(cluster.door(), HOST);
+    traffic.more(50);
+    let fails = |network: &[&str], outcome: &str, why: &str| {
+        let output = cluster.try_yard(&[&["network", "use"], network].concat());
+        let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains(why), "{network:?}: {told}");
+        let status = status(&cluster);
+        assert_eq!(status["status"]["active"]["plugin"], "kubenet");
+        if !outcome.is_empty() {
+            assert_eq!(status["status"]["lastSwap"]["outcome"], outcome, "{told}");
+        }
+    };
+    // An option that is no good: nobody is even asked.
+    fails(&["overlay", "--config", "mtu=1"], "", "option mtu");
+    // Somebody else's device is in the way on one node; the others have prepared by then.
+    cluster.shell("worker-2", &["ip", "link", "add", "cbr9", "type", "veth", "peer", "name", "cbr9b"]).unwrap();
+    fails(&["kubenet", "--config", "bridge=cbr9"], "Returned", "cbr9");
+    cluster.shell("worker-2", &["ip", "link", "del", "cbr9"]).unwrap();
+    // The underlay lets no tunnel through, which nobody knows before packets are sent.
+    let rule = "add table inet wall; add chain inet wall in { type filter hook input priority -300; }; \
+                add rule inet wall in udp dport 4789 drop; add rule inet wall in udp dport 8472 drop";
+    cluster.shell("worker-2", &["nft", rule]).unwrap();
+    fails(&["overlay"], "Returned", "no answer any more");
+    cluster.shell("worker-2", &["nft", "delete table inet wall"]).unwrap();
+    before.is_again(&cluster);
+    // The wall is gone; the same again succeeds.
+    let report = traffic.stop();
+    swap(&cluster, &["overlay"]);
+    assert_eq!(cluster.ask(HOST).status, 200);
+    // Packets were lost only while the tunnel was tried.
+    report.was_back_within(crate::rig::DEADLINE, "a tunnel that did not work");
+}

@@ -1,0 +1,203 @@
+//! Records by name.
+//!
+//! Who says what is kept by unit (a Service, an EndpointSlice, a Pod, an Ingress), and several units may say the same: a record is there
+//! as long as one of them says so. A change costs what its own unit says, however many names there are.
+
+mod answer;
+mod glob;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hickory_proto::rr::{LowerName, Name};
+
+use crate::{Data, Entry, Zone};
+pub use answer::{Answer, Found};
+use glob::Glob;
+
+/// Who says something.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Unit {
+    /// The kind of object.
+    pub kind: &'static str,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// All records, by name.
+#[derive(Debug)]
+pub struct Index {
+    zones: Vec<Zone>,
+    names: HashMap<LowerName, Node, foldhash::fast::RandomState>,
+    units: HashMap<Unit, Vec<Entry>, foldhash::fast::RandomState>,
+    generation: u64,
+    first_serial: u32,
+}
+
+/// What there is at a name, and whether there is anything below it.
+#[derive(Debug, Default)]
+struct Node {
+    data: Counted,
+    /// Names with a `*` in the label right below, most specific first.
+    globs: BTreeMap<Glob, Counted>,
+    /// Entries at this name and below; the name exists while there is one.
+    holders: usize,
+}
+
+/// Records, and how many units say each.
+type Counted = BTreeMap<Data, usize>;
+
+/// An index that one writes to while others read. Both are short.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<RwLock<Index>>);
+
+// === impl Index ===
+
+impl Index {
+    /// An index for some zones.
+    pub fn new(zones: Vec<Zone>) -> Self {
+        // Serials ascend over restarts as long as changes are fewer than one a second.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let apexes = zones.iter().flat_map(Zone::entries).collect();
+        let mut index = Self {
+            zones,
+            names: HashMap::default(),
+            units: HashMap::default(),
+            generation: 0,
+            first_serial: now as u32,
+        };
+        index.set(Unit::new("Zone", "", ""), apexes);
+        index
+    }
+
+    /// What a unit says from now on; nothing: it is gone. Answers whether that changed anything.
+    pub fn set(&mut self, unit: Unit, entries: Vec<Entry>) -> bool {
+        let before = self.units.get(&unit).map_or(&[][..], Vec::as_slice);
+        if before == entries {
+            return false;
+        }
+        for entry in &entries {
+            self.add(entry);
+        }
+        let before = if entries.is_empty() { self.units.remove(&unit) } else { self.units.insert(unit, entries) };
+        for entry in before.into_iter().flatten() {
+            self.take(&entry);
+        }
+        self.generation += 1;
+        true
+    }
+
+    /// Counts changes.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    fn serial(&self) -> u32 {
+        self.first_serial.wrapping_add(self.generation as u32)
+    }
+
+    fn add(&mut self, entry: &Entry) {
+        let glob = Glob::of(&entry.name);
+        let at = if glob.is_some() { entry.name.base_name() } else { entry.name.clone() };
+        for name in ancestors(&at) {
+            self.names.entry(name).or_default().holders += 1;
+        }
+        let Some(data) = &entry.data else { return };
+        let node = self.names.entry(at).or_default();
+        let counted = match glob {
+            Some(glob) => node.globs.entry(glob).or_default(),
+            None => &mut node.data,
+        };
+        *counted.entry(data.clone()).or_default() += 1;
+    }
+
+    fn take(&mut self, entry: &Entry) {
+        let glob = Glob::of(&entry.name);
+        let at = if glob.is_some() { entry.name.base_name() } else { entry.name.clone() };
+        if let (Some(node), Some(data)) = (self.names.get_mut(&at), &entry.data) {
+            match glob {
+                Some(glob) => {
+                    if let Some(counted) = node.globs.get_mut(&glob) {
+                        less(counted, data);
+                        if counted.is_empty() {
+                            node.globs.remove(&glob);
+                        }
+                    }
+                }
+                None => less(&mut node.data, data),
+            }
+        }
+        for name in ancestors(&at) {
+            if let Some(node) = self.names.get_mut(&name) {
+                node.holders -= 1;
+                if node.holders == 0 {
+                    self.names.remove(&name);
+                }
+            }
+        }
+    }
+}
+
+fn less(counted: &mut Counted, data: &Data) {
+    if let Some(count) = counted.get_mut(data) {
+        *count -= 1;
+        if *count == 0 {
+            counted.remove(data);
+        }
+    }
+}
+
+/// A name and all above it, without the root.
+fn ancestors(name: &LowerName) -> impl Iterator<Item = LowerName> {
+    let first = (!name.is_root()).then(|| name.clone());
+    std::iter::successors(first, |name| Some(name.base_name()).filter(|above| !above.is_root()))
+}
+
+// === impl Unit ===
+
+impl Unit {
+    /// An object of a kind.
+    pub fn new(kind: &'static str, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Shares an index.
+    pub fn new(index: Index) -> Self {
+        Self(Arc::new(RwLock::new(index)))
+    }
+
+    /// Looks at it.
+    pub fn read(&self) -> RwLockReadGuard<'_, Index> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes it.
+    pub fn write<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The domain of a cluster, with its fixed names.
+pub(crate) fn cluster_entries(domain: &Name) -> Vec<Entry> {
+    let below = |label: &str| domain.prepend_label(label).ok();
+    let version = below("dns-version").map(|name| Entry::new(&name, Data::Txt(crate::SPECIFICATION.into())));
+    let parents = ["svc", "pod"].into_iter().filter_map(below).map(|name| Entry::bare(&name));
+    version.into_iter().chain(parents).collect()
+}

@@ -1,0 +1,95 @@
+//! Answers as bytes, through hickory's encoder.
+
+use hickory_proto::op::{Edns, Metadata, ResponseCode};
+use hickory_proto::rr::Record;
+use hickory_proto::serialize::binary::BinEncoder;
+use hickory_server::server::Request;
+use hickory_server::zone_handler::MessageResponseBuilder;
+
+use super::wire::UDP_MAX;
+
+/// What to say.
+#[derive(Clone, Debug)]
+pub(super) struct Reply {
+    pub(super) code: ResponseCode,
+    pub(super) authoritative: bool,
+    pub(super) recursive: bool,
+    pub(super) answers: Vec<Record>,
+    pub(super) authorities: Vec<Record>,
+    pub(super) additionals: Vec<Record>,
+}
+
+/// How the answer travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+}
+
+// === impl Reply ===
+
+impl Reply {
+    /// A code and nothing else.
+    pub(super) fn code(code: ResponseCode, recursive: bool) -> Self {
+        let (answers, authorities, additionals) = (Vec::new(), Vec::new(), Vec::new());
+        Self { code, authoritative: false, recursive, answers, authorities, additionals }
+    }
+
+    /// How many different orders there are: none of a chain of aliases.
+    pub(super) fn orders(&self) -> usize {
+        if self.is_one_set() { self.answers.len() } else { 1 }
+    }
+
+    /// The same, beginning with another record.
+    pub(super) fn turned(mut self, by: usize) -> Self {
+        if self.is_one_set() && !self.answers.is_empty() {
+            let by = by % self.answers.len();
+            self.answers.rotate_left(by);
+        }
+        self
+    }
+
+    fn is_one_set(&self) -> bool {
+        self.answers
+            .windows(2)
+            .all(|pair| pair[0].record_type() == pair[1].record_type() && pair[0].name == pair[1].name)
+    }
+
+    /// As bytes. What does not fit a datagram is cut off and marked so; additional records are left out first, unmarked.
+    pub(super) fn encode(&self, request: &Request, transport: Transport) -> Vec<u8> {
+        let whole = self.emit(request, transport, &self.additionals);
+        let cut = whole.get(2).is_some_and(|flags| flags & 0x02 != 0);
+        if cut && !self.additionals.is_empty() { self.emit(request, transport, &[]) } else { whole }
+    }
+
+    fn emit(&self, request: &Request, transport: Transport, additionals: &[Record]) -> Vec<u8> {
+        let mut metadata = Metadata::response_from_request(&request.metadata);
+        metadata.authoritative = self.authoritative;
+        metadata.recursion_available = self.recursive;
+        metadata.response_code = self.code;
+        let edns = request.edns.as_ref().map(|asked| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(UDP_MAX).set_version(0).set_dnssec_ok(asked.flags().dnssec_ok);
+            edns.set_rcode_high(self.code.high());
+            edns
+        });
+        let mut builder = MessageResponseBuilder::from_message_request(request);
+        if let Some(edns) = &edns {
+            builder.edns(edns);
+        }
+        let response = builder.build(metadata, &self.answers, &self.authorities, [], additionals);
+        let mut bytes = Vec::with_capacity(512);
+        let mut encoder = BinEncoder::new(&mut bytes);
+        encoder.set_max_size(match transport {
+            Transport::Udp => request.max_payload().min(UDP_MAX),
+            Transport::Tcp => u16::MAX,
+        });
+        match response.destructive_emit(&mut encoder) {
+            Ok(_) => bytes,
+            Err(error) => {
+                tracing::debug!(%error, "an answer cannot be encoded");
+                super::wire::refusal(request.as_slice(), ResponseCode::ServFail).to_vec()
+            }
+        }
+    }
+}

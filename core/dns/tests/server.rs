@@ -1,0 +1,263 @@
+//! The server as its clients see it, over loopback.
+
+mod client;
+mod world;
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+
+use client::{Client, Serving, counts, flags, query};
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
+use switchyard_dns::{Config, Limits};
+use world::{World, texts};
+
+const A: u16 = 1;
+const ANY: u16 = 255;
+const AXFR: u16 = 252;
+
+fn ask(client: &Client, name: &str, kind: u16) -> Message {
+    Message::from_vec(&client.ask(&query(7, name, kind)).expect("an answer")).unwrap()
+}
+
+#[test]
+fn an_answer_carries_the_askers_id_and_spelling_the_first_time_and_later() {
+    let serving = Serving::start(World::sphinx(), Config::default());
+    let client = serving.client();
+    for id in [1, 2, 3] {
+        let name = if id == 2 { "SpHiNx-V42.esxcloud.net" } else { "sphinx-v42.esxcloud.net" };
+        let answer = Message::from_vec(&client.ask(&query(id, name, A)).unwrap()).unwrap();
+        assert_eq!(answer.id, id);
+        assert!(answer.authoritative && answer.recursion_desired && !answer.recursion_available && !answer.truncation);
+        assert_eq!(answer.queries[0].name().to_ascii(), format!("{name}."));
+        // The name of an answer is in lower case, whoever asked first.
+        assert_eq!(texts(&answer.answers), ["sphinx-v42.esxcloud.net. A 192.168.100.244"]);
+    }
+}
+
+#[test]
+fn the_next_answer_knows_of_a_change() {
+    let mut serving = Serving::start(World::sphinx(), Config::default());
+    let client = serving.client();
+    assert_eq!(ask(&client, "new.esxcloud.net", A).response_code, ResponseCode::NXDomain);
+    serving.world.ingress("new", &["new.esxcloud.net"], "192.168.100.5");
+    assert_eq!(texts(&ask(&client, "new.esxcloud.net", A).answers), ["new.esxcloud.net. A 192.168.100.5"]);
+    serving.world.ingress("new", &[], "192.168.100.5");
+    assert_eq!(ask(&client, "new.esxcloud.net", A).response_code, ResponseCode::NXDomain);
+}
+
+#[test]
+fn sets_are_answered_in_turn() {
+    let serving = Serving::start(World::coredns(), Config::default());
+    let client = serving.client();
+    let mut first = std::collections::BTreeMap::<String, usize>::new();
+    for _ in 0..40 {
+        let answer = ask(&client, "hdls1.testns.svc.cluster.local", A);
+        *first.entry(answer.answers[0].data.to_string()).or_default() += 1;
+    }
+    assert_eq!(first.values().copied().collect::<Vec<_>>(), [10; 4], "{first:?}");
+}
+
+#[test]
+fn long_answers_are_cut_over_udp_and_whole_over_tcp() {
+    let mut world = World::coredns();
+    let addresses: Vec<_> = (0..=255).map(|last| format!("172.1.0.{last}")).collect();
+    world.slice("hdls1", "many", &addresses.iter().map(String::as_str).collect::<Vec<_>>(), true);
+    let serving = Serving::start(world, Config::default());
+    let client = serving.client();
+    let name = "hdls1.testns.svc.cluster.local";
+    for (edns, most) in [(None, 512), (Some(512), 512), (Some(100), 512), (Some(900), 900), (Some(65535), 1232)] {
+        let mut asked = query(9, name, A);
+        if let Some(size) = edns {
+            client::add_edns(&mut asked, size, 0);
+        }
+        for _ in 0..2 {
+            let bytes = client.ask(&asked).unwrap();
+            let answer = Message::from_vec(&bytes).unwrap();
+            assert!(answer.truncation && bytes.len() <= most, "{edns:?}: {} bytes", bytes.len());
+            assert_eq!(answer.edns.is_some(), edns.is_some());
+        }
+    }
+    let whole = Message::from_vec(&client.ask_tcp(&[query(9, name, A)]).unwrap()[0]).unwrap();
+    assert_eq!((whole.truncation, whole.answers.len()), (false, 260));
+}
+
+#[test]
+fn tcp_answers_one_after_another_and_keeps_its_limits() {
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let serving = Serving::start(World::sphinx(), Config { limits, ..Config::default() });
+    let client = serving.client();
+    let asked: Vec<_> = (0..20).map(|id| query(id, "sphinx-v1.esxcloud.net", A)).collect();
+    let ids: Vec<_> =
+        client.ask_tcp(&asked).unwrap().iter().map(|answer| Message::from_vec(answer).unwrap().id).collect();
+    assert_eq!(ids, (0..20).collect::<Vec<_>>());
+    let held: Vec<_> = (0..2).map(|_| client.connect().unwrap()).collect();
+    assert!(client.ask_tcp(&asked[..1]).is_err(), "a third connection of one client is closed");
+    drop(held);
+    // A frame longer than any query ends the connection.
+    assert!(client.ask_tcp(&[vec![0; 4000]]).is_err());
+}
+
+#[test]
+fn what_is_no_query_gets_what_the_rfcs_say() {
+    let serving = Serving::start(World::sphinx(), Config::default());
+    let client = serving.client();
+    let good = query(5, "sphinx-v1.esxcloud.net", A);
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        bytes
+    };
+    let class = |class: u8| with(&|bytes| *bytes.last_mut().unwrap() = class);
+    let opcode = |opcode: u8| with(&|bytes| bytes[2] = opcode << 3);
+    let code = |bytes: &[u8]| client.ask(bytes).map(|answer| (flags(&answer), counts(&answer)[0]));
+    let refused: [(&str, Vec<u8>, ResponseCode); 17] = [
+        ("an unknown name elsewhere", query(5, "example.org", A), ResponseCode::Refused),
+        ("a transfer", query(5, "esxcloud.net", AXFR), ResponseCode::Refused),
+        ("an incremental transfer", query(5, "esxcloud.net", 251), ResponseCode::Refused),
+        ("class CHAOS", class(3), ResponseCode::Refused),
+        ("class ANY", class(255), ResponseCode::Refused),
+        ("an inverse query", opcode(1), ResponseCode::NotImp),
+        ("STATUS", opcode(2), ResponseCode::NotImp),
+        ("NOTIFY", opcode(4), ResponseCode::NotImp),
+        ("UPDATE", opcode(5), ResponseCode::NotImp),
+        ("no question", with(&|bytes| bytes[5] = 0), ResponseCode::FormErr),
+        ("two questions", with(&|bytes| bytes[5] = 2), ResponseCode::FormErr),
+        ("65535 questions", with(&|bytes| bytes[4..6].fill(255)), ResponseCode::FormErr),
+        ("an answer in a query", with(&|bytes| bytes[7] = 1), ResponseCode::FormErr),
+        ("truncated", good[..good.len() - 3].to_vec(), ResponseCode::FormErr),
+        (
+            "a name that leads to itself",
+            with(&|bytes| bytes[12..14].copy_from_slice(&[0xc0, 12])),
+            ResponseCode::FormErr,
+        ),
+        ("a label of 64 bytes", with(&|bytes| bytes[12] = 64), ResponseCode::FormErr),
+        ("oversized", with(&|bytes| bytes.resize(2049, 0)), ResponseCode::FormErr),
+    ];
+    for (what, bytes, expected) in refused {
+        let (got, _) = code(&bytes).unwrap_or_else(|| panic!("{what}: no answer"));
+        assert_eq!(got, expected.low(), "{what}");
+    }
+    let mut version = good.clone();
+    client::add_edns(&mut version, 1232, 1);
+    let answer = Message::from_vec(&client.ask(&version).unwrap()).unwrap();
+    // 16 is also a signature's code.
+    assert_eq!(u16::from(answer.response_code), 16, "BADVERS");
+    let any = ask(&client, "sphinx-v1.esxcloud.net", ANY);
+    assert_eq!(any.answers[0].record_type(), RecordType::HINFO, "RFC 8482");
+    // Dropped: no header, and answers.
+    for bytes in [vec![], vec![1], vec![0; 11], with(&|bytes| bytes[2] |= 0x80)] {
+        assert!(client.ask_within(&bytes, client::SHORT).is_none());
+    }
+    assert_eq!(ask(&client, "sphinx-v1.esxcloud.net", A).answers.len(), 1, "still there");
+}
+
+#[test]
+fn a_flood_of_one_client_leaves_others_theirs() {
+    let limits = Limits { queries_per_second: 50, ..Limits::default() };
+    let serving = Serving::start(World::sphinx(), Config { limits, ..Config::default() });
+    let flooding = serving.client_at("127.0.0.2".parse().unwrap());
+    let asked = query(3, "sphinx-v1.esxcloud.net", A);
+    for _ in 0..2000 {
+        flooding.send(&asked);
+    }
+    let other = serving.client_at("127.0.0.3".parse().unwrap());
+    // The kernel's queue is everybody's, so the first try may be lost in it; resolvers try again.
+    let answered = (0..300).any(|_| other.ask_within(&asked, client::SHORT).is_some());
+    assert!(answered, "the other client gets its answer");
+    let answered = flooding.drain();
+    assert!((1..1000).contains(&answered), "{answered} of 2000 answered");
+}
+
+#[test]
+fn other_names_are_asked_of_whoever_is_upstream() {
+    // Another of our servers plays the Internet.
+    let upstream = Serving::start(World::sphinx(), Config::default());
+    let mut world = World::coredns();
+    world.service(serde_json::json!({
+        "metadata": {"name": "alias", "namespace": "testns"},
+        "spec": {"type": "ExternalName", "externalName": "www.interwebs.test"},
+    }));
+    let elsewhere = World::of_zone("interwebs.test", &[("www.interwebs.test", "198.51.100.7")]);
+    let internet = Serving::start(elsewhere, Config::default());
+    let config = Config { upstreams: vec![internet.address], ..Config::default() };
+    let serving = Serving::start(world, config);
+    let client = serving.client();
+    let answer = ask(&client, "www.interwebs.test", A);
+    assert!(answer.recursion_available && !answer.authoritative);
+    assert_eq!(texts(&answer.answers), ["www.interwebs.test. A 198.51.100.7"]);
+    let answer = ask(&client, "nobody.interwebs.test", A);
+    assert_eq!((answer.response_code, answer.authorities.len()), (ResponseCode::NXDomain, 1));
+    let answer = ask(&client, "www.interwebs.test", 28);
+    assert_eq!((answer.response_code, answer.answers.len()), (ResponseCode::NoError, 0));
+    let answer = ask(&client, "alias.testns.svc.cluster.local", A);
+    let expected = ["alias.testns.svc.cluster.local. CNAME www.interwebs.test.", "www.interwebs.test. A 198.51.100.7"];
+    assert_eq!(texts(&answer.answers), expected);
+    // Kept: it is known after the Internet has gone.
+    drop(internet);
+    assert_eq!(ask(&client, "www.interwebs.test", A).answers.len(), 1);
+    assert_eq!(ask(&client, "other.interwebs.test", A).response_code, ResponseCode::ServFail);
+    // Nobody upstream: refused, and the alias stands alone.
+    drop(upstream);
+    let alone = Serving::start(World::coredns(), Config::default());
+    let answer = ask(&alone.client(), "external.testns.svc.cluster.local", A);
+    assert_eq!(texts(&answer.answers), ["external.testns.svc.cluster.local. CNAME ext.interwebs.test."]);
+}
+
+#[test]
+fn dig_agrees() {
+    let serving = Serving::start(World::sphinx(), Config::default());
+    let dig = |arguments: &[&str]| {
+        let SocketAddr::V4(address) = serving.address else { unreachable!() };
+        let (server, port) = (format!("@{}", address.ip()), address.port().to_string());
+        let output = Command::new("dig").args([&server, "-p", &port]).args(arguments).output();
+        // `make test` installs it; without it the other tests have to do.
+        output.ok().map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let Some(short) = dig(&["+short", "sphinx-v42.esxcloud.net"]) else { return eprintln!("no dig here") };
+    assert_eq!(short, "192.168.100.244\n");
+    assert_eq!(dig(&["+short", "+tcp", "sphinx-v1.esxcloud.net"]).unwrap(), "192.168.100.244\n");
+    let absent = dig(&["sphinx-w1.esxcloud.net"]).unwrap();
+    assert!(absent.contains("status: NXDOMAIN") && absent.contains("SOA") && !absent.contains("warning"), "{absent}");
+    assert_eq!(dig(&["+short", "-x", "10.0.0.7"]).unwrap(), "sphinx-svc-3.default.svc.cluster.local.\n");
+    assert!(dig(&["AXFR", "esxcloud.net"]).unwrap().contains("Transfer failed"));
+    assert!(dig(&["+cookie", "+dnssec", "sphinx-v2.esxcloud.net"]).unwrap().contains("status: NOERROR"));
+    assert!(dig(&["+edns=5", "+noednsnegotiation", "sphinx-v2.esxcloud.net"]).unwrap().contains("BADVERS"));
+}
+
+/// Forged bytes: a corpus of queries good and bad, changed at random from a fixed seed. Whatever comes back is a message, answers what
+/// was asked, and is no longer than its kind may be; and the server is there afterwards.
+#[test]
+fn forged_bytes_do_no_harm() {
+    const ROUNDS: u64 = 20_000;
+    let serving = Serving::start(World::coredns(), Config::default());
+    let client = serving.client();
+    let corpus = client::corpus();
+    let mut random = client::Random::new(0x5eed);
+    let mut answered = 0;
+    for round in 0..ROUNDS {
+        let mut bytes = corpus[random.below(corpus.len())].clone();
+        random.change(&mut bytes, &corpus);
+        client.send(&bytes);
+        if round % 64 != 63 {
+            continue;
+        }
+        // A good one behind them shows that all before it have been read.
+        let last = query(0xfffe, "svc1.testns.svc.cluster.local", A);
+        client.send(&last);
+        loop {
+            let answer = client.receive(client::LONG).expect("the server answers still");
+            assert!(answer.len() <= 1232 && answer.len() >= 12 && answer[2] & 0x80 != 0, "{answer:02x?}");
+            if answer.len() > 12 {
+                Message::from_vec(&answer).unwrap_or_else(|error| panic!("{error}: {answer:02x?}"));
+            }
+            answered += 1;
+            if answer[..2] == [0xff, 0xfe] && flags(&answer) == 0 && counts(&answer)[1] == 1 {
+                break;
+            }
+        }
+    }
+    assert!(answered > ROUNDS / 8, "{answered} answers");
+    let here: IpAddr = client.address().ip();
+    assert!(here.is_loopback());
+}

@@ -1,0 +1,229 @@
+//! Policies on this node: follows NetworkPolicies and the view of the cluster, and wants what [`switchyard_policy::Layer`] says.
+//!
+//! *Closed at birth.* A pod is not attached before what its policies say is in the kernel, and not before it is certain which
+//! policies there are: its namespace's are asked for once more, as the watch may lag behind the pod's own. Peers elsewhere are let
+//! in as they become known.
+
+mod known;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures::{FutureExt, Stream, StreamExt};
+use kube::api::{Api, ListParams};
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, ResourceExt};
+use switchyard_netstate::Place;
+use switchyard_policy::{Layer, Pod, closed, network_policy, policy_name};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use crate::network::{AttachError, Call, List, Network};
+use crate::view::{Change, SlimPolicy};
+use known::Known;
+
+/// Events that are taken in before anything is computed.
+const BURST: usize = 512;
+/// Requests for a namespace's policies that are under way at the same time.
+const REQUESTS: usize = 4;
+
+/// Lets pods in when their policies are in force; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
+    births: mpsc::UnboundedSender<Birth>,
+}
+
+/// Policies, followed.
+pub(crate) struct Policies {
+    node: String,
+    client: Client,
+    network: Network,
+    layer: Layer,
+    known: Known,
+    births: mpsc::UnboundedReceiver<Birth>,
+    /// Births whose namespace's policies have been asked for.
+    asked: JoinSet<(Birth, kube::Result<Vec<SlimPolicy>>)>,
+    /// Births that wait for a request's turn, or for the first lists.
+    waiting: VecDeque<Birth>,
+    viewed: bool,
+    begun: bool,
+}
+
+/// A pod that is about to be attached.
+#[derive(Debug)]
+struct Birth {
+    namespace: String,
+    /// Its address if it is new: nothing that somebody else exchanged with it goes on.
+    fresh: Option<IpAddr>,
+    reply: oneshot::Sender<Result<(), String>>,
+}
+
+/// Whether what a pod's policies say is in force.
+pub(crate) struct Protection(oneshot::Receiver<Result<(), String>>);
+
+// === impl Guard ===
+
+impl Guard {
+    /// Begins to see to a pod's policies. `fresh` is the address of a pod that did not run before.
+    pub(crate) fn protect(&self, namespace: &str, fresh: Option<IpAddr>) -> Protection {
+        let (reply, outcome) = oneshot::channel();
+        let _ = self.births.send(Birth { namespace: namespace.to_owned(), fresh, reply });
+        Protection(outcome)
+    }
+}
+
+// === impl Protection ===
+
+impl Protection {
+    /// Returns when the pod may be attached.
+    pub(crate) async fn in_force(self) -> Result<(), AttachError> {
+        let outcome = self.0.await.unwrap_or_else(|_| Err("the agent is leaving".into()));
+        outcome.map_err(|error| AttachError(format!("its policies cannot be enforced: {error}")))
+    }
+}
+
+// === impl Policies ===
+
+impl Policies {
+    /// The part's value, to be run, and the guard of pods.
+    pub(crate) fn new(node: &str, client: Client, network: Network) -> (Self, Guard) {
+        let (births_in, births) = mpsc::unbounded_channel();
+        let policies = Self {
+            node: node.to_owned(),
+            client,
+            network,
+            layer: Layer::new(Place::node(node)),
+            known: Known::default(),
+            births,
+            asked: JoinSet::new(),
+            waiting: VecDeque::new(),
+            viewed: false,
+            begun: false,
+        };
+        (policies, Guard { births: births_in })
+    }
+
+    /// Follows until the events end.
+    pub(crate) async fn run(
+        mut self,
+        mut view: mpsc::UnboundedReceiver<Change>,
+        events: impl Stream<Item = watcher::Result<Event<SlimPolicy>>>,
+    ) {
+        let mut bursts = std::pin::pin!(events.ready_chunks(BURST));
+        loop {
+            let mut born = None;
+            tokio::select! {
+                burst = bursts.next() => match burst {
+                    Some(burst) => burst.into_iter().for_each(|event| self.hear(event)),
+                    None => return,
+                },
+                Some(change) = view.recv() => self.see(change),
+                Some(birth) = self.births.recv() => self.waiting.push_back(birth),
+                Some(Ok((birth, policies))) = self.asked.join_next() => {
+                    self.learn(&birth.namespace, policies);
+                    born = Some(birth);
+                }
+            }
+            // What was told before a birth is known before it is answered.
+            while let Some(Some(change)) = view.recv().now_or_never() {
+                self.see(change);
+            }
+            while self.known.is_complete() && self.viewed && self.asked.len() < REQUESTS {
+                let Some(birth) = self.waiting.pop_front() else { break };
+                let api = Api::<SlimPolicy>::namespaced(self.client.clone(), &birth.namespace);
+                self.asked.spawn(async move {
+                    let policies = api.list(&ListParams::default()).await.map(|list| list.items);
+                    (birth, policies)
+                });
+            }
+            self.settle(born);
+        }
+    }
+
+    fn see(&mut self, change: Change) {
+        match change {
+            Change::Pod { was, now } => {
+                let now = now.filter(|pod| !pod.ended);
+                match (now.as_deref().and_then(|pod| Some((pod, pod.ip?))), was) {
+                    (Some((pod, address)), _) => self.layer.pod(Pod {
+                        uid: Arc::clone(&pod.uid),
+                        namespace: Arc::clone(&pod.namespace),
+                        labels: Arc::clone(&pod.labels),
+                        address,
+                        ports: Arc::clone(&pod.ports),
+                        local: *pod.node == *self.node,
+                    }),
+                    (None, Some(was)) => self.layer.pod_gone(&was.uid),
+                    (None, None) => {}
+                }
+            }
+            Change::Namespace { name, labels } => self.layer.namespace(name, labels),
+            Change::Complete => self.viewed = true,
+        }
+    }
+
+    fn hear(&mut self, event: watcher::Result<Event<SlimPolicy>>) {
+        match event {
+            Ok(Event::Init) => self.known.begin(),
+            Ok(Event::InitApply(policy) | Event::Apply(policy)) => self.take(&policy),
+            Ok(Event::InitDone) => {
+                for gone in self.known.listed() {
+                    self.layer.policy_gone(&gone);
+                }
+            }
+            Ok(Event::Delete(policy)) => {
+                let name = name(&policy);
+                if self.known.gone(&name, version(&policy)) {
+                    self.layer.policy_gone(&name);
+                }
+            }
+            Err(error) => warn!(%error, "watching NetworkPolicies failed; trying again"),
+        }
+    }
+
+    fn learn(&mut self, namespace: &str, policies: kube::Result<Vec<SlimPolicy>>) {
+        match policies {
+            Ok(policies) => policies.iter().for_each(|policy| self.take(policy)),
+            // Where none can be read none can be written; what the watch has told stands.
+            Err(error) => warn!(namespace, %error, "asking for a namespace's policies failed; going by the watch"),
+        }
+    }
+
+    fn take(&mut self, object: &SlimPolicy) {
+        if !self.known.comes(&name(object), version(object)) {
+            return;
+        }
+        let (namespace, of) = (object.namespace().unwrap_or_default(), object.name_any());
+        let policy = network_policy(&namespace, &of, object.spec()).unwrap_or_else(|error| {
+            warn!(namespace, name = of, %error, "a NetworkPolicy cannot be read; it lets nothing through");
+            closed(&namespace, &of, object.spec())
+        });
+        self.layer.policy(policy);
+    }
+
+    /// Says what is wanted now, and that a pod waits for it.
+    fn settle(&mut self, born: Option<Birth>) {
+        if !self.viewed || !self.known.is_complete() {
+            return;
+        }
+        let units = if self.layer.is_dirty() { self.layer.settle() } else { BTreeMap::new() };
+        let fresh = born.as_ref().and_then(|birth| birth.fresh).filter(|address| self.layer.is_subject(*address));
+        if born.is_some() || !units.is_empty() {
+            self.network.tell(Call::Policies { units, forget: fresh, reply: born.map(|birth| birth.reply) });
+        }
+        if !std::mem::replace(&mut self.begun, true) {
+            self.network.tell(Call::Listed(List::Policies));
+        }
+    }
+}
+
+fn name(policy: &SlimPolicy) -> String {
+    policy_name(&policy.namespace().unwrap_or_default(), &policy.name_any())
+}
+
+/// When it was written. Where versions are no numbers, the last to be heard counts.
+fn version(policy: &SlimPolicy) -> u64 {
+    policy.resource_version().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
+}

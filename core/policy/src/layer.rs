@@ -1,0 +1,467 @@
+//! All policies on one node, kept as units of desired kernel state that follow every change.
+//!
+//! ```text
+//! policies                    the table, its hook, its maps
+//! policies/blocks             classes of blocks of addresses
+//! policies/pod/ADDRESS        which kinds of subject a pod of this node is
+//! policies/peer/ADDRESS       which class a pod of the cluster is in
+//! policies/of/SUBJECT         chains and maps of one kind of subject
+//! policies/of/SUBJECT/CLASS   what they say about one class
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use switchyard_netstate::nft::{Data, Value, Verdict};
+use switchyard_netstate::{Fragment, Place, UnitId};
+
+use crate::base::{self, BLOCKS, PEERS, SELF, element};
+use crate::blocks::{self, Interval};
+use crate::peers::{Class, Classes, Interner, PortName, numbers};
+use crate::rules::Rules;
+use crate::subject::{self, Subject};
+use crate::{Direction, Labels, NamedPort, Namespaces, Numbers, Peer, Pod, Policy};
+
+/// Policies in force on a node. Told of changes, it says which units change.
+#[derive(Debug)]
+pub struct Layer {
+    place: Place,
+    namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
+    pods: BTreeMap<Arc<str>, Arc<Pod>>,
+    addresses: BTreeMap<IpAddr, Address>,
+    policies: BTreeMap<String, Arc<Policy>>,
+    /// Policies by the one namespace that their subjects are in, and those of several.
+    by_namespace: BTreeMap<String, BTreeSet<String>>,
+    wide: BTreeSet<String>,
+    subjects: BTreeMap<String, Subject>,
+    peers: Interner<Peer>,
+    names: Interner<PortName>,
+    classes: Classes,
+    blocks: Vec<(Interval, Arc<Class>)>,
+    dirty: Dirty,
+    begun: bool,
+}
+
+/// What is to be looked at again.
+#[derive(Debug, Default)]
+struct Dirty {
+    addresses: BTreeSet<IpAddr>,
+    policies: BTreeSet<String>,
+}
+
+/// An address, and who has it.
+#[derive(Debug, Default)]
+struct Address {
+    /// Uids, the last to come at the end: for a moment one who goes and one who comes may both be known.
+    holders: Vec<Arc<str>>,
+    class: Option<Arc<Class>>,
+    ingress: Option<String>,
+    egress: Option<String>,
+}
+
+const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
+
+// === impl Layer ===
+
+impl Layer {
+    /// Nobody, and no policies, on this node.
+    pub fn new(place: Place) -> Self {
+        Self {
+            place,
+            namespaces: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            by_namespace: BTreeMap::new(),
+            wide: BTreeSet::new(),
+            subjects: BTreeMap::new(),
+            peers: Interner::default(),
+            names: Interner::default(),
+            classes: Classes::default(),
+            blocks: Vec::new(),
+            dirty: Dirty::default(),
+            begun: false,
+        }
+    }
+
+    /// A pod came or changed. One whose address is not of IPv4 is left out.
+    pub fn pod(&mut self, pod: Pod) {
+        if !pod.address.is_ipv4() {
+            return self.pod_gone(&pod.uid);
+        }
+        if self.pods.get(&pod.uid).is_some_and(|known| **known == pod) {
+            return;
+        }
+        let was = self.pods.get(&pod.uid).map(|was| was.address);
+        if let Some(was) = was.filter(|was| *was != pod.address) {
+            self.leave(was, &pod.uid);
+        }
+        let address = self.addresses.entry(pod.address).or_default();
+        if !address.holders.contains(&pod.uid) {
+            address.holders.push(Arc::clone(&pod.uid));
+        }
+        self.dirty.addresses.insert(pod.address);
+        self.pods.insert(Arc::clone(&pod.uid), Arc::new(pod));
+    }
+
+    /// A pod went. One that is not known is fine.
+    pub fn pod_gone(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.remove(uid) {
+            self.leave(pod.address, uid);
+        }
+    }
+
+    /// A namespace has these labels; none: it went.
+    pub fn namespace(&mut self, name: Arc<str>, labels: Option<Arc<Labels>>) {
+        let of_it = self.pods.values().filter(|pod| pod.namespace == name);
+        self.dirty.addresses.extend(of_it.map(|pod| pod.address));
+        match labels {
+            Some(labels) => drop(self.namespaces.insert(name, labels)),
+            None => drop(self.namespaces.remove(&name)),
+        }
+    }
+
+    /// A policy came or changed. Gives whether it is news.
+    pub fn policy(&mut self, policy: Policy) -> bool {
+        if self.policies.get(&policy.name).is_some_and(|known| **known == policy) {
+            return false;
+        }
+        self.unlist(&policy.name.clone());
+        let name = policy.name.clone();
+        for group in &policy.subjects {
+            match &group.namespaces {
+                Namespaces::Named(namespace) => {
+                    self.by_namespace.entry(namespace.clone()).or_default().insert(name.clone());
+                }
+                _ => drop(self.wide.insert(name.clone())),
+            }
+        }
+        self.dirty.policies.insert(name.clone());
+        self.policies.insert(name, Arc::new(policy));
+        true
+    }
+
+    /// A policy went. One that is not known is fine.
+    pub fn policy_gone(&mut self, name: &str) {
+        if self.policies.contains_key(name) {
+            self.unlist(name);
+            self.policies.remove(name);
+            self.dirty.policies.insert(name.to_owned());
+        }
+    }
+
+    /// Names of all policies that are known.
+    pub fn policies(&self) -> impl Iterator<Item = &str> {
+        self.policies.keys().map(String::as_str)
+    }
+
+    /// Whether something was told that has not been settled.
+    pub fn is_dirty(&self) -> bool {
+        !self.begun || !self.dirty.addresses.is_empty() || !self.dirty.policies.is_empty()
+    }
+
+    /// Whether some policy is for the pod that has this address, as of [`Layer::settle`].
+    pub fn is_subject(&self, address: IpAddr) -> bool {
+        self.addresses.get(&address).is_some_and(|known| known.ingress.is_some() || known.egress.is_some())
+    }
+
+    /// Units that are wanted otherwise now (none: nothing any more) because of what was told since this was asked last.
+    pub fn settle(&mut self) -> BTreeMap<UnitId, Option<Fragment>> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut units = BTreeMap::new();
+        if !std::mem::replace(&mut self.begun, true) {
+            units.insert(unit(""), Some(base::base(&self.place)));
+        }
+        let mut anew = BTreeSet::new();
+        for address in self.to_select(&dirty) {
+            if let Some(fragment) = self.select(address, &mut anew) {
+                units.insert(unit(&format!("/pod/{address}")), fragment);
+            }
+        }
+        self.renew(&dirty.policies, &mut anew);
+        self.drop_subjects(&mut units);
+        let (fresh_peers, gone_peers) = self.peers.changes();
+        let (fresh_names, gone_names) = self.names.changes();
+        let changed =
+            !(fresh_peers.is_empty() && gone_peers.is_empty() && fresh_names.is_empty() && gone_names.is_empty());
+        let reclass: Vec<IpAddr> =
+            if changed { self.addresses.keys().copied().collect() } else { dirty.addresses.into_iter().collect() };
+        for address in reclass {
+            if let Some(fragment) = self.classify(address) {
+                units.insert(unit(&format!("/peer/{address}")), fragment);
+            }
+        }
+        if changed {
+            self.cut_blocks(&mut units);
+        }
+        self.tell_subjects(&anew, &mut units);
+        self.addresses.retain(|_, address| !address.holders.is_empty());
+        units
+    }
+
+    fn leave(&mut self, address: IpAddr, uid: &str) {
+        if let Some(known) = self.addresses.get_mut(&address) {
+            known.holders.retain(|holder| **holder != *uid);
+        }
+        self.dirty.addresses.insert(address);
+    }
+
+    fn unlist(&mut self, name: &str) {
+        let Some(policy) = self.policies.get(name) else { return };
+        self.wide.remove(name);
+        for group in &policy.subjects {
+            if let Namespaces::Named(namespace) = &group.namespaces
+                && let Some(names) = self.by_namespace.get_mut(namespace)
+            {
+                names.remove(name);
+                if names.is_empty() {
+                    self.by_namespace.remove(namespace);
+                }
+            }
+        }
+    }
+
+    fn holder(&self, address: IpAddr) -> Option<&Arc<Pod>> {
+        self.pods.get(self.addresses.get(&address)?.holders.last()?)
+    }
+
+    fn selects(&self, policy: &Policy, pod: &Pod) -> bool {
+        let of_namespace = self.namespaces.get(&pod.namespace).map(|labels| &**labels);
+        policy.subjects.iter().any(|group| group.holds(&pod.namespace, &pod.labels, of_namespace))
+    }
+
+    /// Addresses of this node's pods whose policies may be others now.
+    fn to_select(&self, dirty: &Dirty) -> BTreeSet<IpAddr> {
+        let mut all = dirty.addresses.clone();
+        if dirty.policies.is_empty() {
+            return all;
+        }
+        let of_subject = |id: &Option<String>| {
+            let subject = id.as_ref().and_then(|id| self.subjects.get(id));
+            subject.is_some_and(|subject| subject.policies.iter().any(|one| dirty.policies.contains(&one.name)))
+        };
+        let dirty_policies: Vec<_> = dirty.policies.iter().filter_map(|name| self.policies.get(name)).collect();
+        for (address, known) in &self.addresses {
+            let Some(pod) = self.holder(*address).filter(|pod| pod.local) else { continue };
+            if of_subject(&known.ingress)
+                || of_subject(&known.egress)
+                || dirty_policies.iter().any(|policy| self.selects(policy, pod))
+            {
+                all.insert(*address);
+            }
+        }
+        all
+    }
+
+    /// Finds the policies of an address's pod. Gives its unit if that changed.
+    fn select(&mut self, address: IpAddr, anew: &mut BTreeSet<String>) -> Option<Option<Fragment>> {
+        let pod = self.holder(address).filter(|pod| pod.local).cloned();
+        let mut ids = [None, None];
+        if let Some(pod) = &pod {
+            let of_namespace = self.by_namespace.get(&*pod.namespace).into_iter().flatten();
+            let names: BTreeSet<&String> = of_namespace.chain(&self.wide).collect();
+            let known = names.into_iter().filter_map(|name| self.policies.get(name));
+            let mut policies: Vec<_> = known.filter(|policy| self.selects(policy, pod)).cloned().collect();
+            policies.sort_by(|a, b| (a.tier, a.priority, &a.name).cmp(&(b.tier, b.priority, &b.name)));
+            for (direction, id) in DIRECTIONS.into_iter().zip(&mut ids) {
+                let policies: Vec<_> = policies.iter().filter(|one| one.concerns(direction)).cloned().collect();
+                if !policies.is_empty() {
+                    *id = Some(self.subject(direction, policies, pod, anew));
+                }
+            }
+        }
+        let known = self.addresses.get_mut(&address)?;
+        let [ingress, egress] = ids;
+        let old = [std::mem::replace(&mut known.ingress, ingress), std::mem::replace(&mut known.egress, egress)];
+        for id in old.iter().flatten() {
+            self.subjects.get_mut(id).expect("a pod's subject is known").pods -= 1;
+        }
+        let known = &self.addresses[&address];
+        if old == [known.ingress.clone(), known.egress.clone()] {
+            return None;
+        }
+        let jump = |id: &String| Some(Data::Verdict(Verdict::Jump(id.clone())));
+        let mut fragment = Fragment::new();
+        let ip = Value::Ip(address);
+        for (direction, id) in DIRECTIONS.into_iter().zip([&known.ingress, &known.egress]) {
+            if let Some(id) = id {
+                fragment.want(&self.place, element(base::subjects(direction), vec![ip.clone()], jump(id)));
+                fragment.want(&self.place, element(SELF, vec![ip.clone(), ip.clone()], None));
+            }
+        }
+        Some((!fragment.is_empty()).then_some(fragment))
+    }
+
+    /// The kind of subject that a pod is, used once more.
+    fn subject(
+        &mut self,
+        direction: Direction,
+        policies: Vec<Arc<Policy>>,
+        pod: &Pod,
+        anew: &mut BTreeSet<String>,
+    ) -> String {
+        let own_ports = if direction == Direction::Ingress { named(&policies, &pod.ports) } else { Vec::new() };
+        let id = subject::id(direction, &policies, &own_ports);
+        match self.subjects.get_mut(&id) {
+            Some(subject) => subject.pods += 1,
+            None => {
+                let rules = Rules::new(direction, &policies, &own_ports, &mut self.peers, &mut self.names);
+                let subject = Subject { direction, policies, own_ports, rules, pods: 1, classes: BTreeSet::new() };
+                self.subjects.insert(id.clone(), subject);
+                anew.insert(id.clone());
+            }
+        }
+        id
+    }
+
+    /// Makes the rules of subjects anew whose policies have changed.
+    fn renew(&mut self, dirty: &BTreeSet<String>, anew: &mut BTreeSet<String>) {
+        if dirty.is_empty() {
+            return;
+        }
+        for (id, subject) in self.subjects.iter_mut().filter(|(_, subject)| subject.pods > 0) {
+            if anew.contains(id) || !subject.policies.iter().any(|policy| dirty.contains(&policy.name)) {
+                continue;
+            }
+            for policy in &mut subject.policies {
+                *policy = Arc::clone(self.policies.get(&policy.name).expect("a policy with subjects is known"));
+            }
+            let (peers, names) = (&mut self.peers, &mut self.names);
+            let rules = Rules::new(subject.direction, &subject.policies, &subject.own_ports, peers, names);
+            std::mem::replace(&mut subject.rules, rules).release(peers, names);
+            anew.insert(id.clone());
+        }
+    }
+
+    fn drop_subjects(&mut self, units: &mut BTreeMap<UnitId, Option<Fragment>>) {
+        let empty: Vec<String> =
+            self.subjects.iter().filter(|(_, subject)| subject.pods == 0).map(|(id, _)| id.clone()).collect();
+        for id in empty {
+            let subject = self.subjects.remove(&id).expect("found above");
+            subject.rules.release(&mut self.peers, &mut self.names);
+            units.insert(of_subject(&id), None);
+            units.extend(subject.classes.iter().map(|number| (of_class(&id, *number), None)));
+        }
+    }
+
+    /// Finds the class of an address. Gives its unit if that changed.
+    fn classify(&mut self, address: IpAddr) -> Option<Option<Fragment>> {
+        let mut class = Class::default();
+        if let Some(pod) = self.holder(address) {
+            let of_namespace = self.namespaces.get(&pod.namespace).map(|labels| &**labels);
+            for (id, peer) in self.peers.iter() {
+                let holds = match peer {
+                    Peer::Pods(group) => {
+                        let holds = group.holds(&pod.namespace, &pod.labels, of_namespace);
+                        class.of_pod |= holds;
+                        holds
+                    }
+                    block @ Peer::Block { .. } => block.holds_address(address),
+                };
+                if holds {
+                    class.peers.push(id);
+                }
+            }
+            for (id, name) in self.names.iter() {
+                class.ports.extend(numbers(&pod.ports, name).map(|port| (id, port)));
+            }
+            class.ports.sort_unstable();
+            class.ports.dedup();
+        }
+        let class = class.is_of_pod().then(|| self.classes.enter(&class, &self.peers, &self.names));
+        let known = self.addresses.get_mut(&address)?;
+        let old = std::mem::replace(&mut known.class, class.clone());
+        if let Some(old) = &old {
+            self.classes.leave(old);
+        }
+        if old == class {
+            return None;
+        }
+        Some(class.map(|class| {
+            let number = Value::Number(self.classes.number(&class));
+            let mut fragment = Fragment::new();
+            fragment.want(&self.place, element(PEERS, vec![Value::Ip(address)], Some(Data::Values(vec![number]))));
+            fragment
+        }))
+    }
+
+    fn cut_blocks(&mut self, units: &mut BTreeMap<UnitId, Option<Fragment>>) {
+        let blocks = blocks::intervals(self.peers.iter());
+        let same = self.blocks.iter().map(|(interval, _)| interval).eq(&blocks);
+        if same {
+            return;
+        }
+        let mut fragment = Fragment::new();
+        let mut cut = Vec::with_capacity(blocks.len());
+        for (ends, ids) in blocks {
+            let class = Class { peers: ids.clone(), ..Class::default() };
+            let class = self.classes.enter(&class, &self.peers, &self.names);
+            let number = Value::Number(self.classes.number(&class));
+            fragment.want(&self.place, element(BLOCKS, vec![blocks::key(ends)], Some(Data::Values(vec![number]))));
+            cut.push(((ends, ids), class));
+        }
+        for (_, class) in std::mem::replace(&mut self.blocks, cut) {
+            self.classes.leave(&class);
+        }
+        units.insert(unit("/blocks"), (!fragment.is_empty()).then_some(fragment));
+    }
+
+    /// Says what subjects want whose rules, or whose peers' classes, have changed.
+    fn tell_subjects(&mut self, anew: &BTreeSet<String>, units: &mut BTreeMap<UnitId, Option<Fragment>>) {
+        let (fresh, gone) = self.classes.changes();
+        for (id, subject) in &mut self.subjects {
+            for number in &gone {
+                if subject.classes.remove(number) {
+                    units.insert(of_class(id, *number), None);
+                }
+            }
+            let mut say = |subject: &mut Subject, number: u32, class: &Class| {
+                let concerned = subject.rules.concern(class);
+                let fragment = concerned.then(|| subject.class(id, &self.place, number, class));
+                let fragment = fragment.filter(|fragment| !fragment.is_empty());
+                let known = match fragment {
+                    Some(_) => !subject.classes.insert(number),
+                    None => subject.classes.remove(&number),
+                };
+                if known || fragment.is_some() {
+                    units.insert(of_class(id, number), fragment);
+                }
+            };
+            if anew.contains(id) {
+                for (number, class) in self.classes.iter() {
+                    say(subject, number, class);
+                }
+                units.insert(of_subject(id), Some(subject.fragment(id, &self.place)));
+            } else {
+                for (number, class) in &fresh {
+                    say(subject, *number, class);
+                }
+            }
+        }
+    }
+}
+
+/// What a pod calls those of its ports that policies name for what is sent to it.
+fn named(policies: &[Arc<Policy>], ports: &[NamedPort]) -> Vec<NamedPort> {
+    let rules = policies.iter().flat_map(|policy| &policy.rules).filter(|rule| rule.direction == Direction::Ingress);
+    let mut own = BTreeSet::new();
+    for port in rules.flat_map(|rule| &rule.ports) {
+        if let Numbers::Named(name) = &port.numbers {
+            own.extend(ports.iter().filter(|one| one.protocol == port.protocol && one.name == *name).cloned());
+        }
+    }
+    own.into_iter().collect()
+}
+
+fn unit(rest: &str) -> UnitId {
+    UnitId(format!("policies{rest}"))
+}
+
+fn of_subject(id: &str) -> UnitId {
+    unit(&format!("/of/{id}"))
+}
+
+fn of_class(id: &str, number: u32) -> UnitId {
+    unit(&format!("/of/{id}/{number:08x}"))
+}

@@ -1,0 +1,220 @@
+//! What a node carries for one kind of subject: all pods that the same policies select, in one direction.
+//!
+//! ```text
+//! IN    look up the class of the peer
+//!       (class, protocol, port)  -> verdict      IN/ports
+//!       (class, protocol, range) -> verdict      IN/ranges
+//!       class                    -> verdict      IN/classes
+//!       (protocol, port)         -> verdict      IN/rest-ports
+//!       (protocol, range)        -> verdict      IN/rest-ranges
+//!       what is said about everything else
+//! ```
+//!
+//! Of these there is what the rules need. A verdict is to come back (accepted), to drop, or to go to a chain that counts or refuses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use switchyard_netstate::nft::{Data, Expr, Rule, Statement, Type, Value, Verdict};
+use switchyard_netstate::{Fragment, Object, Place};
+
+use crate::base::{self, REJECT, chain, element, set, vmap};
+use crate::name;
+use crate::peers::Class;
+use crate::rules::{Outcome, Point, Rules, Span, To};
+use crate::{Action, Direction, NamedPort, Policy};
+
+/// One kind of subject in one direction.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    pub(crate) direction: Direction,
+    pub(crate) policies: Vec<Arc<Policy>>,
+    /// What its pods call ports that its policies name.
+    pub(crate) own_ports: Vec<NamedPort>,
+    pub(crate) rules: Rules,
+    /// Addresses of pods of this kind.
+    pub(crate) pods: usize,
+    /// Numbers of the classes that it tells apart.
+    pub(crate) classes: BTreeSet<u32>,
+}
+
+/// The name of a kind of subject, and of its chain: by its direction, its policies, and what it calls the ports that they name.
+pub(crate) fn id(direction: Direction, policies: &[Arc<Policy>], own_ports: &[NamedPort]) -> String {
+    let mut text = String::new();
+    for policy in policies {
+        text += &policy.name;
+        text.push('\n');
+    }
+    for port in own_ports {
+        text += &format!("{} {} {}\n", port.name, port.protocol.number(), port.port);
+    }
+    let first = policies.first().map(|policy| policy.name.as_str()).unwrap_or_default();
+    let way = match direction {
+        Direction::Ingress => "in",
+        Direction::Egress => "out",
+    };
+    let digest = name::digest(text.as_bytes());
+    let name = name::plain(first.trim_start_matches("networkpolicy/"), Some(digest));
+    format!("{way}/{name}")
+}
+
+/// The chain that counts for rules with this counter and action.
+pub fn counter_chain(counter: &str, action: Action) -> String {
+    let action = match action {
+        Action::Accept => "accept",
+        Action::Drop => "drop",
+        Action::Reject => "reject",
+        Action::Pass => "pass",
+    };
+    format!("rule/{}/{action}", name::plain(counter, None))
+}
+
+// === impl Subject ===
+
+impl Subject {
+    /// Chains, maps, and what is said about everybody.
+    pub(crate) fn fragment(&self, id: &str, place: &Place) -> Fragment {
+        let mut fragment = Fragment::new();
+        let rules = &self.rules;
+        let mut counters: BTreeMap<String, Outcome> = BTreeMap::new();
+        for outcome in rules.counters() {
+            counters.insert(counter_chain(outcome.counter.as_deref().unwrap_or_default(), outcome.action), outcome);
+        }
+        fragment.want_all(
+            place,
+            counters.into_iter().map(|(name, outcome)| {
+                let mut then = vec![Statement::Counter];
+                then.extend(silent(outcome.action));
+                chain(name, vec![Rule(then)])
+            }),
+        );
+        let (points, spans, whole) = rules.kinds();
+        let rest_points: Vec<Point> = rules.points().collect();
+        let at = |part: &str| format!("{id}/{part}");
+        let mut want = |wanted: bool, object: Object| {
+            if wanted {
+                fragment.want(place, object);
+            }
+        };
+        let class_port = [Type::Mark, Type::Proto, Type::Port];
+        want(points, set(at("ports"), &class_port, &[Type::Verdict], false));
+        want(spans, set(at("ranges"), &class_port, &[Type::Verdict], true));
+        want(whole, set(at("classes"), &[Type::Mark], &[Type::Verdict], false));
+        want(!rest_points.is_empty(), set(at("rest-ports"), &class_port[1..], &[Type::Verdict], false));
+        want(!rules.spans.is_empty(), set(at("rest-ranges"), &class_port[1..], &[Type::Verdict], true));
+        fragment.want_all(place, self.rest(id, &rest_points));
+        fragment.want(place, chain(id, self.chain(id, (points, spans, whole), !rest_points.is_empty())));
+        fragment
+    }
+
+    fn chain(&self, id: &str, (points, spans, whole): (bool, bool, bool), rest_points: bool) -> Vec<Rule> {
+        let look = |wanted: bool, key: &[Expr], part: &str| {
+            wanted.then(|| Rule(vec![vmap(key.to_vec(), format!("{id}/{part}"))]))
+        };
+        let key = [Expr::Priority, Expr::L4proto, Expr::Dport];
+        let classify = Statement::Verdict(Verdict::Jump(base::classify(self.direction).into()));
+        let last = match verdict(&self.rules.decide(None, To::Else)) {
+            Verdict::Drop => vec![Statement::Counter, Statement::Verdict(Verdict::Drop)],
+            verdict => vec![Statement::Verdict(verdict)],
+        };
+        [
+            self.rules.has_peers().then(|| Rule(vec![classify])),
+            look(points, &key, "ports"),
+            look(spans, &key, "ranges"),
+            look(whole, &key[..1], "classes"),
+            look(rest_points, &key[1..], "rest-ports"),
+            look(!self.rules.spans.is_empty(), &key[1..], "rest-ranges"),
+            Some(Rule(last)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// What is said about everybody, where it is not what is said about everything.
+    fn rest(&self, id: &str, points: &[Point]) -> Vec<Object> {
+        let rules = &self.rules;
+        let default = rules.decide(None, To::Else);
+        let mut elements = Vec::new();
+        let mut by_span: BTreeMap<Span, Outcome> = BTreeMap::new();
+        for span in &rules.spans {
+            let outcome = rules.decide(None, To::Span(*span));
+            if outcome != default {
+                let key = vec![Value::Proto(span.protocol), ports(*span)];
+                elements.push(element(format!("{id}/rest-ranges"), key, Some(Data::Verdict(verdict(&outcome)))));
+            }
+            by_span.insert(*span, outcome);
+        }
+        for point in points {
+            let outcome = rules.decide(None, To::Point(*point));
+            let without = rules.span_of(*point).and_then(|span| by_span.get(&span)).unwrap_or(&default);
+            if outcome != *without {
+                let key = vec![Value::Proto(point.protocol), Value::Port(point.port)];
+                elements.push(element(format!("{id}/rest-ports"), key, Some(Data::Verdict(verdict(&outcome)))));
+            }
+        }
+        elements
+    }
+
+    /// What is said about addresses of one class, where it is not what is said about everybody.
+    pub(crate) fn class(&self, id: &str, place: &Place, number: u32, class: &Class) -> Fragment {
+        let rules = &self.rules;
+        let mut fragment = Fragment::new();
+        let mut want = |set: &str, mut key: Vec<Value>, outcome: &Outcome| {
+            key.insert(0, Value::Number(number));
+            fragment.want(place, element(format!("{id}/{set}"), key, Some(Data::Verdict(verdict(outcome)))));
+        };
+        let decide = |to| rules.decide(Some(class), to);
+        let (own, default) = (decide(To::Else), rules.decide(None, To::Else));
+        // With a verdict of its own on everything, the class never comes to what is said about everybody.
+        let apart = own != default;
+        if apart {
+            want("classes", Vec::new(), &own);
+        }
+        let questions = rules.questions(class);
+        let mut by_span: BTreeMap<Span, Outcome> = BTreeMap::new();
+        for span in rules.spans.iter().filter(|_| questions.spans || apart) {
+            let outcome = decide(To::Span(*span));
+            let without = if apart { own.clone() } else { rules.decide(None, To::Span(*span)) };
+            if outcome != without {
+                want("ranges", vec![Value::Proto(span.protocol), ports(*span)], &outcome);
+                by_span.insert(*span, outcome);
+            }
+        }
+        for point in &questions.points {
+            let outcome = decide(To::Point(*point));
+            let without = match rules.span_of(*point).and_then(|span| by_span.get(&span)) {
+                Some(of_span) => of_span.clone(),
+                None if apart => own.clone(),
+                None => rules.decide(None, To::Point(*point)),
+            };
+            if outcome != without {
+                want("ports", vec![Value::Proto(point.protocol), Value::Port(point.port)], &outcome);
+            }
+        }
+        fragment
+    }
+}
+
+fn ports(span: Span) -> Value {
+    if span.from == span.to { Value::Port(span.from) } else { Value::Ports(span.from, span.to) }
+}
+
+/// What a packet meets that has this outcome.
+fn verdict(outcome: &Outcome) -> Verdict {
+    match (&outcome.counter, outcome.action) {
+        (Some(counter), action) => Verdict::Goto(counter_chain(counter, action)),
+        (None, Action::Accept | Action::Pass) => Verdict::Return,
+        (None, Action::Drop) => Verdict::Drop,
+        (None, Action::Reject) => Verdict::Goto(REJECT.into()),
+    }
+}
+
+/// The end of a chain that has counted; coming back needs no word.
+fn silent(action: Action) -> Option<Statement> {
+    match action {
+        Action::Accept | Action::Pass => None,
+        Action::Drop => Some(Statement::Verdict(Verdict::Drop)),
+        Action::Reject => Some(Statement::Verdict(Verdict::Goto(REJECT.into()))),
+    }
+}
