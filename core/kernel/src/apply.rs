@@ -214,7 +214,7 @@ impl<'a> Run<'a> {
                 return Err(io_error(place, "talk to the kernel", source));
             }
         };
-        let mut touched = BTreeSet::new();
+        let (mut touched, mut in_the_way) = (BTreeSet::new(), BTreeSet::new());
         for ((op, tolerate, makes), answer) in meta.into_iter().zip(answers) {
             match answer {
                 Ok(echo) => {
@@ -224,9 +224,16 @@ impl<'a> Run<'a> {
                     }
                 }
                 Err(refusal) if tolerate.contains(&refusal.errno) => {}
-                Err(refusal) => drop(failed.entry(op).or_insert(refusal)),
+                Err(refusal) => {
+                    if makes && refusal.errno == libc::EEXIST {
+                        in_the_way.insert(op);
+                    }
+                    failed.entry(op).or_insert(refusal);
+                }
             }
         }
+        // What has that name instead is somebody else's, and must not be put back.
+        touched.retain(|op| !in_the_way.contains(op));
         for number in touched {
             let op = ops[number];
             if self.done.last() != Some(op) {

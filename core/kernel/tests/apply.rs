@@ -130,6 +130,20 @@ fn a_failure_midway_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn what_is_in_the_way_is_left_as_it_is() {
+    isolated("what_is_in_the_way_is_left_as_it_is", || {
+        let mut engine = engine(&[]);
+        run(&engine, &node(), "ip link add cbr0 mtu 1400 type veth peer name other");
+        let before = state(&engine, &[node()]);
+        let error = engine.set(unit("node"), node_fragment()).unwrap_err();
+        assert_eq!(error.errno(), Some(17), "{error}");
+        assert_eq!(state(&engine, &[node()]), before);
+        assert!(engine.reconcile().unwrap().is_clean());
+        assert_eq!(state(&engine, &[node()]), before);
+    });
+}
+
+#[test]
 fn a_second_engine_adopts_what_is_right_and_removes_what_nobody_wants() {
     isolated("a_second_engine_adopts_what_is_right_and_removes_what_nobody_wants", || {
         let mut first = engine(&["p1", "p2"]);

@@ -32,7 +32,7 @@ fn networks_change_under_load(powers: Powers) {
     let pods = cluster.get(&["pods"]);
     let dry = cluster.yard(&["network", "use", "overlay", "--dry-run"]);
     assert!(dry.contains("node/worker-1: link vxlan") && dry.contains("router: route 10.40."), "{dry}");
-    assert_eq!(State::of(&cluster), before, "a dry run changes nothing");
+    before.is_again(&cluster);
 
     let traffic = Traffic::start(cluster.door(), HOST);
     let dialogue = Dialogue::between_nodes(&cluster);

@@ -92,7 +92,15 @@ impl Run<'_> {
                     }
                 }
                 self.create_link(number, op, to, master, (ops, pending, failed))?;
-                pending.extend(link::pin_mtu(to).into_iter().map(plain));
+                let pins = link::pin_mtu(to);
+                if !pins.is_empty() {
+                    // They would change whatever has that name.
+                    self.flush(ops, pending, failed)?;
+                    if failed.contains_key(&number) {
+                        return Ok(());
+                    }
+                }
+                pending.extend(pins.into_iter().map(plain));
                 if ports(None) && to.port != Default::default() {
                     pending.push(plain(link::port(&to.name, &to.port)));
                 }

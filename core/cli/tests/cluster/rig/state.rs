@@ -13,8 +13,9 @@ pub(crate) struct State(BTreeMap<String, Vec<String>>);
 /// Everything that can be asked for; the ruleset comes as text, as some versions of `nft` cannot do JSON.
 const LOOK: &str = "ip -d -j link; echo; ip -j addr; echo; ip -j route show table all; echo; ip -j neigh show nud permanent; \
                     echo; bridge -j fdb; echo; nft list ruleset";
-/// Numbers that the kernel gives out, and clocks.
-const VOLATILE: [&str; 14] = [
+/// Numbers that the kernel gives out, clocks, and what it notices a moment after it is so.
+const VOLATILE: [&str; 15] = [
+    "operstate",
     "ifindex",
     "link_index",
     "link_netnsid",
@@ -50,27 +51,26 @@ impl State {
     /// The kernel is as it was.
     #[track_caller]
     pub(crate) fn is_again(&self, cluster: &Cluster) {
-        let mut last = String::new();
-        let same = |now: Self| {
-            for (place, lines) in &self.0 {
-                let there = &now.0[place];
-                let gone: Vec<_> = lines.iter().filter(|line| !there.contains(line)).collect();
-                let new: Vec<_> = there.iter().filter(|line| !lines.contains(line)).collect();
-                if !gone.is_empty() || !new.is_empty() {
-                    last = format!("{place}: gone {gone:#?}, new {new:#?}");
-                    return None;
-                }
-            }
-            Some(())
-        };
-        let mut same = same;
+        let mut difference = None;
         for _ in 0..20 {
-            if same(Self::of(cluster)).is_some() {
+            difference = self.difference(&Self::of(cluster));
+            if difference.is_none() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(200));
         }
-        panic!("the kernel is not as it was: {last}");
+        panic!("the kernel is not as it was: {}", difference.unwrap_or_default());
+    }
+
+    /// The first place that is not the same, and how.
+    fn difference(&self, now: &Self) -> Option<String> {
+        let differs = |(place, lines): (&String, &Vec<String>)| {
+            let there = &now.0[place];
+            let gone: Vec<_> = lines.iter().filter(|line| !there.contains(line)).collect();
+            let new: Vec<_> = there.iter().filter(|line| !lines.contains(line)).collect();
+            (!gone.is_empty() || !new.is_empty()).then(|| format!("{place}: gone {gone:#?}, new {new:#?}"))
+        };
+        self.0.iter().find_map(differs)
     }
 }
 
@@ -92,9 +92,14 @@ fn steady(value: Value) -> Value {
         Value::Object(map) => {
             map.into_iter().filter(|(key, _)| !VOLATILE.contains(&key.as_str())).map(|(k, v)| (k, steady(v))).collect()
         }
-        Value::Array(list) => list.into_iter().map(steady).collect(),
+        Value::Array(list) => list.into_iter().filter(|one| !is_carrier(one)).map(steady).collect(),
         other => other,
     }
+}
+
+/// A flag of a link or a route that says whether there is a carrier.
+fn is_carrier(flag: &Value) -> bool {
+    ["NO-CARRIER", "LOWER_UP", "linkdown"].iter().any(|one| flag == one)
 }
 
 /// A line of the ruleset without what packets have changed in it.

@@ -161,7 +161,10 @@ fn replace_manifests(folder: &Path, text: &str) {
 
 /// A line without numbers of links and states that come and go.
 fn lasting(line: &str) -> String {
-    let line = line.split_once(": ").filter(|(number, _)| number.parse::<u32>().is_ok()).map_or(line, |(_, rest)| rest);
+    // Whether there is a carrier shows a moment after it is so.
+    let line = &line.replace("NO-CARRIER,", "").replace(",LOWER_UP", "");
+    let line =
+        line.split_once(": ").filter(|(number, _)| number.parse::<u32>().is_ok()).map_or(&**line, |(_, rest)| rest);
     let mut words: Vec<&str> = Vec::new();
     let mut all = line.split_whitespace();
     while let Some(word) = all.next() {
@@ -169,7 +172,7 @@ fn lasting(line: &str) -> String {
             "linkdown" | "dead" => {}
             // What follows is a time, a random number, or the kernel's own.
             "port_id" | "port_no" | "qlen" | "link-netnsid" | "link-netns" | "designated_port" | "designated_cost"
-            | "expires" | "link/ether" => {
+            | "expires" | "link/ether" | "state" => {
                 all.next();
             }
             _ if word.contains("timer")
