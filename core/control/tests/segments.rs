@@ -30,7 +30,7 @@ impl NetworkPlugin for Segmented {
             prefix_length: 29,
             kept: 1,
             ids: (7, 9),
-            outside: Some("192.168.200.0/30".parse().unwrap()),
+            outside: Some("192.168.200.0/29".parse().unwrap()),
         };
         Pool { segment: Some(segment), ..Pool::of("10.40.128.0/27".parse().unwrap()) }
     }

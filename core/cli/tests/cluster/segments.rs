@@ -64,7 +64,8 @@ fn namespaces_are_segments_with_an_address_outside(powers: Powers) {
         if name.starts_with("sphinx-svc-") {
             let url = format!("http://{}/", service["spec"]["clusterIP"].as_str().unwrap());
             for place in [&pod, "worker-1", "controlplane"] {
-                assert!(cluster.curl_from(place, &url).starts_with("sphinx-rs-"), "{place} {url}");
+                let answer = cluster.shell(place, &["curl", "-sS", "-m", "20", &url]).expect("an answer");
+                assert!(answer.contains("\"pod\":\"sphinx-rs-"), "{place} {url}: {answer}");
             }
         }
     }
