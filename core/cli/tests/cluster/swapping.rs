@@ -43,8 +43,7 @@ fn networks_change_under_load(powers: Powers) {
         assert!(told.contains("all of them all the time"), "{told}");
         traffic.more(20);
     }
-    // See "What is not kept" in docs/life-of-a-swap.md.
-    traffic.stop().lost_at_most(10);
+    traffic.stop().lost_at_most(0);
     dialogue.end().was_one_connection();
     before.is_again(&cluster);
     let now = cluster.get(&["pods"]);
