@@ -52,10 +52,7 @@ pub(crate) fn segment(pool: &Pool) -> Option<SegmentFacts> {
 }
 
 /// Addresses that a control plane gives to pods of this pool, and of its segment if it has one.
-pub(crate) fn addresses<'a>(
-    pool: &'a Pool,
-    segment: Option<&SegmentFacts>,
-) -> impl Iterator<Item = IpAddr> + use<'a> {
+pub(crate) fn addresses<'a>(pool: &'a Pool, segment: Option<&SegmentFacts>) -> impl Iterator<Item = IpAddr> + use<'a> {
     let block = segment.and_then(|segment| segment.subnets.first().copied()).unwrap_or(pool.block);
     let kept = pool.segment.as_ref().filter(|_| segment.is_some()).map_or(0, |segment| segment.kept as usize);
     block.hosts().skip(kept).filter(|ip| !pool.reserved.contains(ip))

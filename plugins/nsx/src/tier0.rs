@@ -176,11 +176,11 @@ impl Tier0 {
     fn addresses(&self) -> Vec<Object> {
         let table = TableRef::new(Family::Ip, NODE_TABLE);
         let first = self.pool.hosts().next().unwrap_or(self.pool.addr());
-        let mut rules =
-            vec![NftRule(vec![Statement::Snat(NatTarget::Map { key: vec![Expr::IpSaddr], map: SNAT.into() })])];
+        let snat = |to| Statement::Snat { to, fully_random: false };
+        let mut rules = vec![NftRule(vec![snat(NatTarget::Map { key: vec![Expr::IpSaddr], map: SNAT.into() })])];
         rules.extend(self.pods.iter().map(|pods| {
             let to = NatTarget::To { address: first.into(), port: None };
-            NftRule(vec![prefix(Expr::IpSaddr, *pods), Statement::Snat(to)])
+            NftRule(vec![prefix(Expr::IpSaddr, *pods), snat(to)])
         }));
         vec![
             Object::Table(Table { table: table.clone() }),

@@ -210,11 +210,7 @@ impl World {
 type Attached = (Vec<(&'static str, PodFacts, Fragment)>, Vec<SegmentFacts>);
 
 /// Pods with addresses from the plugin's pools, what they want, and the segments of those addresses.
-fn attach(
-    plugin: &dyn Plugin,
-    facts: &Facts,
-    nodes: &[NodeFacts; 2],
-) -> Result<Attached, WorldError> {
+fn attach(plugin: &dyn Plugin, facts: &Facts, nodes: &[NodeFacts; 2]) -> Result<Attached, WorldError> {
     let mut taken = BTreeSet::new();
     let mut pods = Vec::new();
     let mut segments: Vec<SegmentFacts> = Vec::new();

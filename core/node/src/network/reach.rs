@@ -61,7 +61,8 @@ impl Reach {
 
     /// Takes a pod in, or forgets it; false if a network need not be asked anew.
     pub(super) fn pod(&mut self, uid: &str, pod: Option<Arc<Pod>>) -> bool {
-        let same = |was: &Arc<Pod>, now: &Arc<Pod>| was.node == now.node && was.ip == now.ip && was.labels == now.labels;
+        let same =
+            |was: &Arc<Pod>, now: &Arc<Pod>| was.node == now.node && was.ip == now.ip && was.labels == now.labels;
         match pod {
             Some(pod) => {
                 let was = self.pods.insert(uid.to_owned(), pod.clone());

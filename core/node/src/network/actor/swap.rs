@@ -351,7 +351,8 @@ impl Actor {
 /// A plugin's wishes as a change of everything that plugins want: what is not wished for goes.
 fn whole(ledger: &Ledger, mut wishes: Units) -> Units {
     for (unit, _) in ledger.units() {
-        let of_plugin = unit.0 == "node" || ["peer/", "pod/", "remote/", "segment/"].iter().any(|kind| unit.0.starts_with(kind));
+        let of_plugin =
+            unit.0 == "node" || ["peer/", "pod/", "remote/", "segment/"].iter().any(|kind| unit.0.starts_with(kind));
         if of_plugin && !wishes.contains_key(unit) {
             wishes.insert(unit.clone(), None);
         }
