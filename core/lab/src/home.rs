@@ -156,7 +156,10 @@ impl Directory {
 
     /// The network namespace of the router, a node, or a further place on a node.
     pub fn netns_of(&self, place: &Place) -> PathBuf {
-        self.netns().join(place.to_string().replace('/', "-"))
+        match place {
+            Place::Extra { node, name } => self.node_run(node).join("extra").join(name),
+            _ => self.netns().join(place.to_string().replace('/', "-")),
+        }
     }
 
     /// The network namespace of a pod.

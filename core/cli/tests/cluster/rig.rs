@@ -41,12 +41,13 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The cluster of the tests, as written for people.
 const SPHINX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sphinx");
 /// What a cluster needs beside `yard`.
-const COMPANIONS: [&str; 6] = [
+const COMPANIONS: [&str; 7] = [
     "yard-echo",
     "yard-pause",
     "yard-ingress",
     "libswitchyard_kubenet.so",
     "libswitchyard_none.so",
+    "libswitchyard_nsx.so",
     "libswitchyard_overlay.so",
 ];
 /// User and group of those without powers.
