@@ -183,7 +183,7 @@ pub enum Statement {
     /// Translate the source to an address.
     Snat {
         /// The address.
-        to: NatTarget,
+        target: NatTarget,
         /// Random port selection (NF_NAT_RANGE_PROTO_RANDOM_FULLY). Default false.
         #[serde(default)]
         fully_random: bool,

@@ -84,7 +84,7 @@ pub(crate) fn table() -> TableRef {
 /// Chains that change addresses. Those of type nat see the first packet of a connection only.
 fn translation(table: &TableRef, address: IpAddr) -> [Object; 4] {
     // Not `masquerade`: that forgets its connections when the interface goes, and a swap of networks takes interfaces away.
-    let as_node = || Statement::Snat { to: NatTarget::To { address, port: None }, fully_random: true };
+    let as_node = || Statement::Snat { target: NatTarget::To { address, port: None }, fully_random: true };
     let by_address = vmap(SERVICE_IPS, &[Expr::IpDaddr, Expr::L4proto, Expr::Dport]);
     let loopback = "127.0.0.0/8".parse().expect("a constant prefix");
     let by_node_port = [

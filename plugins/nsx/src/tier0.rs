@@ -176,7 +176,7 @@ impl Tier0 {
     fn addresses(&self) -> Vec<Object> {
         let table = TableRef::new(Family::Ip, NODE_TABLE);
         let first = self.pool.hosts().next().unwrap_or(self.pool.addr());
-        let snat = |to| Statement::Snat { to, fully_random: false };
+        let snat = |target| Statement::Snat { target, fully_random: false };
         let mut rules = vec![NftRule(vec![snat(NatTarget::Map { key: vec![Expr::IpSaddr], map: SNAT.into() })])];
         rules.extend(self.pods.iter().map(|pods| {
             let to = NatTarget::To { address: first.into(), port: None };

@@ -120,7 +120,7 @@ impl<'a> Writer<'a> {
                 set_meta(list, sys::NFT_META_MARK, 0);
             }
             Statement::Dnat(target) => self.nat(list, sys::NFT_NAT_DNAT, target, false)?,
-            Statement::Snat { to, fully_random } => self.nat(list, sys::NFT_NAT_SNAT, to, *fully_random)?,
+            Statement::Snat { target, fully_random } => self.nat(list, sys::NFT_NAT_SNAT, target, *fully_random)?,
             Statement::Masquerade { fully_random } => expression(list, "masq", |data| {
                 if *fully_random {
                     data.be32(sys::NFTA_MASQ_FLAGS, sys::NF_NAT_RANGE_PROTO_RANDOM_FULLY);
