@@ -123,11 +123,8 @@ fn refusal(table: &TableRef, service_cidr: IpNet) -> [Object; 4] {
     // DNS).
     let no_such_port = || {
         let to_service = Statement::Match { left: Expr::IpDaddr, op: Op::Eq, right: Operand::Prefix(service_cidr) };
-        let elsewhere = Statement::Match {
-            left: Expr::FibDaddrType,
-            op: Op::Ne,
-            right: Operand::Value(Value::Number(RTN_LOCAL)),
-        };
+        let elsewhere =
+            Statement::Match { left: Expr::FibDaddrType, op: Op::Ne, right: Operand::Value(Value::Number(RTN_LOCAL)) };
         Rule(vec![new(), to_service, elsewhere, Statement::Verdict(Verdict::Goto(REFUSE.into()))])
     };
     let reset = [Statement::eq(Expr::L4proto, Value::Proto(6)), Statement::Reject(Reject::TcpReset)];
