@@ -115,6 +115,8 @@ impl Analysis {
         let evidence = Evidence {
             control: control.and_then(|control| control.interval),
             residue: residue(report, &first.network),
+            elsewhere: report.elsewhere(),
+            most_ceiling: most_ceiling(workload.kind, metric),
             ..evidence(workload.kind, samples, pairs.len())
         };
         Comparison {
@@ -191,9 +193,9 @@ fn evidence(kind: LoadKind, samples: &[(&Sample, Vec<&Sample>)], pairs: usize) -
     let (user, seconds) = own().fold((0.0, 0.0), |sum, one| (sum.0 + one.generator_user, sum.1 + one.seconds));
     let ceiling = match kind {
         LoadKind::Http | LoadKind::Udp => late as f64 / (operations + errors).max(1) as f64,
-        LoadKind::Stream if user > BUSY * seconds => user / seconds,
+        LoadKind::Stream => user / seconds.max(f64::MIN_POSITIVE),
         // One request at a time is as fast as its round trip: there is no ceiling to hit.
-        LoadKind::Stream | LoadKind::Rr | LoadKind::Crr => 0.0,
+        LoadKind::Rr | LoadKind::Crr => 0.0,
     };
     Evidence {
         samples: pairs,
@@ -202,8 +204,16 @@ fn evidence(kind: LoadKind, samples: &[(&Sample, Vec<&Sample>)], pairs: usize) -
         may_lose: kind == LoadKind::Udp,
         ceiling,
         steal: if time > 0.0 { steal / time } else { 0.0 },
-        control: None,
-        residue: Vec::new(),
+        ..Evidence::default()
+    }
+}
+
+/// A late request may stand anywhere in the distribution: half of those beyond a quantile may be late ones, or it says more about the
+/// generator than about the network.
+fn most_ceiling(kind: LoadKind, metric: Metric) -> f64 {
+    match kind {
+        LoadKind::Http | LoadKind::Udp => metric.beyond() / 2.0,
+        _ => BUSY,
     }
 }
 

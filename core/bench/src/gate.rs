@@ -169,7 +169,7 @@ mod tests {
         let experiment = crate::Experiment::quick(&["kubenet"]);
         let unfit = |text: &str| gate(text).fits(&experiment).unwrap_err().to_string();
         assert!(unfit("overlay.rr.p99 > 1").contains("there are kubenet"));
-        assert!(unfit("kubenet.udp.p99 > 1").contains("stream, rr, crr, http"));
+        assert!(unfit("kubenet.udp.p99 > 1").contains("stream, rr, crr, http, http-4k"));
         assert!(unfit("kubenet.rr.throughput > 1").contains("p50, p99"));
         assert!(unfit("kubenet.rr.p99.ingress > 1").contains("other-node"));
         assert_eq!(gate("by-hand.rr.p99.vxlan > 2x").fits(&experiment), Ok(()));

@@ -87,8 +87,11 @@ impl Run<'_> {
         for number in 0..spec.repetitions.most {
             let begun = Instant::now();
             let order = schedule::repetition(spec.seed, number, spec.networks.len(), !spec.by_hand.is_empty());
-            for contestant in order {
-                self.block(contestant)?;
+            let blocks = order.len() as u32;
+            for (done, contestant) in (0..).zip(order) {
+                // Who is slow leaves time for those that are still to come.
+                let share = budget.saturating_sub(self.begun.elapsed() + RESERVE) / (blocks - done);
+                self.block(contestant, Instant::now() + share)?;
             }
             let took = begun.elapsed();
             if number + 1 < spec.repetitions.least {
@@ -106,8 +109,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// One contestant, once.
-    fn block(&mut self, contestant: Contestant) -> anyhow::Result<()> {
+    /// One contestant, once. After `until` no further round begins.
+    fn block(&mut self, contestant: Contestant, until: Instant) -> anyhow::Result<()> {
         let spec = &self.experiment.spec;
         let block = self.report.blocks.len();
         let (name, paths) = match contestant {
@@ -123,7 +126,12 @@ impl Run<'_> {
             let stay = self.stay(block, &name)?;
             self.report.stays.push(stay);
         }
+        let mut longest = Duration::ZERO;
         for round in 0..spec.rounds {
+            let begun = Instant::now();
+            if round > 0 && begun + longest > until {
+                break;
+            }
             self.say(&format!("block {}: {name}, round {} of {}", block + 1, round + 1, spec.rounds));
             for (workload, order) in schedule::round(spec.seed, block, round, spec.workloads.len(), paths) {
                 let workload = &spec.workloads[workload];
@@ -141,6 +149,7 @@ impl Run<'_> {
                 }
                 self.sample(block, round, workload, BASELINE, Wiring::Veth.name(), Along::Wires(Wiring::Veth))?;
             }
+            longest = longest.max(begun.elapsed());
         }
         Ok(())
     }

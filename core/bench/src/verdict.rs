@@ -41,9 +41,14 @@ pub enum Reason {
         /// How much of the time, or of its requests.
         share: f64,
     },
-    /// The machine was given to others.
+    /// The hypervisor gave the processors to others.
     CpuStolen {
         /// How much of the time.
+        share: f64,
+    },
+    /// Something else than the experiment used the processors.
+    MachineWasBusy {
+        /// How much of them, while the cluster rested.
         share: f64,
     },
     /// Compared with itself, the baseline was not the same.
@@ -66,8 +71,12 @@ pub(crate) struct Evidence {
     pub(crate) operations: u64,
     /// Whether failures are what is measured: datagrams may be lost.
     pub(crate) may_lose: bool,
+    /// How much of the time the generator was busy with itself, or of its requests it was late with.
     pub(crate) ceiling: f64,
+    /// How much of that can be borne.
+    pub(crate) most_ceiling: f64,
     pub(crate) steal: f64,
+    pub(crate) elsewhere: f64,
     pub(crate) control: Option<Interval>,
     pub(crate) residue: Vec<String>,
 }
@@ -81,11 +90,10 @@ pub(crate) enum Better {
 
 /// Fewer samples than this make no interval worth the name.
 const FEWEST: usize = 4;
-/// A generator that was late with more of its requests than this, or busy with itself for more of its time than
-/// [`BUSY`](crate::analysis), was the ceiling.
-const MOST_CEILING: f64 = 0.01;
 /// More than this share of the machine stolen spoils a comparison.
 const MOST_STEAL: f64 = 0.01;
+/// The same for more than this share that other programs used.
+const MOST_ELSEWHERE: f64 = 0.25;
 /// How far from itself a baseline may be although its interval does not hold 1.
 const CONTROL: f64 = 0.03;
 /// Differences smaller than this are no differences.
@@ -102,11 +110,14 @@ pub(crate) fn verdict(interval: Option<&Interval>, better: Better, evidence: &Ev
     if !evidence.residue.is_empty() {
         return Verdict::Invalid(Reason::SwapResidue { devices: evidence.residue.clone() });
     }
-    if evidence.ceiling > MOST_CEILING {
+    if evidence.ceiling > evidence.most_ceiling {
         return Verdict::Invalid(Reason::GeneratorWasTheCeiling { share: evidence.ceiling });
     }
     if evidence.steal > MOST_STEAL {
         return Verdict::Invalid(Reason::CpuStolen { share: evidence.steal });
+    }
+    if evidence.elsewhere > MOST_ELSEWHERE {
+        return Verdict::Invalid(Reason::MachineWasBusy { share: evidence.elsewhere });
     }
     if let Some(control) = evidence.control.filter(|control| !is_quiet(control)) {
         return Verdict::Invalid(Reason::ControlOff { control });
@@ -147,6 +158,9 @@ impl fmt::Display for Reason {
                 write!(f, "the generator was the ceiling ({:.1} % of it)", percent(share))
             }
             Self::CpuStolen { share } => write!(f, "{:.1} % of the processors was stolen", percent(share)),
+            Self::MachineWasBusy { share } => {
+                write!(f, "other programs used {:.0} % of the processors", percent(share))
+            }
             Self::ControlOff { control } => write!(
                 f,
                 "the baseline against itself was {:.2}x [{:.2} to {:.2}]",
@@ -180,10 +194,11 @@ mod tests {
     #[test]
     fn what_cannot_be_trusted_is_invalid_with_its_reason() {
         type Change = fn(&mut Evidence);
-        let cases: [(Change, &str); 6] = [
+        let cases: [(Change, &str); 7] = [
             (|evidence| evidence.samples = 3, "invalid: 3 samples are too few, 4 would do"),
             (|evidence| evidence.errors = 2, "invalid: 2 operations failed, 100 did not"),
             (|evidence| evidence.ceiling = 0.2, "invalid: the generator was the ceiling (20.0 % of it)"),
+            (|evidence| evidence.elsewhere = 0.4, "invalid: other programs used 40 % of the processors"),
             (|evidence| evidence.steal = 0.02, "invalid: 2.0 % of the processors was stolen"),
             (
                 |evidence| evidence.control = Some(Interval { low: 1.04, ratio: 1.08, high: 1.12 }),

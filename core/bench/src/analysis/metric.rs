@@ -67,6 +67,16 @@ impl Metric {
         matches!(self, Self::Throughput | Self::P50)
     }
 
+    /// The share of all operations that lies beyond a quantile; half of all for what is no quantile.
+    pub(crate) fn beyond(self) -> f64 {
+        match self {
+            Self::P90 => 0.1,
+            Self::P99 => 0.01,
+            Self::P999 => 0.001,
+            _ => 0.5,
+        }
+    }
+
     pub(crate) fn better(self) -> Better {
         match self {
             Self::Throughput | Self::Rate => Better::Higher,

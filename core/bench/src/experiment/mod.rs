@@ -53,7 +53,7 @@ pub struct Spec {
     /// How often the networks are gone through, there and back again. Default 1 to 4 times.
     #[serde(default)]
     pub repetitions: Repetitions,
-    /// Samples of each kind that are taken while a network is in force. Default 3.
+    /// Samples of each kind that are taken while a network is in force, fewer if the budget demands it, never none. Default 3.
     #[serde(default = "rounds")]
     pub rounds: u16,
     /// Milliseconds at the beginning of each sample that do not count. Default 20.

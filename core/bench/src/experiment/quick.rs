@@ -13,15 +13,21 @@ pub(super) fn experiment(networks: &[&str]) -> Experiment {
         options: Default::default(),
         hosting: Default::default(),
     };
-    let kinds = [LoadKind::Stream, LoadKind::Rr, LoadKind::Crr, LoadKind::Http];
-    let workload = |kind: LoadKind| Workload {
-        name: kind.name().to_owned(),
+    let workload = |name: &str, kind: LoadKind, rate| Workload {
+        name: name.to_owned(),
         kind,
         bytes: None,
-        rate: None,
+        rate,
         connections: None,
         arrivals: None,
     };
+    let workloads = vec![
+        workload("stream", LoadKind::Stream, None),
+        workload("rr", LoadKind::Rr, None),
+        workload("crr", LoadKind::Crr, None),
+        workload("http", LoadKind::Http, Some(1000.0)),
+        workload("http-4k", LoadKind::Http, Some(4000.0)),
+    ];
     Experiment {
         api_version: "switchyard.dev/v1alpha1".into(),
         kind: "Experiment".into(),
@@ -32,12 +38,12 @@ pub(super) fn experiment(networks: &[&str]) -> Experiment {
             precision: super::precision(),
             repetitions: Repetitions::default(),
             rounds: super::rounds(),
-            warmup_milliseconds: super::warmup(),
-            sample_milliseconds: super::sample(),
+            warmup_milliseconds: 10,
+            sample_milliseconds: 80,
             topology: Topology::default(),
             by_hand: Wiring::all(),
             networks: networks.iter().map(network).collect(),
-            workloads: kinds.map(workload).into(),
+            workloads,
             paths: pod_to_pod(),
             impairments: Impairments::default(),
         },

@@ -196,6 +196,16 @@ impl Report {
         networks.chain(by_hand).collect()
     }
 
+    /// Share of the processors that programs outside the cluster used while it rested, in the middle of all times.
+    pub fn elsewhere(&self) -> f64 {
+        let share = |stay: &Stay| {
+            let busy = stay.rest_cpu.busy() - stay.rest_cluster;
+            if stay.rest_cpu.total() > 0.0 { (busy / stay.rest_cpu.total()).clamp(0.0, 1.0) } else { 0.0 }
+        };
+        let shares: Vec<f64> = self.stays.iter().map(share).collect();
+        if shares.is_empty() { 0.0 } else { crate::stats::median(&shares) }
+    }
+
     /// The paths, or wires, of a contestant.
     pub fn paths(&self, contestant: &str) -> Vec<&'static str> {
         match contestant {

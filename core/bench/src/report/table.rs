@@ -98,14 +98,21 @@ fn swaps(report: &Report) -> String {
     text
 }
 
+/// Why figures are invalid: one line for all that share a reason.
 fn invalid(analysis: &Analysis) -> String {
-    let mut text = String::new();
+    let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
     for one in &analysis.comparisons {
-        if let Verdict::Invalid(reason) = &one.verdict {
-            let _ = writeln!(text, "invalid: {} {} {} {}: {reason}", one.network, one.path, one.workload, one.metric);
+        let Verdict::Invalid(reason) = &one.verdict else { continue };
+        let reason = reason.to_string();
+        let figure = format!("{} {}", one.workload, one.metric);
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, figures)) if figures.contains(&figure) => {}
+            Some((_, figures)) => figures.push(figure),
+            None => reasons.push((reason, vec![figure])),
         }
     }
-    text
+    let lines = reasons.into_iter().map(|(reason, figures)| format!("invalid: {}: {reason}\n", figures.join(", ")));
+    lines.collect()
 }
 
 /// Columns as wide as their widest cell.
