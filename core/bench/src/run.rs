@@ -1,5 +1,7 @@
 //! The experiment itself.
 
+mod stay;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,9 +10,9 @@ use anyhow::Context as _;
 
 use crate::analysis::Analysis;
 use crate::experiment::{Experiment, LoadKind, Wiring, Workload};
-use crate::gauge::{Cpu, Machine, family_cpu_seconds, family_pss_bytes};
+use crate::gauge::Machine;
 use crate::load::{Load, Measured, Order};
-use crate::report::{API_VERSION, BASELINE, BY_HAND, EndedBy, KIND, Plugin, Report, Sample, Stay, Wire};
+use crate::report::{API_VERSION, BASELINE, BY_HAND, EndedBy, KIND, Plugin, Report, Sample};
 use crate::schedule::{self, Contestant};
 use crate::stage::{HOST, Stage, Yard};
 use crate::stats::Random;
@@ -40,14 +42,6 @@ struct Run<'a> {
     progress: &'a dyn Progress,
 }
 
-/// How long the cluster is left alone in each block, to see what it costs to be there.
-const REST: Duration = Duration::from_millis(300);
-/// What is sent to see how large packets become.
-const WIRE: Load = Load::Udp { rate: 20_000.0, bytes: WIRE_PAYLOAD };
-const WIRE_PAYLOAD: u32 = 1000;
-const WIRE_MILLISECONDS: u32 = 25;
-/// The uplink of a node.
-const CARD: &str = "eth0";
 /// Part of the budget that nobody plans with.
 const RESERVE: Duration = Duration::from_secs(1);
 
@@ -192,51 +186,6 @@ impl Run<'_> {
             warmup_milliseconds: spec.warmup_milliseconds,
             sample_milliseconds: spec.sample_milliseconds,
             seed,
-        })
-    }
-
-    /// What it costs to have this network, apart from its speed.
-    fn stay(&mut self, block: usize, name: &str) -> anyhow::Result<Stay> {
-        let supervisor = self.stage.cluster.supervisor;
-        let (begun, cpu, own) = (Instant::now(), Cpu::read()?, family_cpu_seconds(supervisor));
-        std::thread::sleep(REST);
-        let rest_cpu = Cpu::read()?.since(&cpu);
-        let rest_cluster = (family_cpu_seconds(supervisor) - own).max(0.0);
-        let rest_seconds = begun.elapsed().as_secs_f64();
-        let before = self.stage.devices()?;
-        let (agent, target) = self.stage.followed();
-        let sent = agent.measure(&Order::Load {
-            load: WIRE,
-            target,
-            host: None,
-            warmup_milliseconds: 0,
-            sample_milliseconds: WIRE_MILLISECONDS,
-            seed: 0,
-        })?;
-        let devices = self.stage.devices()?;
-        let card = |devices: &[crate::gauge::Device]| {
-            let card = devices.iter().find(|device| device.name == CARD);
-            card.map_or((0, 0), |card| (card.sent_packets, card.sent_bytes))
-        };
-        let (then, now) = (card(&before), card(&devices));
-        let wire = Wire {
-            datagrams: sent.operations + sent.errors,
-            payload: WIRE_PAYLOAD,
-            packets: now.0.saturating_sub(then.0),
-            bytes: now.1.saturating_sub(then.1),
-        };
-        let mut names: Vec<String> = devices.into_iter().map(|device| device.name).collect();
-        names.sort();
-        Ok(Stay {
-            block,
-            network: name.to_owned(),
-            devices: names,
-            pod_mtu: self.stage.pod_mtu()?,
-            wire,
-            memory_bytes: family_pss_bytes(supervisor),
-            rest_seconds,
-            rest_cluster,
-            rest_cpu,
         })
     }
 

@@ -8,6 +8,7 @@ pub mod agent;
 mod crr;
 mod follow;
 mod http;
+mod knock;
 mod meter;
 mod rr;
 pub mod server;
@@ -111,6 +112,11 @@ pub enum Order {
     },
     /// The end of `Follow`; answered by what it saw.
     Stop,
+    /// Try again and again until somebody answers.
+    Knock {
+        /// Where.
+        target: SocketAddr,
+    },
     /// What the interfaces here have counted.
     Devices,
     /// The largest packet that goes to a target unfragmented.
@@ -132,6 +138,8 @@ pub enum Reply {
     Following,
     /// Of `Stop`.
     Followed(Followed),
+    /// Of `Knock`.
+    Answered,
     /// Of `Devices`.
     Devices(Vec<crate::gauge::Device>),
     /// Of `Mtu`.
@@ -181,3 +189,6 @@ pub struct Followed {
 
 /// How long anything may take beyond its time.
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

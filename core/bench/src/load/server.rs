@@ -28,7 +28,7 @@ const MOST_LINES: usize = 100;
 
 /// Serves until the process ends.
 pub fn serve() -> anyhow::Result<()> {
-    let server = Server::bind()?;
+    let server = Server::bind(Ipv4Addr::UNSPECIFIED)?;
     println!("{}", serde_json::to_string(&super::Reply::Ready)?);
     server.run();
     Ok(())
@@ -52,7 +52,7 @@ enum Service {
 // === impl Server ===
 
 impl Server {
-    pub(super) fn bind() -> anyhow::Result<Self> {
+    pub(super) fn bind(address: Ipv4Addr) -> anyhow::Result<Self> {
         let services = [
             (ports::SINK, Service::Sink),
             (ports::ECHO, Service::Echo),
@@ -60,11 +60,11 @@ impl Server {
             (ports::HTTP, Service::Http),
         ];
         let listen = |(port, service)| {
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
+            let listener = TcpListener::bind((address, port));
             Ok((listener.with_context(|| format!("listen on TCP port {port}"))?, service))
         };
         let tcp = services.into_iter().map(listen).collect::<anyhow::Result<_>>()?;
-        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, ports::UDP)).context("listen on the UDP port")?;
+        let udp = UdpSocket::bind((address, ports::UDP)).context("listen on the UDP port")?;
         Ok(Self { tcp, udp })
     }
 

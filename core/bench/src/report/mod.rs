@@ -110,6 +110,8 @@ pub struct Stay {
     pub pod_mtu: u32,
     /// What datagrams between pods of two nodes were on the wire between the nodes.
     pub wire: Wire,
+    /// Milliseconds from asking for a pod and its Service until another node's pod had an answer through it.
+    pub first_answer: f64,
     /// Memory of all processes of the cluster, shared pages by the share.
     pub memory_bytes: u64,
     /// Seconds of rest that were looked at.

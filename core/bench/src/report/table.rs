@@ -59,7 +59,7 @@ fn rows(analysis: &Analysis) -> Vec<Vec<String>> {
 
 /// What it costs to have a network, however fast it is.
 fn costs(report: &Report) -> String {
-    let head = ["NETWORK", "POD MTU", "BYTES ADDED", "AT REST", "MEMORY"];
+    let head = ["NETWORK", "POD MTU", "BYTES ADDED", "FIRST ANSWER", "AT REST", "MEMORY"];
     let mut rows = Vec::new();
     for name in report.contestants().into_iter().filter(|name| *name != BY_HAND) {
         let stays: Vec<_> = report.stays.iter().filter(|stay| stay.network == name).collect();
@@ -69,6 +69,7 @@ fn costs(report: &Report) -> String {
             name.to_owned(),
             first.pod_mtu.to_string(),
             format!("{:.1} a packet", middle(&|stay| stay.wire.overhead())),
+            format!("{} ms", number(middle(&|stay| stay.first_answer))),
             format!("{} cpu", number(middle(&|stay| stay.rest_cluster / stay.rest_seconds))),
             mebibytes(middle(&|stay| stay.memory_bytes as f64) as u64),
         ]);

@@ -1,6 +1,8 @@
 //! The cluster of an experiment: a client on the first worker, servers on the first and the second, a Service that leads to the one
 //! on the other node, and the ingress if there is a path through it.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use crate::experiment::{Experiment, Route};
@@ -49,6 +51,26 @@ pub(crate) fn text(experiment: &Experiment) -> anyhow::Result<String> {
         text += CONTROLLER;
     }
     Ok(text)
+}
+
+/// A pod on the other node, and the Service it answers behind, under names of their own in each block.
+pub(crate) fn fresh(block: usize) -> anyhow::Result<String> {
+    let name = format!("fresh-{block}");
+    let mut pod = pod(&name, OTHER_NODE);
+    // As soon as it runs.
+    pod["spec"]["containers"][0].as_object_mut().expect("a container").remove("readinessProbe");
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"clusterIP": fresh_address(block), "selector": {"app": name}, "ports": [{"port": ports::ECHO}]},
+    });
+    Ok(format!("{}---\n{}", serde_yaml_ng::to_string(&service)?, serde_yaml_ng::to_string(&pod)?))
+}
+
+/// The address of that Service: no earlier one's that may still be known somewhere.
+pub(crate) fn fresh_address(block: usize) -> IpAddr {
+    let [high, low] = ((block % 50_000) as u16 + 1).to_be_bytes();
+    // The upper end of the Services' addresses: others are given from the lower one.
+    IpAddr::from([10, 96, 255 - high, low])
 }
 
 fn cluster(experiment: &Experiment) -> Value {

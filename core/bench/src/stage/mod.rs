@@ -2,6 +2,7 @@
 
 mod agent;
 mod cluster;
+mod fresh;
 mod manifests;
 mod network;
 mod yard;
@@ -23,7 +24,7 @@ use crate::wires;
 
 /// Everything that load can go along.
 pub(crate) struct Stage {
-    pub(crate) cluster: Cluster,
+    // Agents end before the cluster does.
     /// In the client's pod, for load.
     pod: Agent,
     /// In the same pod, for the flow that is followed.
@@ -33,6 +34,7 @@ pub(crate) struct Stage {
     /// On the node of the client's pod.
     node: Agent,
     wires: BTreeMap<Wiring, Agent>,
+    pub(crate) cluster: Cluster,
 }
 
 // === impl Stage ===
@@ -87,6 +89,11 @@ impl Stage {
     /// Who follows a flow to the pod on the other node, and where that is.
     pub(crate) fn followed(&mut self) -> (&mut Agent, SocketAddr) {
         (&mut self.follower, SocketAddr::new(self.cluster.targets.far, ports::UDP))
+    }
+
+    /// The agent in the client's pod.
+    pub(crate) fn pod(&mut self) -> &mut Agent {
+        &mut self.pod
     }
 
     /// The largest packet from the client's pod to the pod on the other node.

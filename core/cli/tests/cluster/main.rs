@@ -3,6 +3,7 @@
 
 mod faults;
 mod leaving;
+mod measuring;
 mod naming;
 mod policy;
 mod reaching;

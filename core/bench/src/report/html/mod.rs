@@ -8,7 +8,8 @@ mod rates;
 mod ratios;
 mod swaps;
 
-use crate::analysis::{Analysis, Comparison};
+use crate::analysis::{Analysis, Comparison, Metric};
+use crate::experiment::LoadKind;
 use crate::report::{EndedBy, Report};
 use palette::Palette;
 use plot::escaped;
@@ -31,7 +32,7 @@ pub fn page(report: &Report, analysis: &Analysis) -> String {
     text += "<h2>Ratios to the baseline</h2><p>A dot is the middle of all pairs of samples, the line around it the 95 % interval. Lines that \
              cross 1 show no difference.</p>";
     text += &ratios::legend(&palette);
-    text += &section(&ratio_cards(report, analysis, &palette));
+    text += &ratio_cards(report, analysis, &palette);
     titled(&mut text, "Distributions", &latency::cards(report, &palette));
     titled(&mut text, "Latency over rate", &rates::cards(report, analysis, &palette));
     titled(&mut text, "Swaps under traffic", &swaps::cards(report, &palette));
@@ -71,18 +72,24 @@ fn listed(names: &[&str]) -> String {
     }
 }
 
+/// Figures that matter most, and the others behind a click.
 fn ratio_cards(report: &Report, analysis: &Analysis, palette: &Palette) -> String {
-    let mut text = String::new();
-    let mut done: Vec<(&str, crate::analysis::Metric)> = Vec::new();
-    for one in &analysis.comparisons {
-        let figure = (one.workload.as_str(), one.metric);
-        if done.contains(&figure) {
-            continue;
+    let (mut first, mut more) = (String::new(), String::new());
+    for workload in &report.experiment.spec.workloads {
+        for &metric in Metric::of(workload.kind) {
+            let of_figure = |one: &&Comparison| one.workload == workload.name && one.metric == metric;
+            let all: Vec<&Comparison> = analysis.comparisons.iter().filter(of_figure).collect();
+            let side = match metric {
+                Metric::Rate if workload.kind != LoadKind::Udp => &mut more,
+                Metric::P90 | Metric::P999 => &mut more,
+                _ => &mut first,
+            };
+            *side += &ratios::card(&report.experiment, &all, palette);
         }
-        done.push(figure);
-        let all: Vec<&Comparison> =
-            analysis.comparisons.iter().filter(|other| (other.workload.as_str(), other.metric) == figure).collect();
-        text += &ratios::card(&report.experiment, &all, palette);
+    }
+    let mut text = section(&first);
+    if !more.is_empty() {
+        text += &format!("<details><summary>More ratios</summary>{}</details>", section(&more));
     }
     text
 }

@@ -62,7 +62,13 @@ fn drawing(title: &str, curves: &[(String, Metric, Vec<(f64, f64)>)], palette: &
     let x = Scale::logarithmic((slowest / 1.1, fastest * 1.1), (LEFT, WIDTH - 10.0));
     let y = Scale::logarithmic((low / 1.2, high * 1.2), (BOTTOM, TOP));
     drawing.rows(&y, LEFT, WIDTH - 10.0, |tick| with_unit(tick, "µs"));
-    drawing.columns(&x, TOP, BOTTOM, number);
+    let mut rates: Vec<f64> = points().map(|point| point.0).collect();
+    rates.sort_by(f64::total_cmp);
+    rates.dedup();
+    for rate in rates {
+        drawing.line((x.at(rate), TOP), (x.at(rate), BOTTOM), "grid");
+        drawing.text((x.at(rate), BOTTOM + 13.0), Anchor::Middle, "soft num", &number(rate));
+    }
     drawing.text((WIDTH - 10.0, BOTTOM + 26.0), Anchor::End, "soft", "requests a second");
     for (name, metric, points) in curves {
         let colour = palette.of(name);

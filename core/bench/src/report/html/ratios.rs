@@ -4,13 +4,13 @@ use super::palette::{Palette, swatch};
 use super::plot::{Anchor, Drawing, Scale, WIDTH, range};
 use crate::analysis::{Comparison, Metric};
 use crate::experiment::{Experiment, LoadKind};
-use crate::report::text::{number, times, with_unit};
+use crate::report::text::{number, with_unit};
 use crate::verdict::Verdict;
 
 const ROW: f64 = 19.0;
 const TOP: f64 = 6.0;
 const LEFT: f64 = 132.0;
-const RIGHT: f64 = WIDTH - 46.0;
+const RIGHT: f64 = WIDTH - 50.0;
 
 /// A card of one figure.
 pub(super) fn card(experiment: &Experiment, all: &[&Comparison], palette: &Palette) -> String {
@@ -87,7 +87,7 @@ fn row(drawing: &mut Drawing, scale: &Scale, one: &Comparison, y: f64, palette: 
     };
     let dot = format!("fill:{fill};stroke:{colour};stroke-width:2{faint}");
     drawing.dot((scale.at(interval.ratio), y), 4.2, &dot);
-    drawing.text((WIDTH, y + 3.8), Anchor::End, "num", &times(interval.ratio).replace('x', "×"));
+    drawing.text((WIDTH, y + 3.8), Anchor::End, "num", &format!("{}×", number(interval.ratio)));
 }
 
 fn plain(tick: f64) -> String {
