@@ -193,7 +193,7 @@ fn evidence(kind: LoadKind, samples: &[(&Sample, Vec<&Sample>)], pairs: usize) -
     let (user, seconds) = own().fold((0.0, 0.0), |sum, one| (sum.0 + one.generator_user, sum.1 + one.seconds));
     let ceiling = match kind {
         LoadKind::Http | LoadKind::Udp => late as f64 / (operations + errors).max(1) as f64,
-        LoadKind::Stream => user / seconds.max(f64::MIN_POSITIVE),
+        LoadKind::Stream | LoadKind::Flood | LoadKind::Peak => user / seconds.max(f64::MIN_POSITIVE),
         // One request at a time is as fast as its round trip: there is no ceiling to hit.
         LoadKind::Rr | LoadKind::Crr => 0.0,
     };
@@ -201,7 +201,7 @@ fn evidence(kind: LoadKind, samples: &[(&Sample, Vec<&Sample>)], pairs: usize) -
         samples: pairs,
         errors,
         operations,
-        may_lose: kind == LoadKind::Udp,
+        may_lose: kind.is_udp(),
         ceiling,
         steal: if time > 0.0 { steal / time } else { 0.0 },
         ..Evidence::default()

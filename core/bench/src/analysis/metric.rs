@@ -44,7 +44,8 @@ impl Metric {
             LoadKind::Stream => &[Self::Throughput, Self::Cpu],
             LoadKind::Rr | LoadKind::Crr => &[Self::P50, Self::P99, Self::Rate, Self::Cpu],
             LoadKind::Http => &[Self::P50, Self::P90, Self::P99, Self::P999, Self::Cpu],
-            LoadKind::Udp => &[Self::Rate, Self::Cpu],
+            LoadKind::Peak => &[Self::Rate, Self::P50, Self::P99, Self::Cpu],
+            LoadKind::Udp | LoadKind::Flood => &[Self::Rate, Self::Cpu],
         }
     }
 

@@ -54,7 +54,7 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), Wrong> {
     if let Some(at) = spec.by_hand.iter().position(|&wiring| wiring == Wiring::Veth) {
         return wrong(format!("spec.byHand[{at}]"), "veth", "is always measured: leave it out");
     }
-    let any_http = spec.workloads.iter().any(|workload| workload.kind == LoadKind::Http);
+    let any_http = spec.workloads.iter().any(|workload| workload.kind.is_http());
     match spec.paths.iter().position(|&path| path == Route::Ingress) {
         Some(at) if !any_http => {
             wrong(format!("spec.paths[{at}]"), "ingress", "needs a workload of kind http, and there is none")
@@ -93,7 +93,7 @@ fn workloads(experiment: &Experiment) -> Result<(), Wrong> {
 }
 
 fn workload(field: &str, workload: &Workload) -> Result<(), Wrong> {
-    use LoadKind::{Crr, Http, Rr, Stream, Udp};
+    use LoadKind::{Crr, Flood, Http, Peak, Rr, Stream, Udp};
     name(&format!("{field}.name"), &workload.name)?;
     let fits = |part: &str, given: bool, kinds: &[LoadKind]| match given && !kinds.contains(&workload.kind) {
         true => {
@@ -106,14 +106,14 @@ fn workload(field: &str, workload: &Workload) -> Result<(), Wrong> {
         }
         false => Ok(()),
     };
-    fits("bytes", workload.bytes.is_some(), &[Rr, Crr, Http, Udp])?;
+    fits("bytes", workload.bytes.is_some(), &[Rr, Crr, Http, Peak, Udp, Flood])?;
     fits("rate", workload.rate.is_some(), &[Http, Udp])?;
-    fits("connections", workload.connections.is_some(), &[Http, Stream])?;
+    fits("connections", workload.connections.is_some(), &[Http, Peak, Stream])?;
     fits("arrivals", workload.arrivals.is_some(), &[Http])?;
     if let Some(bytes) = workload.bytes {
         let allowed = match workload.kind {
-            Udp => 16..=1400,
-            Http => 1..=1 << 20,
+            Udp | Flood => 16..=1400,
+            Http | Peak => 1..=1 << 20,
             _ => 1..=65_536,
         };
         within(&format!("{field}.bytes"), bytes, allowed)?;

@@ -132,14 +132,14 @@ pub struct Workload {
     pub name: String,
     /// What kind of load.
     pub kind: LoadKind,
-    /// rr, crr: bytes of a request and of its answer; udp: bytes of a datagram's payload; http: bytes of the answer's body. Default 1, 1,
-    /// 1000, 128.
+    /// rr, crr: bytes of a request and of its answer; udp, flood: of a datagram's payload; http, peak: of the answer's body. Default 1, 1;
+    /// 1000, 16; 128.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u32>,
     /// http: requests a second, whatever becomes of them; udp: datagrams a second. Default 1000; 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
-    /// http: connections; stream: connections that send at once. Default 8; 1.
+    /// http, peak: connections; stream: connections that send at once. Default 8; 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<u16>,
     /// http: `constant` or `poisson`. Default poisson.
@@ -270,13 +270,14 @@ impl Workload {
             LoadKind::Stream => Load::Stream { connections: self.connections.unwrap_or(1) },
             LoadKind::Rr => Load::Rr { bytes: bytes(1) },
             LoadKind::Crr => Load::Crr { bytes: bytes(1) },
-            LoadKind::Http => Load::Http {
-                rate: self.rate.unwrap_or(1000.0),
+            LoadKind::Http | LoadKind::Peak => Load::Http {
+                rate: (self.kind == LoadKind::Http).then(|| self.rate.unwrap_or(1000.0)),
                 connections: self.connections.unwrap_or(8),
                 arrivals: self.arrivals.unwrap_or_default(),
                 body: bytes(128),
             },
-            LoadKind::Udp => Load::Udp { rate: self.rate.unwrap_or(10_000.0), bytes: bytes(1000) },
+            LoadKind::Udp => Load::Udp { rate: Some(self.rate.unwrap_or(10_000.0)), bytes: bytes(1000) },
+            LoadKind::Flood => Load::Udp { rate: None, bytes: bytes(16) },
         }
     }
 }

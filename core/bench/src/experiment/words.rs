@@ -14,8 +14,12 @@ pub enum LoadKind {
     Crr,
     /// HTTP at a rate that does not wait for answers.
     Http,
+    /// HTTP, the next request on each connection as soon as one is answered.
+    Peak,
     /// Datagrams at a rate.
     Udp,
+    /// As many datagrams as can be sent.
+    Flood,
 }
 
 /// Where load goes along.
@@ -55,6 +59,16 @@ pub enum Wiring {
 // === impl LoadKind ===
 
 impl LoadKind {
+    /// Whether it is HTTP.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Peak)
+    }
+
+    /// Whether it is datagrams, which may be lost.
+    pub fn is_udp(self) -> bool {
+        matches!(self, Self::Udp | Self::Flood)
+    }
+
     /// As it is written.
     pub fn name(self) -> &'static str {
         match self {
@@ -62,7 +76,9 @@ impl LoadKind {
             Self::Rr => "rr",
             Self::Crr => "crr",
             Self::Http => "http",
+            Self::Peak => "peak",
             Self::Udp => "udp",
+            Self::Flood => "flood",
         }
     }
 }
@@ -85,9 +101,9 @@ impl Route {
     /// Whether this kind of load can go along it.
     pub fn carries(self, kind: LoadKind) -> bool {
         match self {
-            Self::Ingress => kind == LoadKind::Http,
+            Self::Ingress => kind.is_http(),
             // The upstream device splices TCP.
-            Self::LoadBalancer => kind != LoadKind::Udp,
+            Self::LoadBalancer => !kind.is_udp(),
             _ => true,
         }
     }

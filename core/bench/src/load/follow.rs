@@ -44,7 +44,7 @@ fn follow(socket: &UdpSocket, stop: &AtomicBool) -> std::io::Result<Followed> {
     let mut followed = Followed::default();
     let begun = Instant::now();
     let mut last_answer = Duration::ZERO;
-    let mut next = Duration::ZERO;
+    let (mut next, mut last_sent) = (Duration::ZERO, Duration::ZERO);
     let mut end = None;
     loop {
         let now = begun.elapsed();
@@ -60,6 +60,8 @@ fn follow(socket: &UdpSocket, stop: &AtomicBool) -> std::io::Result<Followed> {
                 // A network that refuses is one that does not answer.
                 let _ = socket.send(&datagram);
                 followed.sent += 1;
+                followed.longest_stall = followed.longest_stall.max((now - last_sent).as_secs_f64() * 1e3);
+                last_sent = now;
                 next += PACE;
                 continue;
             }

@@ -23,7 +23,7 @@ use answer::{Answer, Progress};
 pub(super) struct Plan<'a> {
     pub(super) target: SocketAddr,
     pub(super) host: Option<&'a str>,
-    pub(super) rate: f64,
+    pub(super) rate: Option<f64>,
     pub(super) connections: u16,
     pub(super) arrivals: Arrivals,
     pub(super) body: u32,
@@ -68,7 +68,8 @@ pub(super) fn run(plan: &Plan<'_>) -> anyhow::Result<Measured> {
 struct Schedule {
     next: Duration,
     end: Duration,
-    mean: f64,
+    /// Seconds between two; none if each is due when the one before is answered.
+    mean: Option<f64>,
     arrivals: Arrivals,
     random: Random,
 }
@@ -86,14 +87,14 @@ impl Run {
                 meter = Some(Meter::start()?);
                 metered = true;
             }
-            while let Some(due) = schedule.due(now) {
-                let free = self.connections.iter().filter(|connection| connection.due.is_none()).count();
+            let free = self.connections.iter().filter(|connection| connection.due.is_none()).count();
+            while let Some(due) = schedule.due(now, free > waiting.len()) {
                 self.measured.late += u64::from(due >= self.warm && now - due >= LATE && free > waiting.len());
                 waiting.push_back(due);
             }
             self.send(&mut waiting);
             let busy = !waiting.is_empty() || self.connections.iter().any(|connection| connection.due.is_some());
-            if schedule.is_over() {
+            if schedule.is_over(now) {
                 // What is due is due: the meter stops with the last request, the answers may come a little later.
                 if let Some(meter) = meter.take_if(|_| now >= schedule.end) {
                     meter.stop(&mut self.measured)?;
@@ -104,7 +105,7 @@ impl Run {
                 }
             }
             let until =
-                if schedule.is_over() && now >= schedule.end { now + LATE } else { schedule.next.min(schedule.end) };
+                if schedule.is_over(now) && now >= schedule.end { now + LATE } else { schedule.next.min(schedule.end) };
             let until = if now < self.warm { until.min(self.warm) } else { until };
             self.wait(until.saturating_sub(now))?;
         }
@@ -208,30 +209,37 @@ impl Connection {
 impl Schedule {
     fn new(plan: &Plan<'_>) -> Self {
         let end = plan.span.warmup + plan.span.sample;
-        let (mean, random) = (1.0 / plan.rate, Random::new(plan.seed));
+        let (mean, random) = (plan.rate.map(|rate| 1.0 / rate), Random::new(plan.seed));
         let mut schedule = Self { next: Duration::ZERO, end, mean, arrivals: plan.arrivals, random };
         schedule.advance();
         schedule
     }
 
-    /// The next moment that has come.
-    fn due(&mut self, now: Duration) -> Option<Duration> {
+    /// The next moment that has come; `free` says that a connection waits.
+    fn due(&mut self, now: Duration, free: bool) -> Option<Duration> {
+        if self.mean.is_none() {
+            return (free && !self.is_over(now)).then_some(now);
+        }
         let due = self.next;
-        if due > now || self.is_over() {
+        if due > now || self.is_over(now) {
             return None;
         }
         self.advance();
         Some(due)
     }
 
-    fn is_over(&self) -> bool {
-        self.next >= self.end
+    fn is_over(&self, now: Duration) -> bool {
+        if self.mean.is_some() { self.next >= self.end } else { now >= self.end }
     }
 
     fn advance(&mut self) {
+        let Some(mean) = self.mean else {
+            self.next = self.end;
+            return;
+        };
         let gap = match self.arrivals {
-            Arrivals::Constant => self.mean,
-            Arrivals::Poisson => -self.mean * (1.0 - self.random.share()).ln(),
+            Arrivals::Constant => mean,
+            Arrivals::Poisson => -mean * (1.0 - self.random.share()).ln(),
         };
         self.next += Duration::from_secs_f64(gap.max(1e-9));
     }
@@ -246,10 +254,11 @@ mod tests {
         for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
             let span = Span { warmup: Duration::ZERO, sample: Duration::from_secs(10) };
             let target = ([127, 0, 0, 1], 1).into();
-            let plan = Plan { target, host: None, rate: 1000.0, connections: 1, arrivals, body: 1, span, seed: 7 };
+            let plan =
+                Plan { target, host: None, rate: Some(1000.0), connections: 1, arrivals, body: 1, span, seed: 7 };
             let mut schedule = Schedule::new(&plan);
             let mut count = 0;
-            while schedule.due(Duration::from_secs(60)).is_some() {
+            while schedule.due(Duration::from_secs(60), true).is_some() {
                 count += 1;
             }
             assert!((9_600..10_400).contains(&count), "{arrivals:?}: {count}");

@@ -56,8 +56,9 @@ pub enum Load {
     },
     /// HTTP requests at a rate that does not wait for answers.
     Http {
-        /// Requests a second.
-        rate: f64,
+        /// Requests a second; none: the next one on each connection as soon as one is answered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate: Option<f64>,
         /// Connections; a request waits for a free one, and the wait counts.
         connections: u16,
         /// When requests are due.
@@ -67,8 +68,9 @@ pub enum Load {
     },
     /// Datagrams at a rate.
     Udp {
-        /// Datagrams a second.
-        rate: f64,
+        /// Datagrams a second; none: as many as can be sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate: Option<f64>,
         /// Bytes of payload of each.
         bytes: u32,
     },
@@ -183,6 +185,8 @@ pub struct Followed {
     pub answered: u64,
     /// Longest time between two answers, milliseconds.
     pub longest_gap: f64,
+    /// Longest time between two datagrams sent, milliseconds: a gap of that length may be the sender's own.
+    pub longest_stall: f64,
     /// When each answered datagram left, microseconds after the beginning, and how long its answer took.
     pub trips: Vec<(u32, u32)>,
 }

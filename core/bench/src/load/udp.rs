@@ -14,7 +14,7 @@ use super::server::{COUNT, QUERY};
 const ANSWER: Duration = Duration::from_millis(200);
 const TRIES: usize = 20;
 
-pub(super) fn run(target: SocketAddr, rate: f64, bytes: u32, span: Span) -> anyhow::Result<Measured> {
+pub(super) fn run(target: SocketAddr, rate: Option<f64>, bytes: u32, span: Span) -> anyhow::Result<Measured> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(target)?;
     socket.set_read_timeout(Some(ANSWER))?;
@@ -33,16 +33,16 @@ pub(super) fn run(target: SocketAddr, rate: f64, bytes: u32, span: Span) -> anyh
     Ok(measured)
 }
 
-/// Sends at a rate for so long; gives how many, and how many of them a millisecond late or more.
-pub(super) fn send(socket: &UdpSocket, datagram: &[u8], rate: f64, lasting: Duration) -> anyhow::Result<(u64, u64)> {
+/// Sends at a rate, or all that it can, for so long; gives how many, and how many of them a millisecond late or more.
+fn send(socket: &UdpSocket, datagram: &[u8], rate: Option<f64>, lasting: Duration) -> anyhow::Result<(u64, u64)> {
     let begun = Instant::now();
     let (mut sent, mut late) = (0u64, 0u64);
     loop {
-        let due = Duration::from_secs_f64(sent as f64 / rate);
+        let now = begun.elapsed();
+        let due = rate.map_or(now, |rate| Duration::from_secs_f64(sent as f64 / rate));
         if due >= lasting {
             return Ok((sent, late));
         }
-        let now = begun.elapsed();
         if let Some(wait) = due.checked_sub(now) {
             pause(wait);
         } else if now - due >= Duration::from_millis(1) {
@@ -59,7 +59,7 @@ pub(super) fn send(socket: &UdpSocket, datagram: &[u8], rate: f64, lasting: Dura
 }
 
 /// Datagrams of this socket that the server has counted.
-pub(super) fn count(socket: &UdpSocket) -> anyhow::Result<u64> {
+fn count(socket: &UdpSocket) -> anyhow::Result<u64> {
     let mut answer = [0; 16];
     for number in 0..TRIES {
         let query = [QUERY, number as u8];

@@ -14,6 +14,15 @@ pub(crate) fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
+/// The same without zeros that say nothing: `2`, `1.5`, `20`.
+pub(crate) fn plain(value: f64) -> String {
+    let text = number(value);
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 /// With its unit.
 pub(crate) fn with_unit(value: f64, unit: &str) -> String {
     match (unit, value) {
@@ -43,6 +52,7 @@ mod tests {
     fn numbers_have_three_digits() {
         let all = [0.1234, 1.234, 12.34, 123.4, 1234.0].map(number);
         assert_eq!(all, ["0.123", "1.23", "12.3", "123", "1234"]);
+        assert_eq!([0.0, 1.5, 2.0, 20.0, 300.0].map(plain), ["0", "1.5", "2", "20", "300"]);
         assert_eq!(with_unit(12_345.0, "µs"), "12.3 ms");
         assert_eq!(with_unit(45_678.0, "/s"), "45.7k/s");
         assert_eq!(with_unit(f64::NAN, "s/GB"), "- s/GB");

@@ -12,7 +12,7 @@ use crate::report::{Stay, Wire};
 /// How long the cluster is left alone, to see what it costs to be there.
 const REST: Duration = Duration::from_millis(300);
 /// What is sent to see how large packets become.
-const WIRE: Load = Load::Udp { rate: 20_000.0, bytes: WIRE_PAYLOAD };
+const WIRE: Load = Load::Udp { rate: Some(20_000.0), bytes: WIRE_PAYLOAD };
 const WIRE_PAYLOAD: u32 = 1000;
 const WIRE_MILLISECONDS: u32 = 25;
 /// The uplink of a node.

@@ -119,7 +119,7 @@ fn port(kind: LoadKind) -> u16 {
         LoadKind::Stream => ports::SINK,
         LoadKind::Rr => ports::ECHO,
         LoadKind::Crr => ports::CRR,
-        LoadKind::Http => ports::HTTP,
-        LoadKind::Udp => ports::UDP,
+        LoadKind::Http | LoadKind::Peak => ports::HTTP,
+        LoadKind::Udp | LoadKind::Flood => ports::UDP,
     }
 }

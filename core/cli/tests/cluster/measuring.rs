@@ -22,7 +22,7 @@ spec:
   sampleMilliseconds: 15
   byHand: [loopback, vxlan]
   networks: [{plugin: kubenet}, {name: tunnel, plugin: overlay}]
-  workloads: [{kind: stream}, {kind: rr}, {kind: crr}, {kind: http, rate: 500}, {kind: udp, rate: 2000}]
+  workloads: [{kind: stream}, {kind: rr}, {kind: crr}, {kind: http, rate: 500}, {kind: udp, rate: 2000}, {kind: peak, connections: 2}, {kind: flood}]
   paths: [same-node, other-node, cluster-ip, node-port, load-balancer, ingress]
 ";
 
@@ -65,17 +65,19 @@ fn everything_was_measured(report: &Value) {
             .filter(|one| is(one, "network", network) && is(one, "path", path) && is(one, "workload", workload));
         found.cloned().collect::<Vec<_>>()
     };
-    let tcp = ["stream", "rr", "crr", "http"];
+    let tcp = ["stream", "rr", "crr", "http", "peak"];
     for network in ["kubenet", "tunnel"] {
         for path in ["same-node", "other-node", "cluster-ip", "node-port"] {
-            for workload in tcp.into_iter().chain(["udp"]) {
+            for workload in tcp.into_iter().chain(["udp", "flood"]) {
                 whole(network, path, workload, &on(network, path, workload));
             }
         }
         for workload in tcp {
             whole(network, "load-balancer", workload, &on(network, "load-balancer", workload));
         }
-        whole(network, "ingress", "http", &on(network, "ingress", "http"));
+        for workload in ["http", "peak"] {
+            whole(network, "ingress", workload, &on(network, "ingress", workload));
+        }
     }
     for wires in ["loopback", "vxlan"] {
         for workload in tcp {
@@ -83,7 +85,7 @@ fn everything_was_measured(report: &Value) {
         }
     }
     let baseline = samples.iter().filter(|sample| sample["network"] == "baseline").count();
-    assert_eq!(baseline, 6 * 5 * 2, "two a workload in each of six blocks");
+    assert_eq!(baseline, 6 * 7 * 2, "two a workload in each of six blocks");
 }
 
 #[track_caller]
@@ -92,7 +94,7 @@ fn whole(network: &str, path: &str, workload: &str, samples: &[Value]) {
     assert_eq!(samples.len(), 2, "{what}: once there and once back");
     for sample in samples {
         assert!(sample["bytes"].as_u64() > Some(0), "{what}: {sample}");
-        assert!(workload == "udp" || sample["errors"] == 0, "{what}: {sample}");
+        assert!(["udp", "flood"].contains(&workload) || sample["errors"] == 0, "{what}: {sample}");
     }
 }
 

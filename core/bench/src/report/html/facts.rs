@@ -17,7 +17,7 @@ pub(super) fn glance(report: &Report, analysis: &Analysis) -> String {
     let Some(path) = path.map(|path| path.name()) else { return String::new() };
     let primary = |kind: LoadKind| match kind {
         LoadKind::Stream => Metric::Throughput,
-        LoadKind::Udp => Metric::Rate,
+        LoadKind::Peak | LoadKind::Udp | LoadKind::Flood => Metric::Rate,
         _ => Metric::P50,
     };
     let mut text = String::from("<div class=scroll><table><tr><th>network");

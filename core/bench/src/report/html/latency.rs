@@ -3,7 +3,7 @@
 use super::palette::{Palette, swatch};
 use super::plot::{Anchor, Drawing, Scale, WIDTH, escaped, range};
 use crate::experiment::LoadKind;
-use crate::report::text::number;
+use crate::report::text::plain;
 use crate::report::{BASELINE, BY_HAND, Report};
 use crate::stats::Histogram;
 
@@ -16,7 +16,8 @@ const SHARES: [(f64, &str); 5] = [(0.0, "all"), (0.5, "50 %"), (0.9, "90 %"), (0
 /// A card for each path under a load that has latencies.
 pub(super) fn cards(report: &Report, palette: &Palette) -> String {
     let spec = &report.experiment.spec;
-    let latencies = spec.workloads.iter().filter(|workload| !matches!(workload.kind, LoadKind::Stream | LoadKind::Udp));
+    let latencies =
+        spec.workloads.iter().filter(|workload| workload.kind != LoadKind::Stream && !workload.kind.is_udp());
     let mut text = String::new();
     for workload in latencies {
         for path in spec.paths.iter().filter(|path| path.carries(workload.kind)) {
@@ -68,8 +69,8 @@ fn drawing(title: &str, curves: &[(String, Histogram)], palette: &Palette) -> St
     let (low, high) = range(values, start);
     let y = Scale::logarithmic((low / 1.15, high * 1.15), (BOTTOM, TOP));
     drawing.rows(&y, LEFT, WIDTH - 8.0, |tick| match tick {
-        tick if tick >= 1000.0 => format!("{} ms", trimmed(tick / 1e3)),
-        tick => format!("{} µs", trimmed(tick)),
+        tick if tick >= 1000.0 => format!("{} ms", plain(tick / 1e3)),
+        tick => format!("{} µs", plain(tick)),
     });
     for (share, label) in SHARES.into_iter().filter(|(share, _)| nines(*share) <= last) {
         let place = x.at(nines(share));
@@ -81,9 +82,4 @@ fn drawing(title: &str, curves: &[(String, Histogram)], palette: &Palette) -> St
         drawing.curve(&points, 2.0, &format!("stroke:{}", palette.of(name)));
     }
     drawing.finish()
-}
-
-fn trimmed(value: f64) -> String {
-    let text = number(value);
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }

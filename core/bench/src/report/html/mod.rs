@@ -80,7 +80,7 @@ fn ratio_cards(report: &Report, analysis: &Analysis, palette: &Palette) -> Strin
             let of_figure = |one: &&Comparison| one.workload == workload.name && one.metric == metric;
             let all: Vec<&Comparison> = analysis.comparisons.iter().filter(of_figure).collect();
             let side = match metric {
-                Metric::Rate if workload.kind != LoadKind::Udp => &mut more,
+                Metric::Rate if matches!(workload.kind, LoadKind::Rr | LoadKind::Crr) => &mut more,
                 Metric::P90 | Metric::P999 => &mut more,
                 _ => &mut first,
             };

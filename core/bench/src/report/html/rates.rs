@@ -26,7 +26,7 @@ pub(super) fn cards(report: &Report, analysis: &Analysis, palette: &Palette) -> 
 
 fn rate(workload: &Workload) -> Option<f64> {
     match workload.load() {
-        Load::Http { rate, .. } => Some(rate),
+        Load::Http { rate, .. } => rate,
         _ => None,
     }
 }

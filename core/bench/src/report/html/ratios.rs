@@ -4,7 +4,7 @@ use super::palette::{Palette, swatch};
 use super::plot::{Anchor, Drawing, Scale, WIDTH, range};
 use crate::analysis::{Comparison, Metric};
 use crate::experiment::{Experiment, LoadKind};
-use crate::report::text::{number, with_unit};
+use crate::report::text::{number, plain, with_unit};
 use crate::verdict::Verdict;
 
 const ROW: f64 = 19.0;
@@ -32,9 +32,10 @@ fn sentence(kind: LoadKind, metric: Metric) -> String {
     let what = match (kind, metric) {
         (LoadKind::Stream, Metric::Throughput) => "How many bits a second one TCP connection carries",
         (LoadKind::Stream, _) => "Processor time for a gigabyte, all processes and softirq of the machine included",
-        (LoadKind::Udp, Metric::Rate) => "How many datagrams a second arrive",
+        (LoadKind::Udp | LoadKind::Flood, Metric::Rate) => "How many datagrams a second arrive",
         (LoadKind::Rr, Metric::Rate) => "How many requests follow each other in a second on one connection",
         (LoadKind::Crr, Metric::Rate) => "How many connections, each with one request, follow each other in a second",
+        (_, Metric::Rate) => "How many requests are answered in a second when the next follows at once",
         (_, Metric::Cpu) => "Processor time for 10,000 operations, all processes and softirq of the machine included",
         (LoadKind::Rr, Metric::P50) => "A typical round trip on an open connection",
         (LoadKind::Crr, Metric::P50) => "A typical connection from opening to closing, with one request",
@@ -88,14 +89,6 @@ fn row(drawing: &mut Drawing, scale: &Scale, one: &Comparison, y: f64, palette: 
     let dot = format!("fill:{fill};stroke:{colour};stroke-width:2{faint}");
     drawing.dot((scale.at(interval.ratio), y), 4.2, &dot);
     drawing.text((WIDTH, y + 3.8), Anchor::End, "num", &format!("{}×", number(interval.ratio)));
-}
-
-fn plain(tick: f64) -> String {
-    let text = number(tick);
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
-    }
 }
 
 /// What the marks mean.

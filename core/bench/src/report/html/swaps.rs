@@ -3,7 +3,7 @@
 use super::palette::Palette;
 use super::plot::{Anchor, Drawing, Scale, WIDTH, escaped, range};
 use crate::report::Report;
-use crate::report::text::{number, with_unit};
+use crate::report::text::{number, plain};
 use crate::stage::Swapped;
 
 const LEFT: f64 = 48.0;
@@ -31,11 +31,12 @@ fn card(report: &Report, swap: &Swapped, palette: &Palette) -> String {
     format!(
         "<figure><h3>{title}</h3>{}<figcaption>{which}Each stroke is how long answers took that were asked for in that moment; shaded \
          stretches are phases of the swap, which took {} ms. The longest time without an answer was {} ms, and {lost} of {} datagrams \
-         were not answered.</figcaption></figure>",
+         were not answered; the sender itself was held up for {} ms at most.</figcaption></figure>",
         drawing(&title, swap, palette),
         number(swap.milliseconds),
         number(swap.flow.longest_gap),
-        swap.flow.sent
+        swap.flow.sent,
+        number(swap.flow.longest_stall)
     )
 }
 
@@ -47,9 +48,12 @@ fn drawing(title: &str, swap: &Swapped, palette: &Palette) -> String {
     phases(&mut drawing, &x, swap);
     let (low, high) = range(swap.flow.trips.iter().map(|trip| f64::from(trip.1.max(1))), 100.0);
     let y = Scale::logarithmic((low / 1.2, high * 1.2), (BOTTOM, TOP));
-    drawing.rows(&y, LEFT, WIDTH - 6.0, |tick| with_unit(tick, "µs"));
+    drawing.rows(&y, LEFT, WIDTH - 6.0, |tick| match tick {
+        tick if tick >= 1000.0 => format!("{} ms", plain(tick / 1e3)),
+        tick => format!("{} µs", plain(tick)),
+    });
     for tick in x.ticks() {
-        drawing.text((x.at(tick), BOTTOM + 13.0), Anchor::Middle, "soft num", &number(tick).replace(".00", ""));
+        drawing.text((x.at(tick), BOTTOM + 13.0), Anchor::Middle, "soft num", &plain(tick));
     }
     drawing.text((WIDTH - 6.0, BOTTOM + 26.0), Anchor::End, "soft", "ms after the swap was asked for");
     let from = palette.of(&swap.from);
