@@ -5,16 +5,20 @@
 
 mod amount;
 mod cluster;
+mod edge;
 mod meta;
 pub mod names;
 mod network;
+mod segment;
 mod swap;
 
 pub use amount::Amount;
 pub use cluster::{
     Cluster, ClusterSpec, DnsSpec, HostPort, ImageSource, LoadBalancerSpec, NodeSpec, Role, RouteTable, Underlay,
 };
+pub use edge::edge_role;
 pub use network::{
     ActiveNetwork, Condition, Hosting, Network, NetworkSpec, NetworkStatus, NodeNetworkStatus, PluginOptions,
 };
+pub use segment::{Segment, SegmentSpec, SegmentStatus};
 pub use swap::{Operations, Outcome, Participant, Probes, Sample, Stage, Swap, SwapPhase, SwapReport, SwapStep, Turn};

@@ -22,6 +22,11 @@ pub const DRY_RUN: &str = "switchyard.dev/dry-run";
 /// The router's name among those that take part in a swap. No node can be called so in a laboratory.
 pub const ROUTER: &str = "router";
 
+/// Annotation on a Node that carries gateways to the outside: `active` or `standby`, written by the control plane.
+pub const EDGE: &str = "switchyard.dev/edge";
+/// Label of the nodes that may carry gateways to the outside. Where no node has it, any worker may.
+pub const EDGE_LABEL: &str = "node-role.kubernetes.io/edge";
+
 /// Label that marks the control-plane node, as in Kubernetes.
 pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
 

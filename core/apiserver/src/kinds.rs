@@ -286,6 +286,7 @@ fn built_in() -> Vec<Kind> {
             .cluster()
             .status(),
         own("Network", "networks").typed::<switchyard_api::Network>().short(&["net"]).cluster().status(),
+        own("Segment", "segments").typed::<switchyard_api::Segment>().short(&["seg"]).cluster().status(),
         own("Cluster", "clusters").typed::<switchyard_api::Cluster>().cluster(),
     ]
 }

@@ -13,12 +13,12 @@ use switchyard_netstate::Place;
 use crate::api::{Api, JSON, block_on};
 use crate::which::Which;
 
-/// Run a shell, or a command, in the network of a node, the router or a pod.
+/// Run a shell, or a command, in the network of a node, the router, a pod, or a further place that a network has made.
 ///
 /// The file system stays the host's, so every tool of the host is at hand: ip, nft, tcpdump, curl.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// `router`, the name of a node, or `pod/NAME`.
+    /// `router`, the name of a node, `pod/NAME`, or `node/NODE/PLACE` such as a gateway.
     place: String,
     /// Namespace of the pod.
     #[arg(short, long, default_value = "default")]
@@ -35,9 +35,10 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<ExitCode> {
     let (directory, control) = cluster.control()?;
     let place = match args.place.split_once('/') {
         None if args.place == "router" => ShellPlace::Place(Place::Router),
+        Some(("node", rest)) if rest.contains('/') => ShellPlace::Place(args.place.parse()?),
         None | Some(("node", _)) => ShellPlace::Place(Place::node(args.place.trim_start_matches("node/"))),
         Some(("pod", name)) => block_on(pod(cluster, &args.namespace, name))?,
-        Some(_) => bail!("{}: must be router, the name of a node, or pod/NAME", args.place),
+        Some(_) => bail!("{}: must be router, the name of a node, pod/NAME or node/NODE/PLACE", args.place),
     };
     let prompt = format!("[{} {}] \\w # ", directory.name(), args.place);
     let mut env = vec![("SWITCHYARD_PLACE".to_owned(), args.place.clone()), ("PS1".to_owned(), prompt)];

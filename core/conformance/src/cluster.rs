@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use switchyard_plugin::abi::Arguments;
-use switchyard_plugin::{Facts, NodeFacts, PodFacts};
+use switchyard_plugin::{EdgeRole, Facts, NodeFacts, PodFacts, PodSegment, Pool, SegmentFacts};
 
 /// A cluster's constants.
 pub(crate) fn facts() -> Facts {
@@ -18,7 +18,7 @@ pub(crate) fn facts() -> Facts {
     }
 }
 
-/// Node `n1`, `n2`, ...: 10.140.0.11 with 10.40.1.0/24, and so on.
+/// Node `n1`, `n2`, ...: 10.140.0.11 with 10.40.1.0/24, and so on. The first one carries gateways, the second stands by.
 pub(crate) fn node(number: u8) -> NodeFacts {
     NodeFacts {
         name: format!("n{number}"),
@@ -26,6 +26,11 @@ pub(crate) fn node(number: u8) -> NodeFacts {
         pod_cidr: net(&format!("10.40.{number}.0/24")),
         uplink: "eth0".parse().expect("a constant name"),
         mac: None,
+        edge: match number {
+            1 => Some(EdgeRole::Active),
+            2 => Some(EdgeRole::Standby),
+            _ => None,
+        },
     }
 }
 
@@ -33,7 +38,33 @@ pub(crate) fn node(number: u8) -> NodeFacts {
 pub(crate) fn pod(name: &str, address: IpAddr) -> PodFacts {
     let labels = [("app".to_owned(), name.to_owned())].into();
     let (uid, namespace) = (uid(name), "default".to_owned());
-    PodFacts { uid, namespace, name: name.to_owned(), labels, ip: address }
+    PodFacts { uid, namespace, name: name.to_owned(), labels, ip: address, segment: None }
+}
+
+/// The segment that a plugin asks for, as a control plane makes it: the first subnet of the block that is no node's.
+pub(crate) fn segment(pool: &Pool) -> Option<SegmentFacts> {
+    let wanted = pool.segment.as_ref()?;
+    let blocks: Vec<IpNet> = (1..=3).map(|number| node(number).pod_cidr).collect();
+    let free = |subnet: &IpNet| !blocks.iter().any(|block| block.contains(subnet) || subnet.contains(block));
+    let subnet = pool.block.subnets(wanted.prefix_length).ok()?.find(free)?;
+    let outside = wanted.outside.and_then(|pool| pool.hosts().nth(1));
+    Some(SegmentFacts { name: wanted.name.clone(), id: wanted.ids.0, subnets: vec![subnet], outside })
+}
+
+/// Addresses that a control plane gives to pods of this pool, and of its segment if it has one.
+pub(crate) fn addresses<'a>(pool: &'a Pool, segment: Option<&SegmentFacts>) -> impl Iterator<Item = IpAddr> + use<'a> {
+    let block = segment.and_then(|segment| segment.subnets.first().copied()).unwrap_or(pool.block);
+    let kept = pool.segment.as_ref().filter(|_| segment.is_some()).map_or(0, |segment| segment.kept as usize);
+    block.hosts().skip(kept).filter(|ip| !pool.reserved.contains(ip))
+}
+
+/// The pod with an address, which is perhaps of a segment.
+pub(crate) fn with_address(pod: PodFacts, ip: IpAddr, segment: Option<&SegmentFacts>) -> PodFacts {
+    let segment = segment.and_then(|segment| {
+        let subnet = *segment.subnets.iter().find(|subnet| subnet.contains(&ip))?;
+        Some(PodSegment { name: segment.name.clone(), id: segment.id, subnet })
+    });
+    PodFacts { ip, segment, ..pod }
 }
 
 /// Uids are as Kubernetes makes them, and begin alike.
@@ -44,14 +75,14 @@ fn uid(name: &str) -> String {
     format!("019a0000-0000-7000-{:04x}-{:012x}", hash >> 48, hash & 0xffff_ffff_ffff)
 }
 
-/// One question of each kind, about node 1, node 2 and a pod.
+/// One question of each kind, about node 1, node 2, a pod and a segment.
 pub(crate) fn questions(
     facts: &Facts,
     node: &NodeFacts,
     peer: &NodeFacts,
     pod: &PodFacts,
-) -> [(&'static str, Vec<u8>); 6] {
-    use switchyard_plugin::abi::operation::{NODE, PEER, POD, POOL, REMOTE, UNDERLAY};
+) -> [(&'static str, Vec<u8>); 7] {
+    use switchyard_plugin::abi::operation::{NODE, PEER, POD, POOL, REMOTE, SEGMENT, UNDERLAY};
     [
         (POOL, input(facts, node, None, Some(pod))),
         (NODE, input(facts, node, None, None)),
@@ -59,13 +90,30 @@ pub(crate) fn questions(
         (POD, input(facts, node, None, Some(pod))),
         (REMOTE, input(facts, node, Some(peer), Some(pod))),
         (UNDERLAY, input(facts, node, None, None)),
+        (SEGMENT, of_segment(facts, node)),
     ]
 }
 
 /// Arguments as they travel.
 pub(crate) fn input(facts: &Facts, node: &NodeFacts, peer: Option<&NodeFacts>, pod: Option<&PodFacts>) -> Vec<u8> {
-    let arguments = Arguments { facts: facts.clone(), node: node.clone(), peer: peer.cloned(), pod: pod.cloned() };
-    serde_json::to_vec(&arguments).expect("facts have string keys only")
+    encode(&Arguments {
+        facts: facts.clone(),
+        node: node.clone(),
+        peer: peer.cloned(),
+        pod: pod.cloned(),
+        segment: None,
+    })
+}
+
+fn of_segment(facts: &Facts, node: &NodeFacts) -> Vec<u8> {
+    let (name, subnets) = ("default".into(), vec![net("10.40.128.0/24")]);
+    let segment = SegmentFacts { name, id: 4096, subnets, outside: Some(ip("192.168.200.2")) };
+    let (facts, node) = (facts.clone(), node.clone());
+    encode(&Arguments { facts, node, peer: None, pod: None, segment: Some(segment) })
+}
+
+fn encode(arguments: &Arguments) -> Vec<u8> {
+    serde_json::to_vec(arguments).expect("facts have string keys only")
 }
 
 /// Another form of the same cluster: well-formed, and seldom thought of.

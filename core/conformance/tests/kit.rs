@@ -35,6 +35,8 @@ fn our_plugins_keep_every_promise() {
         ("kubenet", "{}"),
         ("kubenet", r#"{"bridge":"br7","mtu":1400,"masquerade":false}"#),
         ("overlay", "{}"),
+        ("nsx", "{}"),
+        ("nsx", r#"{"northSouth":"node","subnetPrefix":28,"port":4790}"#),
         ("hello", "{}"),
         ("faulty", "{}"),
     ] {

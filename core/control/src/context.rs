@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use switchyard_api::Network;
+use switchyard_api::{Network, Segment};
 use tokio::sync::watch;
 
 use crate::cache::{Cache, Index, Key};
@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::error::{Result, unless_gone};
 use crate::events::Recorder;
 use crate::network::Opened;
+use crate::segment::Segments;
 
 /// What controllers share.
 pub(crate) struct Context {
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) events: Recorder,
     /// The network that carries pods now.
     pub(crate) network: watch::Sender<Option<Arc<Opened>>>,
+    /// What is asked of segments.
+    pub(crate) segments: Segments,
 }
 
 /// One cache a kind.
@@ -52,6 +55,7 @@ pub(crate) struct Caches {
     /// Only those called `kube-root-ca.crt`.
     pub(crate) root_cas: Cache<ConfigMap>,
     pub(crate) networks: Cache<Network>,
+    pub(crate) segments: Cache<Segment>,
 }
 
 /// Index of pods: the node they are bound to.
@@ -105,6 +109,7 @@ impl Caches {
             service_accounts: Cache::new(&[|account| account.metadata.namespace.clone()]),
             root_cas: Cache::new(&[]),
             networks: Cache::new(&[]),
+            segments: Cache::new(&[]),
         }
     }
 
@@ -138,6 +143,7 @@ impl Caches {
             of(&self.service_accounts, client, all()),
             of(&self.root_cas, client, all().fields(&format!("metadata.name={ROOT_CA}"))),
             of(&self.networks, client, all()),
+            of(&self.segments, client, all()),
         ]
     }
 
@@ -159,6 +165,7 @@ impl Caches {
         self.service_accounts.close();
         self.root_cas.close();
         self.networks.close();
+        self.segments.close();
     }
 }
 
@@ -166,7 +173,14 @@ impl Caches {
 
 impl Context {
     pub(crate) fn new(client: Client, config: Config, events: Recorder) -> Arc<Self> {
-        Arc::new(Self { client, config, caches: Caches::new(), events, network: watch::Sender::new(None) })
+        Arc::new(Self {
+            client,
+            config,
+            caches: Caches::new(),
+            events,
+            network: watch::Sender::new(None),
+            segments: Segments::new(),
+        })
     }
 
     pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>

@@ -143,7 +143,8 @@ mod tests {
     use super::*;
 
     fn pool(block: &str, reserved: &[&str]) -> Pool {
-        Pool { block: block.parse().unwrap(), reserved: reserved.iter().map(|ip| ip.parse().unwrap()).collect() }
+        let reserved = reserved.iter().map(|ip| ip.parse().unwrap()).collect();
+        Pool { reserved, ..Pool::of(block.parse().unwrap()) }
     }
 
     fn text(ip: Option<IpAddr>) -> String {

@@ -8,6 +8,7 @@ mod config;
 mod context;
 mod daemonset;
 mod deployment;
+mod edge;
 mod endpoints;
 mod error;
 mod events;
@@ -25,6 +26,7 @@ mod queue;
 mod replicaset;
 mod run;
 mod scheduler;
+mod segment;
 mod statefulset;
 mod template;
 

@@ -150,11 +150,19 @@ fn translation() {
             "inet",
             r#""type":"nat","hook":"postrouting","priority":100"#,
             &[
-                r#"[{"match":{"left":"nfproto","right":{"value":{"number":2}}}},{"snat":{"to":{"address":"10.0.0.9"}}}]"#,
+                r#"[{"match":{"left":"nfproto","right":{"value":{"number":2}}}},{"snat":{"target":{"to":{"address":"10.0.0.9"}}}}]"#,
+                r#"[{"match":{"left":"nfproto","right":{"value":{"number":2}}}},{"snat":{"target":{"to":{"address":"10.0.0.8"}},"fully_random":true}}]"#,
                 r#"[{"match":{"left":"nfproto","right":{"value":{"number":10}}}},{"match":{"left":"ip6_saddr","right":{"prefix":"fd00::/8"}}},{"lookup":{"key":["ip6_daddr"],"set":"six"}},{"masquerade":{"fully_random":true}}]"#,
             ],
         );
-        check(&text, &["snat ip to 10.0.0.9", "ip6 saddr fd00::/8 ip6 daddr @six masquerade fully-random"]);
+        check(
+            &text,
+            &[
+                "snat ip to 10.0.0.9",
+                "snat ip to 10.0.0.8 fully-random",
+                "ip6 saddr fd00::/8 ip6 daddr @six masquerade fully-random",
+            ],
+        );
     });
 }
 

@@ -41,7 +41,7 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ShellPlace {
-    /// Router or node.
+    /// Router, node, or a further place on a node.
     Place(Place),
     /// A pod, by its node and uid.
     Pod {

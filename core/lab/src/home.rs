@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use switchyard_netstate::Place;
@@ -155,7 +156,10 @@ impl Directory {
 
     /// The network namespace of the router, a node, or a further place on a node.
     pub fn netns_of(&self, place: &Place) -> PathBuf {
-        self.netns().join(place.to_string().replace('/', "-"))
+        match place {
+            Place::Extra { node, name } => self.node_run(node).join("extra").join(name),
+            _ => self.netns().join(place.to_string().replace('/', "-")),
+        }
     }
 
     /// The network namespace of a pod.
@@ -179,6 +183,22 @@ impl Directory {
             Ok(()) => Ok(Some(Lock(folder))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the lock of a supervisor that was killed: the kernel gives it back once all that it had is gone. `None` if that takes
+    /// longer than `patience`.
+    pub fn lock_within(&self, patience: Duration) -> io::Result<Option<Lock>> {
+        let folder = File::open(&self.0)?;
+        let (done, taken) = std::sync::mpsc::channel();
+        // flock(2) knows no deadline; a thread that waits in vain ends with the process.
+        std::thread::spawn(move || {
+            let result = rustix::io::retry_on_intr(|| flock(&folder, FlockOperation::LockExclusive));
+            let _ = done.send(result.map(|()| Lock(folder)));
+        });
+        match taken.recv_timeout(patience) {
+            Ok(result) => Ok(Some(result?)),
+            Err(_) => Ok(None),
         }
     }
 

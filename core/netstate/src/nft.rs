@@ -181,7 +181,13 @@ pub enum Statement {
     /// Translate the destination to an address and, optionally, a port.
     Dnat(NatTarget),
     /// Translate the source to an address.
-    Snat(NatTarget),
+    Snat {
+        /// The address.
+        target: NatTarget,
+        /// Random port selection (NF_NAT_RANGE_PROTO_RANDOM_FULLY). Default false.
+        #[serde(default)]
+        fully_random: bool,
+    },
     /// Translate the source to the address of the outgoing interface.
     Masquerade {
         /// Random port selection (NF_NAT_RANGE_PROTO_RANDOM_FULLY). Default false.

@@ -1,5 +1,6 @@
 //! The agent as a whole: clients, watches, and the parts that act on what they hear.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, utils::Backoff};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use switchyard_api::Network as NetworkObject;
 use switchyard_api::names::{AGENT_PORT, NETWORK, OWNER_AGENT};
+use switchyard_api::{Network as NetworkObject, Segment, edge_role};
 use switchyard_dns::Sockets;
 use switchyard_kernel::{Engine, Netns, Owner, Places};
 use switchyard_netstate::{IfName, Place};
@@ -122,6 +123,7 @@ impl Agent {
         let (node_seen, node) = watch::channel(None);
         self.tasks.spawn(nodes(Arc::clone(&config), self.client.clone(), network.clone(), node_seen));
         self.tasks.spawn(networks(self.client.clone(), network.clone()));
+        self.tasks.spawn(segments(self.client.clone(), network.clone()));
         self.tasks.spawn(services(Arc::clone(&config), self.client.clone(), network.clone(), node.clone()));
         let registrar = Registrar::new(self.client.clone(), config);
         self.tasks.spawn(registrar.run(network.state(), node));
@@ -152,7 +154,7 @@ impl Agent {
         let mut places = Places::new();
         places.add(Place::node(&config.name), Netns::current().context("open the node's network namespace")?);
         let engine = Engine::new(Owner { protocol: OWNER_AGENT }, places);
-        let (actor, network) = Actor::new(&config.name, facts, plugins, engine)?;
+        let (actor, network) = Actor::new(&config.name, facts, plugins, engine, config.extra_dir())?;
         self.tasks.spawn(actor.run());
         Ok(network)
     }
@@ -175,20 +177,72 @@ async fn networks(client: Client, network: Network) {
     }
 }
 
+/// Follows Segments.
+async fn segments(client: Client, network: Network) {
+    let mut events = std::pin::pin!(follow::<Segment>(&client, watcher::Config::default()));
+    let mut known = Names::default();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => known.begin(),
+            Ok(Event::Apply(segment) | Event::InitApply(segment)) => {
+                known.add(segment.name_any());
+                network.tell(Call::Segment(Box::new(segment.facts())));
+            }
+            Ok(Event::Delete(segment)) => {
+                known.remove(&segment.name_any());
+                network.tell(Call::SegmentGone(segment.name_any()));
+            }
+            Ok(Event::InitDone) => {
+                known.complete().into_iter().for_each(|gone| network.tell(Call::SegmentGone(gone)));
+                network.tell(Call::Listed(List::Segments));
+            }
+            Err(error) => warn!(%error, "watching Segments failed; trying again"),
+        }
+    }
+}
+
+/// Names of objects that are followed, to tell after a new list which of them are gone.
+#[derive(Default)]
+struct Names {
+    known: BTreeSet<String>,
+    listing: Option<BTreeSet<String>>,
+}
+
+impl Names {
+    fn begin(&mut self) {
+        self.listing = Some(BTreeSet::new());
+    }
+
+    fn add(&mut self, name: String) {
+        if let Some(listing) = &mut self.listing {
+            listing.insert(name.clone());
+        }
+        self.known.insert(name);
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.known.remove(name);
+    }
+
+    /// A list is through; gives those that were known and not in it.
+    fn complete(&mut self) -> Vec<String> {
+        let listed = self.listing.take().unwrap_or_default();
+        let gone = self.known.difference(&listed).cloned().collect();
+        self.known = listed;
+        gone
+    }
+}
+
 /// Follows Nodes: the others are peers, and this one may get its block of addresses here.
 async fn nodes(config: Arc<Config>, client: Client, network: Network, own: watch::Sender<Option<Node>>) {
     let mut events = std::pin::pin!(follow::<Node>(&client, watcher::Config::default()));
-    let mut listed: Option<std::collections::BTreeSet<String>> = None;
-    let mut known = std::collections::BTreeSet::new();
+    let mut known = Names::default();
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => listed = Some(Default::default()),
+            Ok(Event::Init) => known.begin(),
             Ok(Event::Apply(node) | Event::InitApply(node)) => {
                 let name = node.name_any();
-                if let Some(listed) = &mut listed {
-                    listed.insert(name.clone());
-                }
-                known.insert(name.clone());
+                known.add(name.clone());
                 if let Some(facts) = facts(&config, &node) {
                     network.tell(Call::Node(Box::new(facts)));
                 }
@@ -201,11 +255,7 @@ async fn nodes(config: Arc<Config>, client: Client, network: Network, own: watch
                 network.tell(Call::NodeGone(node.name_any()));
             }
             Ok(Event::InitDone) => {
-                let listed = listed.take().unwrap_or_default();
-                for gone in known.difference(&listed) {
-                    network.tell(Call::NodeGone(gone.clone()));
-                }
-                known = listed;
+                known.complete().into_iter().for_each(|gone| network.tell(Call::NodeGone(gone)));
                 network.tell(Call::Listed(List::Nodes));
             }
             Err(error) => warn!(%error, "watching Nodes failed; trying again"),
@@ -223,7 +273,7 @@ fn facts(config: &Config, node: &Node) -> Option<NodeFacts> {
     let address = addresses.find(|one| one.type_ == "InternalIP").and_then(|one| one.address.parse().ok());
     let address = if own { Some(config.node_ip) } else { address };
     let uplink = IfName::new(config.underlay.uplink.clone()).ok()?;
-    Some(NodeFacts { name, address: address?, pod_cidr: block?, uplink, mac: None })
+    Some(NodeFacts { name, address: address?, pod_cidr: block?, uplink, mac: None, edge: edge_role(node) })
 }
 
 /// Follows Services, once the node's block of addresses is known.

@@ -104,6 +104,11 @@ impl Config {
         self.run_dir.join("nodes").join(&self.name).join("pods")
     }
 
+    /// The directory of namespaces that networks ask for on this node.
+    pub(crate) fn extra_dir(&self) -> PathBuf {
+        self.run_dir.join("nodes").join(&self.name).join("extra")
+    }
+
     /// How containers find the API server: the Service `kubernetes`, the first address of its range.
     pub(crate) fn api_variables(&self) -> Vec<(String, String)> {
         let host = self.service_cidr.hosts().next().map(|host| host.to_string()).unwrap_or_default();

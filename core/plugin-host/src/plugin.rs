@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use switchyard_netstate::{Fragment, Link, LinkKind, Object, Place};
 use switchyard_plugin::abi::{Arguments, operation};
-use switchyard_plugin::{Facts, Manifest, NodeFacts, PodFacts, Pool};
+use switchyard_plugin::{Facts, Manifest, NodeFacts, PodFacts, Pool, SegmentFacts, SegmentPool};
 
 use crate::state::State;
 
@@ -36,6 +37,8 @@ pub trait Plugin: Send + Sync {
     fn pod(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Result<Fragment, CallError>;
     /// See [`NetworkPlugin::remote`](switchyard_plugin::NetworkPlugin::remote).
     fn remote(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Result<Fragment, CallError>;
+    /// See [`NetworkPlugin::segment`](switchyard_plugin::NetworkPlugin::segment).
+    fn segment(&self, facts: &Facts, node: &NodeFacts, segment: &SegmentFacts) -> Result<Fragment, CallError>;
     /// See [`NetworkPlugin::underlay`](switchyard_plugin::NetworkPlugin::underlay).
     fn underlay(&self, facts: &Facts, node: &NodeFacts) -> Result<Fragment, CallError>;
 }
@@ -141,7 +144,7 @@ impl Plugin for Started {
 
     fn pool(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Result<Pool, CallError> {
         match self.ask(operation::POOL, &arguments(facts, node, None, Some(pod))) {
-            Err(CallError::NotImplemented { .. }) => Ok(Pool { block: node.pod_cidr, reserved: Vec::new() }),
+            Err(CallError::NotImplemented { .. }) => Ok(Pool::of(node.pod_cidr)),
             answer => sensible(answer?, facts),
         }
     }
@@ -163,6 +166,11 @@ impl Plugin for Started {
         self.fragment(operation::REMOTE, &arguments(facts, node, Some(peer), Some(pod)), |place| on(place, &node.name))
     }
 
+    fn segment(&self, facts: &Facts, node: &NodeFacts, segment: &SegmentFacts) -> Result<Fragment, CallError> {
+        let arguments = Arguments { segment: Some(segment.clone()), ..arguments(facts, node, None, None) };
+        self.fragment(operation::SEGMENT, &arguments, |place| on(place, &node.name))
+    }
+
     fn underlay(&self, facts: &Facts, node: &NodeFacts) -> Result<Fragment, CallError> {
         self.fragment(operation::UNDERLAY, &arguments(facts, node, None, None), |place| *place == Place::Router)
     }
@@ -174,10 +182,28 @@ fn sensible(pool: Pool, facts: &Facts) -> Result<Pool, CallError> {
         format!("block {} is not in the cluster's {}", pool.block, facts.pod_cidr)
     } else if pool.reserved.len() > MOST_RESERVED {
         format!("{} addresses are reserved, at most {MOST_RESERVED} can be", pool.reserved.len())
+    } else if let Some(why) = pool.segment.as_ref().and_then(|segment| problem(segment, &pool.block)) {
+        why
     } else {
         return Ok(pool);
     };
     Err(CallError::Malformed { operation: operation::POOL, why })
+}
+
+/// What is wrong with a segment of this block.
+fn problem(segment: &SegmentPool, block: &IpNet) -> Option<String> {
+    let SegmentPool { name, prefix_length, kept, ids: (first, last), .. } = segment;
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if !(1..=63).contains(&name.len()) || !name.bytes().all(good) || name.starts_with('-') || name.ends_with('-') {
+        return Some(format!("segment name {name:?} is not a DNS label"));
+    }
+    if !(block.prefix_len()..=block.max_prefix_len()).contains(prefix_length) {
+        return Some(format!("segment {name}: block {block} has no subnets of length {prefix_length}"));
+    }
+    if *kept as usize > MOST_RESERVED {
+        return Some(format!("segment {name}: {kept} addresses are kept, at most {MOST_RESERVED} can be"));
+    }
+    (first > last).then(|| format!("segment {name}: there is no number from {first} to {last}"))
 }
 
 /// The fragment, if every place it speaks about may be spoken about; the far end of a cable is such a place.
@@ -201,5 +227,5 @@ fn on(place: &Place, name: &str) -> bool {
 }
 
 fn arguments(facts: &Facts, node: &NodeFacts, peer: Option<&NodeFacts>, pod: Option<&PodFacts>) -> Arguments {
-    Arguments { facts: facts.clone(), node: node.clone(), peer: peer.cloned(), pod: pod.cloned() }
+    Arguments { facts: facts.clone(), node: node.clone(), peer: peer.cloned(), pod: pod.cloned(), segment: None }
 }

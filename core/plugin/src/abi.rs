@@ -119,6 +119,8 @@ pub mod operation {
     pub const POD: &str = "pod";
     /// `{facts, node, peer, pod}` -> fragment
     pub const REMOTE: &str = "remote";
+    /// `{facts, node, segment}` -> fragment
+    pub const SEGMENT: &str = "segment";
     /// `{facts, node}` -> fragment
     pub const UNDERLAY: &str = "underlay";
 }
@@ -136,4 +138,7 @@ pub struct Arguments {
     /// A pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<crate::PodFacts>,
+    /// A segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<crate::SegmentFacts>,
 }

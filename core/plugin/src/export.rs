@@ -178,20 +178,28 @@ unsafe extern "C" fn call<P: NetworkPlugin>(
 }
 
 fn perform<P: NetworkPlugin>(plugin: &P, name: &[u8], input: &[u8]) -> Outcome {
-    let known =
-        [operation::POOL, operation::NODE, operation::PEER, operation::POD, operation::REMOTE, operation::UNDERLAY];
+    let known = [
+        operation::POOL,
+        operation::NODE,
+        operation::PEER,
+        operation::POD,
+        operation::REMOTE,
+        operation::SEGMENT,
+        operation::UNDERLAY,
+    ];
     let Some(name) = known.into_iter().find(|known| known.as_bytes() == name) else { return Outcome::NotImplemented };
     let arguments: Arguments = match serde_json::from_slice(input) {
         Ok(arguments) => arguments,
         Err(error) => return Outcome::Invalid(error.to_string()),
     };
-    let Arguments { facts, node, peer, pod } = &arguments;
-    let answer = match (name, peer, pod) {
-        (operation::POOL, _, Some(pod)) => json(&plugin.pool(facts, node, pod)),
+    let Arguments { facts, node, peer, pod, segment } = &arguments;
+    let answer = match (name, peer, pod, segment) {
+        (operation::POOL, _, Some(pod), _) => json(&plugin.pool(facts, node, pod)),
         (operation::NODE, ..) => json(&plugin.node(facts, node)),
-        (operation::PEER, Some(peer), _) => json(&plugin.peer(facts, node, peer)),
-        (operation::POD, _, Some(pod)) => json(&plugin.pod(facts, node, pod)),
-        (operation::REMOTE, Some(peer), Some(pod)) => json(&plugin.remote(facts, node, peer, pod)),
+        (operation::PEER, Some(peer), ..) => json(&plugin.peer(facts, node, peer)),
+        (operation::POD, _, Some(pod), _) => json(&plugin.pod(facts, node, pod)),
+        (operation::REMOTE, Some(peer), Some(pod), _) => json(&plugin.remote(facts, node, peer, pod)),
+        (operation::SEGMENT, .., Some(segment)) => json(&plugin.segment(facts, node, segment)),
         (operation::UNDERLAY, ..) => json(&plugin.underlay(facts, node)),
         _ => return Outcome::Invalid(format!("operation {name} needs further arguments")),
     };

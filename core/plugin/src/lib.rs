@@ -15,7 +15,7 @@ mod manifest;
 mod network_plugin;
 mod options;
 
-pub use facts::{Facts, NodeFacts, PodFacts, Pool};
+pub use facts::{EdgeRole, Facts, NodeFacts, PodFacts, PodSegment, Pool, SegmentFacts, SegmentPool};
 pub use hosting::Hosting;
 pub use manifest::{Manifest, OptionSpec};
 pub use network_plugin::NetworkPlugin;

@@ -2,7 +2,7 @@
 
 use switchyard_netstate::Fragment;
 
-use crate::{Facts, NodeFacts, Options, OptionsError, PodFacts, Pool};
+use crate::{Facts, NodeFacts, Options, OptionsError, PodFacts, Pool, SegmentFacts};
 
 /// A network. Pure: the same arguments give the same answer.
 ///
@@ -14,7 +14,7 @@ pub trait NetworkPlugin: Sized + Send + Sync + 'static {
 
     /// Which block the address of `pod` comes from when it runs on `node`.
     fn pool(&self, _facts: &Facts, node: &NodeFacts, _pod: &PodFacts) -> Pool {
-        Pool { block: node.pod_cidr, reserved: Vec::new() }
+        Pool::of(node.pod_cidr)
     }
 
     /// What `node` carries with no pods on it.
@@ -30,6 +30,11 @@ pub trait NetworkPlugin: Sized + Send + Sync + 'static {
 
     /// What `node` needs to reach `pod`, which runs on `peer` and whose address lies outside that node's block.
     fn remote(&self, _facts: &Facts, _node: &NodeFacts, _peer: &NodeFacts, _pod: &PodFacts) -> Fragment {
+        Fragment::new()
+    }
+
+    /// What `node` carries for a segment, whether or not pods of it are there.
+    fn segment(&self, _facts: &Facts, _node: &NodeFacts, _segment: &SegmentFacts) -> Fragment {
         Fragment::new()
     }
 

@@ -87,6 +87,7 @@ impl World {
             pod_cidr: "10.40.1.0/24".parse().unwrap(),
             uplink: eth0.clone(),
             mac: None,
+            edge: None,
         };
         let mut whole = kubenet.node(&facts, &own);
         let uplink = Link::new(eth0.clone(), LinkKind::Bridge { multicast_snooping: false });
@@ -101,6 +102,7 @@ impl World {
                 name: name.into(),
                 labels: Labels::new(),
                 ip: ip.into(),
+                segment: None,
             };
             engine.set(UnitId(format!("pod/{name}")), kubenet.pod(&facts, &own, &told)).expect(name);
         }

@@ -22,7 +22,7 @@ use crate::balance::Balance;
 use crate::endpoints::Endpoints;
 use crate::frontend::{Frontend, Protocol, Scope};
 use crate::name;
-use crate::node::{chain, hook, map, mark, masquerade_marked, vmap};
+use crate::node::{chain, hook, map, mark, marked, vmap};
 
 /// The name of the table in the router's namespace.
 pub const EXTERNAL_TABLE: &str = "yard-lb";
@@ -59,7 +59,14 @@ pub fn external_base() -> Fragment {
             hook(&table, "nat-prerouting", ChainType::Nat, Hook::Prerouting, -100, vec![lookup()]),
             // For connections that begin in the router's own namespace.
             hook(&table, "nat-output", ChainType::Nat, Hook::Output, -100, vec![lookup()]),
-            hook(&table, "nat-postrouting", ChainType::Nat, Hook::Postrouting, 100, vec![masquerade_marked()]),
+            hook(
+                &table,
+                "nat-postrouting",
+                ChainType::Nat,
+                Hook::Postrouting,
+                100,
+                vec![marked(Statement::Masquerade { fully_random: true })],
+            ),
         ],
     );
     fragment

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! prerouting, output (nat)     -> services: (address, protocol, port) -> chain; node ports if the address is the node's
-//! postrouting (nat)            masquerade what is marked, and what comes back to its own sender
+//! postrouting (nat)            give what is marked, and what comes back to its own sender, the node's address
 //! input, forward, output       refuse what no endpoint answers for, at once
 //! ```
 
@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use switchyard_netstate::nft::{
-    Base, Chain, ChainType, CtState, Expr, Family, Hook, Op, Operand, Policy, Reject, Rule, Set, Statement, Table,
-    TableRef, Type, Value, Verdict,
+    Base, Chain, ChainType, CtState, Expr, Family, Hook, NatTarget, Op, Operand, Policy, Reject, Rule, Set, Statement,
+    Table, TableRef, Type, Value, Verdict,
 };
 use switchyard_netstate::{Fragment, Object, Place, Sysctl};
 
@@ -72,7 +72,7 @@ pub fn node_base(facts: &NodeServiceFacts) -> Fragment {
             map(&table, HAIRPIN, &[Type::Ipv4, Type::Ipv4], &[]),
         ],
     );
-    fragment.want_all(&place, translation(&table));
+    fragment.want_all(&place, translation(&table, facts.address));
     fragment.want_all(&place, refusal(&table, facts.service_cidr));
     fragment
 }
@@ -82,7 +82,9 @@ pub(crate) fn table() -> TableRef {
 }
 
 /// Chains that change addresses. Those of type nat see the first packet of a connection only.
-fn translation(table: &TableRef) -> [Object; 4] {
+fn translation(table: &TableRef, address: IpAddr) -> [Object; 4] {
+    // Not `masquerade`: that forgets its connections when the interface goes, and a swap of networks takes interfaces away.
+    let as_node = || Statement::Snat { target: NatTarget::To { address, port: None }, fully_random: true };
     let by_address = vmap(SERVICE_IPS, &[Expr::IpDaddr, Expr::L4proto, Expr::Dport]);
     let loopback = "127.0.0.0/8".parse().expect("a constant prefix");
     let by_node_port = [
@@ -102,7 +104,7 @@ fn translation(table: &TableRef) -> [Object; 4] {
             ChainType::Nat,
             Hook::Postrouting,
             SRCNAT,
-            vec![masquerade_marked(), Rule(vec![same_ends, Statement::Masquerade { fully_random: true }])],
+            vec![marked(as_node()), Rule(vec![same_ends, as_node()])],
         ),
     ]
 }
@@ -139,11 +141,11 @@ fn refusal(table: &TableRef, service_cidr: IpNet) -> [Object; 4] {
 }
 
 /// The source was marked to be hidden: take the mark off, so that a second pass (a tunnel) does not do it again.
-pub(crate) fn masquerade_marked() -> Rule {
+pub(crate) fn marked(hide: Statement) -> Rule {
     Rule(vec![
         Statement::eq(Expr::Mark { mask: MASQUERADE }, Value::Number(MASQUERADE)),
         Statement::SetMark { value: 0, mask: MASQUERADE },
-        Statement::Masquerade { fully_random: true },
+        hide,
     ])
 }
 

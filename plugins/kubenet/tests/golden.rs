@@ -28,6 +28,7 @@ fn node(number: u8) -> NodeFacts {
         pod_cidr: format!("10.40.{number}.0/24").parse().unwrap(),
         uplink: "eth0".parse().unwrap(),
         mac: None,
+        edge: None,
     }
 }
 
@@ -38,6 +39,7 @@ fn pod(ip: &str) -> PodFacts {
         name: "sphinx-v1-abcde".into(),
         labels: BTreeMap::new(),
         ip: ip.parse().unwrap(),
+        segment: None,
     }
 }
 

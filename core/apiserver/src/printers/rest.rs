@@ -81,6 +81,20 @@ pub fn of(kind: &str) -> Option<Printer> {
             },
             cells: network,
         },
+        "Segment" => Printer {
+            columns: const {
+                &[
+                    text("Name"),
+                    number("Id"),
+                    text("Subnets"),
+                    text("Outside"),
+                    text("Realised"),
+                    text("Age"),
+                    wide("Message"),
+                ]
+            },
+            cells: segment,
+        },
         "Cluster" => Printer {
             columns: const { &[text("Name"), number("Nodes"), text("Pod CIDR"), text("Service CIDR"), text("Age")] },
             cells: |o| {
@@ -191,6 +205,21 @@ fn binding(binding: &Value) -> Vec<Value> {
         json!(subjects("User")),
         json!(subjects("Group")),
         json!(subjects("ServiceAccount")),
+    ]
+}
+
+fn segment(segment: &Value) -> Vec<Value> {
+    let conditions = meta::list(segment, "/status/conditions");
+    let realised = conditions.iter().find(|item| meta::text(item, "/type") == "Realised");
+    let word = |pointer: &str| realised.map_or("", |item| meta::text(item, pointer)).to_owned();
+    vec![
+        json!(name(segment)),
+        json!(segment.pointer("/spec/id")),
+        json!(joined(meta::list(segment, "/spec/subnets").iter().filter_map(Value::as_str))),
+        json!(or_none(meta::text(segment, "/spec/outside"))),
+        json!(if realised.is_some() { word("/status") } else { "Unknown".into() }),
+        json!(age(segment)),
+        json!(word("/message")),
     ]
 }
 

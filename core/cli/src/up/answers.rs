@@ -58,7 +58,8 @@ pub(crate) async fn once(address: SocketAddr, host: &str) -> anyhow::Result<Answ
 
 fn sender_of(body: &[u8]) -> String {
     let Ok(Value::Object(echo)) = serde_json::from_slice(body) else {
-        return String::from_utf8_lossy(body).lines().collect::<Vec<_>>().join(": ");
+        // The ingress's own pages: the status, then why.
+        return String::from_utf8_lossy(body).lines().nth(1).unwrap_or_default().to_owned();
     };
     let text = |field: &str| echo.get(field).and_then(Value::as_str).unwrap_or("?");
     format!("{} on {} ({})", text("pod"), text("node"), text("address"))

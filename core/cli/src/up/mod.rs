@@ -7,7 +7,7 @@ mod summary;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
     let progress = Progress::new(Instant::now());
     let (directory, loaded) = plan(args, cluster)?;
     directory.create().with_context(|| format!("make {}", directory.path().display()))?;
-    match directory.lock().with_context(|| format!("lock {}", directory.path().display()))? {
+    match lock(&directory).with_context(|| format!("lock {}", directory.path().display()))? {
         Some(lock) => start(&directory, &loaded, lock)?,
         None => {
             same_cluster(&directory, &loaded.cluster)?;
@@ -176,6 +176,16 @@ fn same_cluster(directory: &Directory, wanted: &Cluster) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// How long a supervisor that was killed may take to go, with all that it started.
+const LAST_BREATH: Duration = Duration::from_secs(30);
+
+/// The lock, unless there is a supervisor that answers.
+fn lock(directory: &Directory) -> io::Result<Option<Lock>> {
+    let lock = directory.lock()?;
+    let dying = || Control::connect(directory).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+    if lock.is_none() && dying() { directory.lock_within(LAST_BREATH) } else { Ok(lock) }
 }
 
 fn start(directory: &Directory, loaded: &Loaded, lock: Lock) -> anyhow::Result<()> {

@@ -50,10 +50,9 @@ pub(crate) async fn page(
     let hosts = answers::hosts(manifests);
     if let Some(door) = ports.host.iter().find(|port| port.to.port() == 80).filter(|_| !hosts.is_empty()) {
         text.push('\n');
-        for host in hosts.iter().map(String::as_str).chain([UNKNOWN]) {
-            for _ in 0..ROUNDS {
-                let _ = writeln!(text, "{}", line(door.listen, host).await);
-            }
+        let rounds = hosts.iter().flat_map(|host| [host.as_str(); ROUNDS]);
+        for host in rounds.chain([UNKNOWN]) {
+            let _ = writeln!(text, "{}", line(door.listen, host).await);
         }
     }
     if let Some(dns) = ports.dns {

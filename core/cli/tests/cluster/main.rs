@@ -8,6 +8,7 @@ mod naming;
 mod policy;
 mod reaching;
 mod rig;
+mod segments;
 mod serving;
 mod swapping;
 mod table;

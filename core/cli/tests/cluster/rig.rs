@@ -41,12 +41,13 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The cluster of the tests, as written for people.
 const SPHINX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sphinx");
 /// What a cluster needs beside `yard`.
-const COMPANIONS: [&str; 6] = [
+const COMPANIONS: [&str; 7] = [
     "yard-echo",
     "yard-pause",
     "yard-ingress",
     "libswitchyard_kubenet.so",
     "libswitchyard_none.so",
+    "libswitchyard_nsx.so",
     "libswitchyard_overlay.so",
 ];
 /// User and group of those without powers.
@@ -213,6 +214,12 @@ impl Cluster {
     /// The process id, on the host, of a part: `supervisor`, `router`, `control-plane`, `node-worker-1`.
     #[track_caller]
     pub(crate) fn pid(&self, part: &str) -> u32 {
+        self.try_pid(part).unwrap_or_else(|| panic!("{part} does not run: {}", self.status()))
+    }
+
+    /// The same, unless the part has just died.
+    #[track_caller]
+    pub(crate) fn try_pid(&self, part: &str) -> Option<u32> {
         let status = self.status();
         let pid = match part {
             "supervisor" => status["supervisorPid"].as_u64(),
@@ -222,7 +229,7 @@ impl Cluster {
                 process.unwrap_or_else(|| panic!("no process {part}"))["hostPid"].as_u64()
             }
         };
-        pid.unwrap_or_else(|| panic!("{part} does not run: {status}")) as u32
+        pid.map(|pid| pid as u32)
     }
 
     /// Kills a part with signal 9.

@@ -2,6 +2,7 @@
 //! A network that joins is one more line of [`networks`].
 
 mod damage;
+mod policies;
 mod reach;
 mod stage;
 
@@ -12,7 +13,7 @@ use stage::Stage;
 type Scenario = (&'static str, fn(&Stage));
 
 /// Networks that carry packets between pods.
-const SCENARIOS: [Scenario; 15] = [
+const SCENARIOS: [Scenario; 16] = [
     ("same node", reach::same_node),
     ("other node", reach::other_node),
     ("node to pod", reach::node_to_pod),
@@ -28,6 +29,7 @@ const SCENARIOS: [Scenario; 15] = [
     ("agent restart", damage::agent_restart),
     ("drift", damage::drift),
     ("full address pool, foreign pods", damage::full_address_pool_and_foreign_pods),
+    ("policies", policies::decide),
 ];
 
 /// Networks that carry none.
@@ -49,5 +51,6 @@ macro_rules! networks {
 networks! {
     kubenet: SCENARIOS;
     overlay: SCENARIOS;
+    nsx: SCENARIOS;
     none: EMPTY;
 }

@@ -50,7 +50,7 @@ pub(super) fn arguments(subject: &Subject) -> Checked {
 
 impl Subject {
     /// One question of each kind.
-    pub(crate) fn questions(&self) -> [(&'static str, Vec<u8>); 6] {
+    pub(crate) fn questions(&self) -> [(&'static str, Vec<u8>); 7] {
         let pod = cluster::pod("a", cluster::ip("10.40.1.5"));
         cluster::questions(&cluster::facts(), &cluster::node(1), &cluster::node(2), &pod)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use switchyard_kernel::{Engine, Netns, Owner, Places};
 use switchyard_netstate::{Fragment, Ledger, Object, Place, UnitId};
-use switchyard_plugin::{Facts, NodeFacts, PodFacts};
+use switchyard_plugin::{Facts, NodeFacts};
 use switchyard_plugin_host::Plugin;
 
 use crate::cluster;
@@ -69,19 +69,27 @@ pub(super) fn pool(subject: &Subject) -> Checked {
     if let Some(reserved) = pool.reserved.iter().find(|ip| !pool.block.contains(*ip)) {
         return Err(fail(format!("{reserved} is reserved, but not in block {}", pool.block)));
     }
-    let free = pool.block.hosts().find(|ip| !pool.reserved.contains(ip));
+    let segment = cluster::segment(&pool);
+    if pool.segment.is_some() && segment.is_none() {
+        return Err(fail(format!("block {} has no subnet for the segment that it asks for", pool.block)));
+    }
+    let segment = segment.as_ref();
+    let free = cluster::addresses(&pool, segment).next();
     let Some(ip) = free else {
         return Err(fail(format!("block {} has no address that is not reserved", pool.block)));
     };
     let mut fragments = vec![plugin.node(&facts, &node).map_err(|error| fail(error.to_string()))?];
-    let pod = PodFacts { ip, ..pod };
+    if let Some(segment) = segment {
+        fragments.push(plugin.segment(&facts, &node, segment).map_err(|error| fail(error.to_string()))?);
+    }
+    let pod = cluster::with_address(pod, ip, segment);
     fragments.push(plugin.pod(&facts, &node, &pod).map_err(|error| fail(error.to_string()))?);
     // An address that a node has itself must not be given to a pod.
     for (place, objects) in fragments.iter().flat_map(Fragment::places) {
         for (_, object) in objects.iter() {
             let Object::Address(address) = object else { continue };
             let own = address.address.addr();
-            let given = pool.block.hosts().any(|ip| ip == own) && !pool.reserved.contains(&own);
+            let given = cluster::addresses(&pool, segment).any(|ip| ip == own);
             if given && *place != Place::pod(&pod.uid) {
                 return Err(fail(format!("{own} is an address of {place}, and not reserved")));
             }
@@ -140,8 +148,15 @@ fn node_units(
         let pod = format!("{pod}{number}");
         let mut pod = cluster::pod(&pod, cluster::ip("0.0.0.0"));
         let pool = plugin.pool(facts, node, &pod)?;
-        let skip = usize::from(pod.name.starts_with('y'));
-        pod.ip = pool.block.hosts().filter(|ip| !pool.reserved.contains(ip)).nth(skip).unwrap_or(pool.block.addr());
+        let segment = cluster::segment(&pool);
+        if let Some(segment) = segment.as_ref().filter(|_| pod.name.starts_with('x')) {
+            units.push((format!("{name}: segment {}", segment.name), plugin.segment(facts, node, segment)?));
+        }
+        // A segment's addresses are shared by all nodes.
+        let before = if segment.is_some() { 2 * (number.parse::<usize>().unwrap_or(1) - 1) } else { 0 };
+        let skip = before + usize::from(pod.name.starts_with('y'));
+        let ip = cluster::addresses(&pool, segment.as_ref()).nth(skip).unwrap_or(pool.block.addr());
+        pod = cluster::with_address(pod, ip, segment.as_ref());
         units.push((format!("{name}: pod {}", pod.name), plugin.pod(facts, node, &pod)?));
     }
     let foreign = cluster::pod(&format!("foreign{number}"), cluster::ip(&format!("10.40.77.{number}")));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use switchyard_kernel::{Engine, Netns, Owner, Places};
 use switchyard_netstate::{Fragment, LinkKind, Object, Place, UnitId};
-use switchyard_plugin::{Facts, NodeFacts, PodFacts};
+use switchyard_plugin::{Facts, NodeFacts, PodFacts, SegmentFacts};
 use switchyard_plugin_host::{CallError, Plugin};
 
 use crate::cluster;
@@ -69,15 +69,21 @@ impl World {
     pub(crate) fn new(plugin: &dyn Plugin, patience: Duration) -> Result<Self, WorldError> {
         let facts = cluster::facts();
         let nodes = [cluster::node(1), cluster::node(2)];
-        let pods = attach(plugin, &facts, &nodes)?;
+        let (pods, segments) = attach(plugin, &facts, &nodes)?;
         if !pods.iter().any(|(_, _, fragment)| has_interface(fragment)) {
             return Err(WorldError::NoInterface);
         }
-        let namespaces = wiring::namespaces(pods.iter().map(|(_, facts, _)| facts.uid.as_str()))?;
+        let mut extra = BTreeSet::new();
+        for node in &nodes {
+            let fragment = plugin.node(&facts, node)?;
+            extra.extend(fragment.places().map(|(place, _)| place.clone()).filter(is_extra));
+        }
+        let namespaces = wiring::namespaces(pods.iter().map(|(_, facts, _)| facts.uid.as_str()), extra)?;
         wiring::build(&namespaces, &nodes)?;
         let mut engine = Engine::new(PLUGIN, places(&namespaces)?);
 
-        let watched: Vec<Place> = namespaces.keys().filter(|place| !is_plugins_pod(place, &pods)).cloned().collect();
+        let of_plugin = |place: &Place| is_extra(place) || is_plugins_pod(place, &pods);
+        let watched: Vec<Place> = namespaces.keys().filter(|place| !of_plugin(place)).cloned().collect();
         let before = snapshots(&mut engine, &watched)?;
         let mut world = Self {
             engine: RefCell::new(engine),
@@ -87,7 +93,7 @@ impl World {
             before,
             units: Vec::new(),
         };
-        world.bring_in(plugin, &facts, &nodes, pods)?;
+        world.bring_in(plugin, &facts, &nodes, pods, &segments)?;
         world.disturbed = world.compare()?;
         for (place, port) in wiring::servers(&nodes)
             .into_iter()
@@ -107,6 +113,7 @@ impl World {
         facts: &Facts,
         nodes: &[NodeFacts; 2],
         pods: Vec<(&'static str, PodFacts, Fragment)>,
+        segments: &[SegmentFacts],
     ) -> Result<(), WorldError> {
         let [one, two] = nodes;
         for (node, peer) in [(one, two), (two, one)] {
@@ -114,6 +121,9 @@ impl World {
             self.set(format!("{name}: node"), plugin.node(facts, node)?)?;
             self.set(format!("{name}: peer {}", peer.name), plugin.peer(facts, node, peer)?)?;
             self.set(format!("{name}: underlay"), plugin.underlay(facts, node)?)?;
+            for segment in segments {
+                self.set(format!("{name}: segment {}", segment.name), plugin.segment(facts, node, segment)?)?;
+            }
         }
         for ((name, pod, fragment), (_, at)) in pods.into_iter().zip(PODS) {
             let mtu = mtu(&fragment, &pod).unwrap_or(facts.underlay_mtu);
@@ -196,29 +206,36 @@ impl World {
     }
 }
 
-/// Pods with addresses from the plugin's pools, and what they want.
-fn attach(
-    plugin: &dyn Plugin,
-    facts: &Facts,
-    nodes: &[NodeFacts; 2],
-) -> Result<Vec<(&'static str, PodFacts, Fragment)>, WorldError> {
+/// Pods, each by its name with what its plugin wants for it; and segments.
+type Attached = (Vec<(&'static str, PodFacts, Fragment)>, Vec<SegmentFacts>);
+
+/// Pods with addresses from the plugin's pools, what they want, and the segments of those addresses.
+fn attach(plugin: &dyn Plugin, facts: &Facts, nodes: &[NodeFacts; 2]) -> Result<Attached, WorldError> {
     let mut taken = BTreeSet::new();
     let mut pods = Vec::new();
+    let mut segments: Vec<SegmentFacts> = Vec::new();
     for (name, at) in PODS {
         let node = &nodes[usize::from(at) - 1];
         let mut pod = cluster::pod(name, cluster::ip("0.0.0.0"));
-        pod.ip = if name == "foreign" {
-            cluster::ip("10.40.77.5")
+        if name == "foreign" {
+            pod.ip = cluster::ip("10.40.77.5");
         } else {
             let pool = plugin.pool(facts, node, &pod)?;
-            let mut free = pool.block.hosts().filter(|ip| !pool.reserved.contains(ip) && !taken.contains(ip));
-            free.next().ok_or_else(|| WorldError::NoAddress(format!("{} has no address for {name}", pool.block)))?
-        };
+            let segment = cluster::segment(&pool);
+            let free = cluster::addresses(&pool, segment.as_ref()).find(|ip| !taken.contains(ip));
+            let none = || WorldError::NoAddress(format!("{} has no address for {name}", pool.block));
+            pod = cluster::with_address(pod, free.ok_or_else(none)?, segment.as_ref());
+            segments.extend(segment.filter(|segment| !segments.contains(segment)));
+        }
         taken.insert(pod.ip);
         let fragment = plugin.pod(facts, node, &pod)?;
         pods.push((name, pod, fragment));
     }
-    Ok(pods)
+    Ok((pods, segments))
+}
+
+fn is_extra(place: &Place) -> bool {
+    matches!(place, Place::Extra { .. })
 }
 
 fn is_plugins_pod(place: &Place, pods: &[(&str, PodFacts, Fragment)]) -> bool {

@@ -25,11 +25,14 @@ pub(super) fn machine(what: &'static str, why: &impl ToString) -> WorldError {
     WorldError::Machine { what, why: why.to_string() }
 }
 
-/// All namespaces: the fixed ones, and one for each pod.
-pub(super) fn namespaces<'a>(pods: impl Iterator<Item = &'a str>) -> Result<BTreeMap<Place, Netns>, WorldError> {
+/// All namespaces: the fixed ones, one for each pod, and those that the plugin asks for.
+pub(super) fn namespaces<'a>(
+    pods: impl Iterator<Item = &'a str>,
+    extra: impl IntoIterator<Item = Place>,
+) -> Result<BTreeMap<Place, Netns>, WorldError> {
     let fixed = [Place::Router, Place::node("n1"), Place::node("n2"), outside(), bystander()];
     let make = |place| Ok((place, Netns::create().map_err(|why| machine("make a network namespace", &why))?));
-    fixed.into_iter().chain(pods.map(Place::pod)).map(make).collect()
+    fixed.into_iter().chain(pods.map(Place::pod)).chain(extra).map(make).collect()
 }
 
 /// Who answers besides the pods.
@@ -92,6 +95,7 @@ fn node(node: &NodeFacts, six: u8) -> serde_json::Value {
             { "kind": "route", "to": "0.0.0.0/0", "via": { "gateway": "10.140.0.1" } },
             { "kind": "sysctl", "path": "net/ipv4/conf/all/rp_filter", "value": "0" },
             { "kind": "sysctl", "path": "net/ipv4/conf/default/rp_filter", "value": "0" },
+            { "kind": "sysctl", "path": "net/bridge/bridge-nf-call-iptables", "value": "0" },
         ],
         "router": [
             { "kind": "link", "name": port, "mtu": 1500, "master": "underlay0",

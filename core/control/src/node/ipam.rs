@@ -41,7 +41,7 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     });
     let context = context.clone();
     Box::pin(async move {
-        context.caches.nodes.synced().await;
+        tokio::join!(context.caches.nodes.synced(), context.caches.segments.synced());
         // One worker: the next step sees what the last one gave.
         queue.run(NAME, 1, |key| step(&context, key)).await;
     })
@@ -81,6 +81,12 @@ fn conflict(context: &Context, node: &Node, text: &str, nodes: &[Arc<Node>]) -> 
             context.config.facts.pod_cidr
         ));
     }
+    for segment in context.caches.segments.all() {
+        if let Some(subnet) = segment.spec.subnets.iter().find(|subnet| overlap(subnet, &block)) {
+            let name = segment.metadata.name.as_deref().unwrap_or("");
+            return Some(format!("spec.podCIDR {block} overlaps {subnet} of segment {name}"));
+        }
+    }
     // The API server gives uids that ascend (RFC 9562, version 7): they tell nodes of the same second apart.
     let age = |node: &Node| (node.metadata.creation_timestamp.clone(), node.metadata.uid.clone());
     let other = nodes.iter().find(|other| {
@@ -93,7 +99,9 @@ fn conflict(context: &Context, node: &Node, text: &str, nodes: &[Arc<Node>]) -> 
 }
 
 fn free(context: &Context, nodes: &[Arc<Node>]) -> Option<IpNet> {
-    let used: Vec<IpNet> = nodes.iter().filter_map(|node| block(node)).collect();
+    let segments = context.caches.segments.all();
+    let used = nodes.iter().filter_map(|node| block(node));
+    let used: Vec<IpNet> = used.chain(segments.iter().flat_map(|segment| segment.spec.subnets.clone())).collect();
     let mut blocks = context.config.facts.pod_cidr.subnets(context.config.node_prefix_length).ok()?;
     blocks.find(|block| !used.iter().any(|used| overlap(used, block)))
 }

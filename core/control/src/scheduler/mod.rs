@@ -17,12 +17,13 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Pod;
-use switchyard_plugin::{NodeFacts, PodFacts};
+use switchyard_plugin::{NodeFacts, PodFacts, Pool, SegmentPool};
 use tokio::sync::mpsc;
 
 use crate::cache::Key;
 use crate::context::{Context, SERVICE_NAMESPACE};
 use crate::pod;
+use crate::segment::Wish;
 use bind::Decision;
 use filter::Spread;
 use queue::Pending;
@@ -67,7 +68,7 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         let caches = &scheduler.context.caches;
         // Not before every address in use is known.
-        tokio::join!(caches.pods.synced(), caches.nodes.synced(), caches.services.synced());
+        tokio::join!(caches.pods.synced(), caches.nodes.synced(), caches.services.synced(), caches.segments.synced(),);
         let reports = scheduler.reports.clone().run(scheduler.context.clone());
         tokio::join!(scheduler.run(changes), reports);
     })
@@ -79,6 +80,7 @@ impl Scheduler {
     async fn run(mut self, mut changes: mpsc::UnboundedReceiver<Changed>) {
         let mut binding = FuturesUnordered::new();
         let mut network = self.context.network.subscribe();
+        let mut segments = self.context.segments.changes();
         loop {
             while let Ok(change) = changes.try_recv() {
                 self.follow(change);
@@ -105,6 +107,7 @@ impl Scheduler {
                 },
                 Some((decision, bound)) = binding.next(), if !binding.is_empty() => self.bound(&decision, bound),
                 Ok(()) = network.changed() => self.pending.retry_soon(),
+                Ok(()) = segments.changed() => self.pending.retry_soon(),
                 () = retry => self.pending.retry(),
             }
         }
@@ -198,8 +201,37 @@ impl Scheduler {
         let pool = network
             .pool(&self.context.config.facts, facts, &pod_facts(info, facts))
             .map_err(|error| format!("node(s) got no address pool from the network plugin: {error}"))?;
+        if let Some(wanted) = &pool.segment {
+            let namespace = info.pod.metadata.namespace.as_deref().unwrap_or("");
+            return self.take_of_segment(&network.active.plugin, &pool, wanted, namespace, &info.uid);
+        }
         let ip = self.snapshot.addresses.take(&pool, &info.uid);
         ip.ok_or_else(|| format!("node(s) had no free pod address in {}", pool.block))
+    }
+
+    /// An address of a segment, whichever of its subnets has one; or asks for the segment to be made or extended, and waits.
+    fn take_of_segment(
+        &mut self,
+        plugin: &str,
+        pool: &Pool,
+        wanted: &SegmentPool,
+        namespace: &str,
+        uid: &str,
+    ) -> Result<IpAddr, String> {
+        let segment = self.context.caches.segments.get(&Key::cluster(&wanted.name));
+        let spec = segment.as_ref().map(|segment| &segment.spec);
+        if let Some(other) = spec.filter(|spec| spec.plugin != plugin) {
+            return Err(format!("node(s) found segment {} to be of plugin {}", wanted.name, other.plugin));
+        }
+        let subnets = spec.map_or(&[][..], |spec| &spec.subnets);
+        for subnet in subnets {
+            let kept = subnet.hosts().take(wanted.kept as usize).chain(pool.reserved.iter().copied());
+            let pool = Pool { reserved: kept.collect(), ..Pool::of(*subnet) };
+            if let Some(ip) = self.snapshot.addresses.take(&pool, uid) {
+                return Ok(ip);
+            }
+        }
+        Err(self.context.segments.want(Wish::new(plugin, namespace, pool, wanted, subnets.len())))
     }
 
     fn bound(&mut self, decision: &Decision, bound: bool) {
@@ -246,5 +278,6 @@ fn pod_facts(info: &PodInfo, node: &NodeFacts) -> PodFacts {
         name: meta.name.clone().unwrap_or_default(),
         labels: meta.labels.clone().unwrap_or_default(),
         ip: unspecified,
+        segment: None,
     }
 }

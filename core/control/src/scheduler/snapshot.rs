@@ -232,9 +232,15 @@ impl Fixed {
         let address =
             addresses.find(|address| address.type_ == "InternalIP").and_then(|address| address.address.parse().ok());
         let block = spec.pod_cidr.as_deref().and_then(|block| block.parse().ok());
-        let facts = address.zip(block).zip("eth0".parse::<IfName>().ok()).map(|((address, pod_cidr), uplink)| {
-            NodeFacts { name: name.clone(), address, pod_cidr, uplink, mac: None }
-        });
+        let facts =
+            address.zip(block).zip("eth0".parse::<IfName>().ok()).map(|((address, pod_cidr), uplink)| NodeFacts {
+                name: name.clone(),
+                address,
+                pod_cidr,
+                uplink,
+                mac: None,
+                edge: switchyard_api::edge_role(node),
+            });
         Self {
             labels: node.metadata.labels.clone().unwrap_or_default(),
             taints: spec.taints.unwrap_or_default(),

@@ -49,7 +49,7 @@ impl NetworkPlugin for Flat {
     }
 
     fn pool(&self, _: &Facts, node: &NodeFacts, _: &PodFacts) -> Pool {
-        Pool { block: node.pod_cidr, reserved: node.pod_cidr.hosts().take(1).collect() }
+        Pool { reserved: node.pod_cidr.hosts().take(1).collect(), ..Pool::of(node.pod_cidr) }
     }
 
     fn node(&self, _: &Facts, _: &NodeFacts) -> Fragment {

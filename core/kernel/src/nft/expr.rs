@@ -119,8 +119,8 @@ impl<'a> Writer<'a> {
                 ct(list, sys::NFT_CT_MARK, None, 0);
                 set_meta(list, sys::NFT_META_MARK, 0);
             }
-            Statement::Dnat(target) => self.nat(list, sys::NFT_NAT_DNAT, target)?,
-            Statement::Snat(target) => self.nat(list, sys::NFT_NAT_SNAT, target)?,
+            Statement::Dnat(target) => self.nat(list, sys::NFT_NAT_DNAT, target, false)?,
+            Statement::Snat { target, fully_random } => self.nat(list, sys::NFT_NAT_SNAT, target, *fully_random)?,
             Statement::Masquerade { fully_random } => expression(list, "masq", |data| {
                 if *fully_random {
                     data.be32(sys::NFTA_MASQ_FLAGS, sys::NF_NAT_RANGE_PROTO_RANDOM_FULLY);
@@ -223,7 +223,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn nat(&mut self, list: &mut Message, kind: u32, target: &NatTarget) -> Result<(), String> {
+    fn nat(&mut self, list: &mut Message, kind: u32, target: &NatTarget, fully_random: bool) -> Result<(), String> {
         let (is_v4, with_port) = match target {
             NatTarget::To { address, port } => {
                 immediate(list, 0, &plain_bytes(&Value::Ip(*address))?);
@@ -274,6 +274,9 @@ impl<'a> Writer<'a> {
                 .be32(sys::NFTA_NAT_REG_ADDR_MIN, register(0));
             if with_port {
                 data.be32(sys::NFTA_NAT_REG_PROTO_MIN, register(if is_v4 { 1 } else { 4 }));
+            }
+            if fully_random {
+                data.be32(sys::NFTA_NAT_FLAGS, sys::NF_NAT_RANGE_PROTO_RANDOM_FULLY);
             }
         });
         Ok(())

@@ -188,12 +188,13 @@ fn node_facts(name: &str) -> NodeFacts {
         pod_cidr: block.parse().unwrap(),
         uplink: IfName::new("eth0").unwrap(),
         mac: None,
+        edge: None,
     }
 }
 
 fn pod_facts(name: &str, ip: &str) -> PodFacts {
     let (uid, namespace, name) = (name.to_owned(), "default".to_owned(), name.to_owned());
-    PodFacts { uid, namespace, name, labels: BTreeMap::new(), ip: ip.parse().unwrap() }
+    PodFacts { uid, namespace, name, labels: BTreeMap::new(), ip: ip.parse().unwrap(), segment: None }
 }
 
 /// The upstream device with a card in every node.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
-use switchyard_api::{ActiveNetwork, Network};
+use switchyard_api::{ActiveNetwork, Network, edge_role};
 use switchyard_netstate::{Fragment, IfName, UnitId};
 use switchyard_plugin::{Facts, NodeFacts};
 use switchyard_plugin_host::{Plugin, Registry};
@@ -139,6 +139,7 @@ impl Underlay {
             pod_cidr: node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()?,
             uplink: self.card.clone(),
             mac: None,
+            edge: edge_role(node),
         })
     }
 }

@@ -1,7 +1,6 @@
 //! The task that owns the wishes.
 
 mod probes;
-mod remote;
 mod swap;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,10 +19,9 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::network::engine::{EngineThread, tell};
+use crate::network::extra::Extra;
+use crate::network::reach::{Asked, Reach};
 use crate::network::{AttachError, Call, List, Network, State, Units};
-use crate::view::Pod;
-
-pub(crate) use remote::follow_remote;
 
 /// Protocol number.
 const UDP: u8 = 17;
@@ -39,8 +37,9 @@ pub(crate) struct Actor {
     node: Option<NodeFacts>,
     peers: BTreeMap<String, NodeFacts>,
     pods: BTreeMap<String, PodFacts>,
-    /// Pods bound elsewhere, by uid.
-    remote: BTreeMap<String, Arc<Pod>>,
+    /// Segments, and pods bound elsewhere.
+    reach: Reach,
+    extra: Extra,
     services: Units,
     /// What policies want and is not in force yet.
     policies: Units,
@@ -62,7 +61,15 @@ pub(crate) struct Actor {
 
 impl Actor {
     /// The task's value, to be run, and a handle for everyone else.
-    pub(crate) fn new(name: &str, facts: Facts, plugins: Registry, engine: Engine) -> std::io::Result<(Self, Network)> {
+    ///
+    /// `extra` is the directory of namespaces that networks ask for.
+    pub(crate) fn new(
+        name: &str,
+        facts: Facts,
+        plugins: Registry,
+        engine: Engine,
+        extra: PathBuf,
+    ) -> std::io::Result<(Self, Network)> {
         let (calls_in, calls) = mpsc::unbounded_channel();
         let (state, state_out) = watch::channel(State::default());
         let actor = Self {
@@ -75,7 +82,8 @@ impl Actor {
             node: None,
             peers: BTreeMap::new(),
             pods: BTreeMap::new(),
-            remote: BTreeMap::new(),
+            reach: Reach::default(),
+            extra: Extra::new(name, extra),
             services: Units::new(),
             policies: Units::new(),
             active: None,
@@ -140,14 +148,28 @@ impl Actor {
             Call::NodeGone(name) => {
                 if self.peers.remove(&name).is_some() {
                     let mut units = Units::from([(peer_unit(&name), None)]);
-                    if let Some((_, plugin)) = &self.plugin {
-                        // Without the node, nothing is wanted for its pods.
-                        units.extend(self.remote_wishes(&**plugin, Some(&name)).unwrap_or_default());
-                    }
+                    // Without the node, nothing is wanted for its pods.
+                    units.extend(self.reached(|reach, asked| reach.peer_wishes(asked, &name)));
                     self.change(units).await;
                 }
             }
-            Call::Remote { uid, pod } => self.remote_changed(uid, pod).await,
+            Call::Segment(segment) => {
+                let name = segment.name.clone();
+                if self.reach.segment(*segment) {
+                    self.segment_changed(&name).await;
+                }
+            }
+            Call::SegmentGone(name) => {
+                if self.reach.segment_gone(&name) {
+                    self.segment_changed(&name).await;
+                }
+            }
+            Call::Remote { uid, pod } => {
+                if self.reach.pod(&uid, pod) {
+                    let units = self.reached(|reach, asked| reach.pod_wish(asked, &uid));
+                    self.change(units).await;
+                }
+            }
             Call::Services { units, stale } => {
                 for (unit, fragment) in &units {
                     match fragment {
@@ -178,10 +200,19 @@ impl Actor {
     async fn node_changed(&mut self, node: NodeFacts) {
         if node.name == self.name {
             if self.node.as_ref() != Some(&node) {
-                self.node = Some(node);
+                let role = self.node.as_ref().is_some_and(|old| NodeFacts { edge: node.edge, ..old.clone() } == node);
+                self.node = Some(node.clone());
                 // Everything depends on the node itself.
-                self.plugin = None;
-                self.follow().await;
+                match self.plugin.clone().filter(|_| role) {
+                    Some((active, plugin)) => {
+                        let outcome = self.bring_in(&node, &active, plugin).await;
+                        self.report(outcome.err());
+                    }
+                    None => {
+                        self.plugin = None;
+                        self.follow().await;
+                    }
+                }
             }
             return;
         }
@@ -190,21 +221,46 @@ impl Actor {
             return;
         }
         let (Some((_, plugin)), Some(own)) = (&self.plugin, &self.node) else { return };
-        let wishes = plugin.peer(&self.facts, own, &node).map_err(|error| format!("peer {name}: {error}"));
-        let wishes = wishes.and_then(|fragment| {
-            let mut units = self.remote_wishes(&**plugin, Some(&name))?;
-            units.insert(peer_unit(&name), Some(fragment));
-            Ok(units)
-        });
-        match wishes {
-            Ok(units) => self.change(units).await,
-            Err(error) => self.report(Some(error)),
+        match plugin.peer(&self.facts, own, &node) {
+            Ok(fragment) => {
+                let mut units = Units::from([(peer_unit(&name), Some(fragment))]);
+                units.extend(self.reached(|reach, asked| reach.peer_wishes(asked, &name)));
+                self.change(units).await;
+            }
+            Err(error) => self.report(Some(format!("peer {name}: {error}"))),
         }
+    }
+
+    /// A segment came, changed or went, and with it what its pods want, here and elsewhere.
+    async fn segment_changed(&mut self, name: &str) {
+        let mut units = self.reached(|reach, asked| reach.segment_wishes(asked, name));
+        if let (Some((_, plugin)), Some(node)) = (&self.plugin, &self.node) {
+            for (uid, pod) in self.pods.iter().filter(|(_, pod)| self.reach.is_of(name, pod.ip)) {
+                match plugin.pod(&self.facts, node, &self.reach.placed(pod)) {
+                    Ok(fragment) => drop(units.insert(pod_unit(uid), Some(fragment))),
+                    Err(error) => self.report(Some(format!("pod {}: {error}", pod.name))),
+                }
+            }
+        }
+        self.change(units).await;
+    }
+
+    /// Asks the plugin, if there is one, about segments and others' pods.
+    fn reached(&self, ask: impl FnOnce(&Reach, &Asked<'_>) -> Result<Units, String>) -> Units {
+        let (Some((_, plugin)), Some(node)) = (&self.plugin, &self.node) else { return Units::new() };
+        ask(&self.reach, &self.asked(node, &**plugin)).unwrap_or_else(|error| {
+            self.report(Some(error));
+            Units::new()
+        })
+    }
+
+    fn asked<'a>(&'a self, node: &'a NodeFacts, plugin: &'a dyn Plugin) -> Asked<'a> {
+        Asked { facts: &self.facts, node, peers: &self.peers, plugin }
     }
 
     /// Brings the active network into force, if it is not and can be; or takes part in a swap.
     async fn follow(&mut self) {
-        let complete = [List::Pods, List::Nodes, List::Services, List::Remote, List::Policies]
+        let complete = [List::Pods, List::Nodes, List::Segments, List::Services, List::Remote, List::Policies]
             .iter()
             .all(|list| self.listed.contains(list));
         let (true, Some(active), Some(node)) = (complete, self.active.clone(), self.node.clone()) else {
@@ -278,10 +334,12 @@ impl Actor {
             units.insert(peer_unit(name), Some(fragment));
         }
         for (uid, pod) in &self.pods {
-            let fragment = plugin.pod(&self.facts, node, pod).map_err(|error| format!("pod {}: {error}", pod.name))?;
+            let placed = self.reach.placed(pod);
+            let fragment =
+                plugin.pod(&self.facts, node, &placed).map_err(|error| format!("pod {}: {error}", pod.name))?;
             units.insert(pod_unit(uid), Some(fragment));
         }
-        units.extend(self.remote_wishes(plugin, None)?);
+        units.extend(self.reach.wishes(&self.asked(node, plugin))?);
         Ok(units)
     }
 
@@ -289,8 +347,17 @@ impl Actor {
     async fn adopt(&mut self, mut units: Units) -> Result<(), String> {
         units.extend(self.services.clone());
         units.extend(self.policies.clone());
-        let adopted = self.engine.run(move |engine| engine.adopt(units)).await.map_err(|gone| gone.to_string())?;
-        adopted.map_err(|error| error.to_string())?;
+        let (extra, in_swap) = (self.extra.clone(), self.swap.is_some());
+        let work = move |engine: &mut Engine| {
+            extra.adopt(engine);
+            extra.make(engine, &units)?;
+            engine.adopt(units).map_err(|error| error.to_string())?;
+            if !in_swap {
+                extra.sweep(engine);
+            }
+            Ok(())
+        };
+        self.engine.run(work).await.unwrap_or_else(|gone| Err(gone.to_string()))?;
         self.policies.clear();
         // First the ears, then the look, so that nothing is missed in between.
         self.keeper = Some(self.engine.keep().map_err(|error| format!("watch the kernel: {error}"))?);
@@ -309,7 +376,8 @@ impl Actor {
             let why = why.unwrap_or_else(|| "no network is active yet".into());
             return Err(AttachError(format!("the node's network is not ready: {why}")));
         };
-        let fragment = plugin.pod(&self.facts, &node, &pod).map_err(|error| AttachError(error.to_string()))?;
+        let placed = self.reach.placed(&pod);
+        let fragment = plugin.pod(&self.facts, &node, &placed).map_err(|error| AttachError(error.to_string()))?;
         let known = self.pods.contains_key(&pod.uid);
         if !known {
             self.add_place(&pod.uid, netns).await.map_err(AttachError)?;
@@ -404,8 +472,14 @@ impl Actor {
     }
 
     async fn apply(&self, units: Units) -> Result<(), String> {
-        let outcome = self.engine.run(move |engine| engine.apply(units).map(drop)).await;
-        outcome.map_err(|gone| gone.to_string())?.map_err(|error| error.to_string())
+        let extra = self.extra.clone();
+        let work = move |engine: &mut Engine| {
+            extra.make(engine, &units)?;
+            let outcome = engine.apply(units).map(drop).map_err(|error| error.to_string());
+            extra.sweep(engine);
+            outcome
+        };
+        self.engine.run(work).await.unwrap_or_else(|gone| Err(gone.to_string()))
     }
 
     fn report(&self, error: Option<String>) {

@@ -1,12 +1,14 @@
 //! The node's network: what the active plugin and the Services want, kept in force.
 //!
 //! One task owns the wishes, so that two of them never meet halfway; it asks the plugin for fragments and hands them to the
-//! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `remote/UID`, `services`,
+//! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `segment/NAME`, `remote/UID`, `services`,
 //! `service/NAMESPACE/NAME` and `policies…`. A plugin that fails changes
 //! nothing: what is in the kernel stays, and the error goes to the Node.
 
 mod actor;
 mod engine;
+mod extra;
+mod reach;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,13 +17,14 @@ use std::sync::Arc;
 
 use switchyard_api::{ActiveNetwork, NodeNetworkStatus, Swap};
 use switchyard_netstate::{Fragment, UnitId};
-use switchyard_plugin::{NodeFacts, PodFacts};
+use switchyard_plugin::{NodeFacts, PodFacts, SegmentFacts};
 use switchyard_services::StaleFlow;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::view::Pod;
 
-pub(crate) use actor::{Actor, follow_remote};
+pub(crate) use actor::Actor;
+pub(crate) use reach::follow_remote;
 
 /// A handle on the node's network; cheap to clone.
 #[derive(Clone, Debug)]
@@ -80,6 +83,9 @@ pub(crate) enum Call {
     /// This node or another.
     Node(Box<NodeFacts>),
     NodeGone(String),
+    /// A segment of addresses.
+    Segment(Box<SegmentFacts>),
+    SegmentGone(String),
     /// A pod that is bound to another node, or is no longer.
     Remote {
         uid: String,
@@ -103,6 +109,7 @@ pub(crate) enum Call {
 pub(crate) enum List {
     Pods,
     Nodes,
+    Segments,
     Services,
     Remote,
     Policies,

@@ -387,5 +387,6 @@ pub(crate) fn facts(pod: &Pod) -> Option<PodFacts> {
         name: pod.name_any(),
         labels: pod.labels().clone(),
         ip: pod.annotations().get(POD_IP)?.parse().ok()?,
+        segment: None,
     })
 }

@@ -79,6 +79,7 @@ pub(crate) fn node(number: u8) -> NodeFacts {
         pod_cidr: format!("10.40.{number}.0/24").parse().unwrap(),
         uplink: "eth0".parse().unwrap(),
         mac: None,
+        edge: None,
     }
 }
 
@@ -89,5 +90,6 @@ pub(crate) fn pod(name: &str) -> PodFacts {
         name: name.into(),
         labels: Default::default(),
         ip: "10.40.1.5".parse().unwrap(),
+        segment: None,
     }
 }

@@ -47,7 +47,7 @@ impl Bridged {
 
     /// A node's block without the bridge's address.
     pub fn pool(&self, node: &NodeFacts) -> Pool {
-        Pool { block: node.pod_cidr, reserved: vec![gateway(node)] }
+        Pool { reserved: vec![gateway(node)], ..Pool::of(node.pod_cidr) }
     }
 
     /// What a node carries with no pods on it: the bridge.
@@ -143,33 +143,37 @@ pub fn any_way_back(dev: &IfName) -> [Object; 2] {
 
 /// What makes a node forward for its pods. `send_redirects` is on if either `all` or the interface says so.
 fn forwarding() -> [Object; 2] {
-    [sysctl("net/ipv4/ip_forward".into(), "1"), sysctl("net/ipv4/conf/all/send_redirects".into(), "0")]
+    [sysctl("net/ipv4/ip_forward", "1"), sysctl("net/ipv4/conf/all/send_redirects", "0")]
 }
 
-fn sysctl(path: String, value: &str) -> Object {
-    Object::Sysctl(Sysctl { path, value: value.into() })
+/// A parameter of a namespace.
+pub fn sysctl(path: impl Into<String>, value: &str) -> Object {
+    Object::Sysctl(Sysctl { path: path.into(), value: value.into() })
 }
 
-/// Without a route to the prefix: those are wanted one by one.
-fn address(dev: &IfName, ip: IpAddr, length: u8) -> Object {
+/// An address without a route to its prefix: those are wanted one by one.
+pub fn address(dev: &IfName, ip: IpAddr, length: u8) -> Object {
     let address = IpNet::new(ip, length).expect("the length comes from a prefix of the same family");
     Object::Address(Address { dev: dev.clone(), address, noprefixroute: true })
 }
 
-fn neighbour(dev: &IfName, address: IpAddr, mac: Mac) -> Object {
+/// A neighbour that nobody has to ask for.
+pub fn neighbour(dev: &IfName, address: IpAddr, mac: Mac) -> Object {
     Object::Neighbour(Neighbour { dev: dev.clone(), address, mac })
 }
 
-fn on_link(dev: &IfName, ip: IpAddr) -> Object {
+/// A route to one address on the link itself.
+pub fn on_link(dev: &IfName, ip: IpAddr) -> Object {
     Object::Route(Route { scope: Some(RouteScope::Link), ..Route::new(host(ip), NextHop::dev(dev.clone())) })
 }
 
-fn full(ip: IpAddr) -> u8 {
+/// The length of a prefix that holds one address alone.
+pub fn full(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { 32 } else { 128 }
 }
 
 /// The default route's destination in the family of `like`.
-fn default(like: IpAddr) -> IpNet {
+pub fn default(like: IpAddr) -> IpNet {
     IpNet::new(like, 0).expect("0 is a length of any family").trunc()
 }
 

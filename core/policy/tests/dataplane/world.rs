@@ -99,7 +99,14 @@ impl World {
                 nodes().into_iter().find(|node| node.pod_cidr.contains(&ip.parse::<std::net::IpAddr>().unwrap()));
             let (uid, name) = (pod.to_owned(), pod.to_owned());
             let ip: Ipv4Addr = ip.parse().unwrap();
-            let told = PodFacts { uid, namespace: namespace.into(), name, labels: BTreeMap::new(), ip: ip.into() };
+            let told = PodFacts {
+                uid,
+                namespace: namespace.into(),
+                name,
+                labels: BTreeMap::new(),
+                ip: ip.into(),
+                segment: None,
+            };
             world.set(&format!("pod/{pod}"), kubenet.pod(&facts(), &node.unwrap(), &told));
             let labels = [("app".to_owned(), app.to_owned())].into();
             let ports =
@@ -300,6 +307,7 @@ fn nodes() -> [NodeFacts; 2] {
         pod_cidr: pod_cidr.parse().unwrap(),
         uplink: ifname("eth0"),
         mac: None,
+        edge: None,
     })
 }
 

@@ -110,7 +110,8 @@ impl World {
         for (pod, on, ip) in PODS {
             let node = nodes().into_iter().find(|node| node.name == on).unwrap();
             let (uid, namespace, name) = (pod.to_owned(), "default".to_owned(), pod.to_owned());
-            let pod_facts = PodFacts { uid, namespace, name, labels: BTreeMap::new(), ip: ip.parse().unwrap() };
+            let pod_facts =
+                PodFacts { uid, namespace, name, labels: BTreeMap::new(), ip: ip.parse().unwrap(), segment: None };
             world.set(&format!("pod/{pod}"), kubenet.pod(&facts, &node, &pod_facts));
             world.serve(pod);
         }
@@ -204,6 +205,7 @@ fn nodes() -> [NodeFacts; 2] {
         pod_cidr: pod_cidr.parse().unwrap(),
         uplink: ifname("eth0"),
         mac: None,
+        edge: None,
     })
 }
 

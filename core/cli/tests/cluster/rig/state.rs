@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::Cluster;
+use super::{Cluster, eventually};
 
 /// What the kernel holds, place by place, one line an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,8 @@ pub(crate) struct State(BTreeMap<String, Vec<String>>);
 const LOOK: &str = "ip -d -j link; echo; ip -j addr; echo; ip -j route show table all; echo; ip -j neigh show nud permanent; \
                     echo; bridge -j fdb; echo; nft list ruleset";
 /// Numbers that the kernel gives out, clocks, and what it notices a moment after it is so.
-const VOLATILE: [&str; 15] = [
+const VOLATILE: [&str; 16] = [
+    "designated_port",
     "operstate",
     "ifindex",
     "link_index",
@@ -35,8 +36,18 @@ const VOLATILE: [&str; 15] = [
 // === impl State ===
 
 impl State {
-    /// Looks into every node, the router, and one pod of each node.
+    /// Looks into every node, the router, and one pod of each node, once the kernel has given itself every address that it wants
+    /// to (RFC 4862, 5.4).
     pub(crate) fn of(cluster: &Cluster) -> Self {
+        let settled = || {
+            let state = Self::now(cluster);
+            let tentative = state.0.values().flatten().any(|line| line.contains("\"tentative\""));
+            (!tentative).then_some(state)
+        };
+        eventually("addresses that are no longer tentative", settled)
+    }
+
+    fn now(cluster: &Cluster) -> Self {
         let pods = cluster.get(&["pods"]);
         let name = |pod: &Value| format!("pod/{}", pod["metadata"]["name"].as_str().unwrap_or_default());
         let on = |node: &str| {

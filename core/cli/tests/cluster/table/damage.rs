@@ -14,13 +14,14 @@ pub(super) fn path_mtu(stage: &Stage) {
     let way = stage.sh("worker-2", &format!("ip -o route get {a}"));
     let words: Vec<&str> = way.split_whitespace().collect();
     let after = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]).expect("a gateway");
-    let route = format!("{a}/32 via {} dev {} onlink mtu 1200", after("via"), after("dev"));
-    stage.sh("worker-2", &format!("ip route add {route}"));
+    // Beside whatever leads there: a network may have a route to this one address.
+    let route = format!("{a}/32 via {} dev {} onlink mtu 1200 table 99", after("via"), after("dev"));
+    stage.sh("worker-2", &format!("ip route add {route}; ip rule add priority 99 to {a} lookup 99"));
     let got = stage.sh("pod/a", &format!("curl -sS -m 30 {c}/bytes/300000 | wc -c"));
     assert_eq!(got.trim(), "300000");
     let known = stage.sh("pod/c", &format!("ip route get {a}"));
     assert!(known.contains("mtu 1200"), "the sender was told: {known}");
-    stage.sh("worker-2", &format!("ip route del {route}"));
+    stage.sh("worker-2", &format!("ip rule del priority 99; ip route del {route}"));
 }
 
 /// One packet in a hundred goes missing on a node. It takes longer, and nothing fails.
@@ -110,6 +111,25 @@ fn of_the_network(stage: &Stage) -> Vec<Damage> {
                     "bridge fdb show dev vxlan1 | sort".into(),
                 ),
                 ("worker-1", "ip link del vxlan1".into(), format!("({tunnel}) | sort")),
+                bridge,
+            ]
+        }
+        "nsx" => {
+            let guard = "nft -s list table bridge yard-guard";
+            let of = |dev: &str| {
+                format!("(ip -4 -br address show dev {dev}; ip route show dev {dev}; bridge fdb show dev {dev}) | sort")
+            };
+            let addresses = "ip -4 -br address show dev dr0; ip route show dev dr0".to_owned();
+            vec![
+                ("worker-1", "nft delete table bridge yard-guard".into(), guard.into()),
+                ("worker-1", "nft flush set bridge yard-guard ports".into(), guard.into()),
+                ("worker-1", "ip rule del priority 1002".into(), "ip rule show".into()),
+                ("worker-1", "ip link del vx4095".into(), of("vx4095")),
+                ("worker-1", "ip link del vx4096".into(), of("vx4096")),
+                ("worker-1", "ip link del dr0".into(), addresses.clone()),
+                ("worker-1", "ip link del cbr0".into(), addresses),
+                ("node/worker-1/t0", "ip route del default".into(), "ip route show default".into()),
+                ("node/worker-1/t0", "nft delete table ip yard-tier0".into(), "nft -s list table ip yard-tier0".into()),
                 bridge,
             ]
         }

@@ -37,7 +37,7 @@ impl Stage {
             let file = folder.join("cluster.yaml");
             let text = fs::read_to_string(&file).unwrap();
             let lines = text.lines().filter(|line| !line.starts_with("      podCIDR:")).map(|line| match line.trim() {
-                "plugin: kubenet" => format!("    plugin: {network}"),
+                "plugin: kubenet" => format!("    plugin: {network}{}", options(network)),
                 "podCIDR: 10.40.0.0/16" => format!("{line}\n  nodePrefixLength: 28"),
                 _ => line.to_owned(),
             });
@@ -147,6 +147,14 @@ impl Stage {
         let file = self.cluster.file("more.yaml");
         fs::write(&file, text).unwrap();
         self.cluster.yard(&["apply", "-f", file.to_str().unwrap()]);
+    }
+}
+
+/// Two subnets of 13 addresses are all that segments get: one each for the namespaces that have pods.
+fn options(network: &str) -> &'static str {
+    match network {
+        "nsx" => "\n    options: {segments: 10.40.128.0/27, subnetPrefix: 28}",
+        _ => "",
     }
 }
 

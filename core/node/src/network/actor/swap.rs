@@ -123,6 +123,8 @@ impl Actor {
             }
         }
         self.ongoing = None;
+        let extra = self.extra.clone();
+        let _ = self.engine.run(move |engine| extra.sweep(engine)).await;
         self.report(None);
     }
 
@@ -168,7 +170,8 @@ impl Actor {
     fn gives_addresses(&self, node: &NodeFacts, plugin: &dyn Plugin) -> bool {
         let ip = node.pod_cidr.hosts().last().unwrap_or(node.pod_cidr.addr());
         let (uid, name) = ("none".to_owned(), "none".to_owned());
-        let pod = PodFacts { uid: uid.clone(), namespace: "default".into(), name, labels: Default::default(), ip };
+        let (namespace, labels) = ("default".into(), Default::default());
+        let pod = PodFacts { uid: uid.clone(), namespace, name, labels, ip, segment: None };
         let fragment = plugin.pod(&self.facts, node, &pod).unwrap_or_default();
         let there = fragment.get(&Place::pod(&uid));
         there.is_some_and(|objects| objects.iter().any(|(key, _)| matches!(key, Key::Address(_, at) if *at == ip)))
@@ -224,11 +227,7 @@ impl Actor {
 
     async fn resume(&self, node: &NodeFacts, plugin: &dyn Plugin, through: Phase) -> Result<(), String> {
         let units = self.wishes(node, plugin)?;
-        let work = move |engine: &mut Engine| {
-            let units = whole(engine.ledger(), units);
-            engine.resume(units, through).map(drop)
-        };
-        self.on_engine(work).await
+        self.on_wishes(units, move |engine, units| engine.resume(units, through).map(drop)).await
     }
 
     /// Works out what would change, and whether anything is in the way of it.
@@ -236,7 +235,7 @@ impl Actor {
         let Some(ongoing) = &self.ongoing else { return Ok(()) };
         let plugin = ongoing.plugin.clone();
         let units = self.wishes(node, &*plugin)?;
-        let plan = self.on_engine(move |engine| engine.plan(&whole(engine.ledger(), units))).await?;
+        let plan = self.on_wishes(units, |engine, units| engine.plan(&units)).await?;
         let foreign = self.foreign(node, &*plugin)?;
         if swap.dry_run {
             let lines = lines(&plan, &foreign);
@@ -266,11 +265,7 @@ impl Actor {
             return Ok(());
         };
         let units = self.wishes(node, &*ongoing.plugin)?;
-        let plan = self.on_engine(move |engine| {
-            let units = whole(engine.ledger(), units);
-            engine.prepare(units)
-        });
-        let plan = plan.await?;
+        let plan = self.on_wishes(units, Engine::prepare).await?;
         if let Some(ongoing) = &mut self.ongoing {
             ongoing.stage = Stage::Prepared;
             ongoing.said.operations = count(&plan);
@@ -330,6 +325,21 @@ impl Actor {
         self.state.send_modify(|state| state.status.swap = Some(report));
     }
 
+    /// Does something about all that the new plugin wants, the places there that it speaks about.
+    async fn on_wishes<T: Send + 'static>(
+        &self,
+        units: Units,
+        work: impl FnOnce(&mut Engine, Units) -> Result<T, switchyard_kernel::Error> + Send + 'static,
+    ) -> Result<T, String> {
+        let extra = self.extra.clone();
+        let work = move |engine: &mut Engine| {
+            extra.make(engine, &units)?;
+            let units = whole(engine.ledger(), units);
+            work(engine, units).map_err(|error| error.to_string())
+        };
+        self.engine.run(work).await.map_err(|gone| gone.to_string())?
+    }
+
     async fn on_engine<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Engine) -> Result<T, switchyard_kernel::Error> + Send + 'static,
@@ -341,7 +351,8 @@ impl Actor {
 /// A plugin's wishes as a change of everything that plugins want: what is not wished for goes.
 fn whole(ledger: &Ledger, mut wishes: Units) -> Units {
     for (unit, _) in ledger.units() {
-        let of_plugin = unit.0 == "node" || ["peer/", "pod/", "remote/"].iter().any(|kind| unit.0.starts_with(kind));
+        let of_plugin =
+            unit.0 == "node" || ["peer/", "pod/", "remote/", "segment/"].iter().any(|kind| unit.0.starts_with(kind));
         if of_plugin && !wishes.contains_key(unit) {
             wishes.insert(unit.clone(), None);
         }

@@ -124,9 +124,9 @@ impl NetworkPlugin for Faulty {
     fn pool(&self, _: &Facts, node: &NodeFacts, _: &PodFacts) -> Pool {
         let gateway = network::gateway(node);
         match self.fault {
-            Some("pool-outside") => Pool { block: network::net("172.16.0.0/24"), reserved: Vec::new() },
-            Some("gateway-not-reserved") => Pool { block: node.pod_cidr, reserved: Vec::new() },
-            _ => Pool { block: node.pod_cidr, reserved: vec![gateway] },
+            Some("pool-outside") => Pool::of(network::net("172.16.0.0/24")),
+            Some("gateway-not-reserved") => Pool::of(node.pod_cidr),
+            _ => Pool { reserved: vec![gateway], ..Pool::of(node.pod_cidr) },
         }
     }
 
