@@ -95,7 +95,7 @@ impl Run<'_> {
                 self.report.ended_by = EndedBy::Precision;
                 break;
             }
-            if self.begun.elapsed() + took + RESERVE > budget {
+            if number + 1 < spec.repetitions.most && self.begun.elapsed() + took + RESERVE > budget {
                 self.report.ended_by = EndedBy::Budget;
                 break;
             }

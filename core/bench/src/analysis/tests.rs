@@ -103,5 +103,11 @@ fn what_spoils_samples_spoils_the_verdict() {
 fn a_report_survives_being_written() {
     let report = report(cost, |_| ());
     let text = serde_json::to_string(&report).unwrap();
-    assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+    let again: Report = serde_json::from_str(&text).unwrap();
+    let said = |report: &Report| crate::report::table(report, &Analysis::of(report));
+    assert_eq!(said(&again), said(&report));
+    assert_eq!(again.experiment, report.experiment);
+    let latencies =
+        |report: &Report| report.samples.iter().map(|sample| sample.measured.latency.clone()).collect::<Vec<_>>();
+    assert_eq!(latencies(&again), latencies(&report));
 }

@@ -178,6 +178,17 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_the_quick_experiment_with_fewer_networks() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/plugin-shootout/experiment.yaml");
+        let example = Experiment::read(std::path::Path::new(file)).unwrap();
+        let mut quick = Experiment::quick(&["kubenet", "overlay"]);
+        let loads = |experiment: &Experiment| experiment.spec.workloads.iter().map(Workload::load).collect::<Vec<_>>();
+        assert_eq!(loads(&example), loads(&quick));
+        quick.spec.workloads.clone_from(&example.spec.workloads);
+        assert_eq!(example.spec, quick.spec);
+    }
+
+    #[test]
     fn complaints_name_field_value_and_what_would_be_right() {
         let with = |line: &str| error(&format!("{GOOD}{line}"));
         assert_eq!(with("  precision: 7\n"), "t.yaml: spec.precision: 7: must be from 0.001 to 1");

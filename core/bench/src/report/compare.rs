@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Report;
 use super::table::grid;
-use super::text::times;
+use super::text::{self, times};
 use crate::analysis::{Analysis, Comparison};
 use crate::stats::{Interval, Random, median};
 use crate::verdict::{Better, Verdict};
@@ -79,7 +79,7 @@ fn row(was: &Comparison, is: &Comparison, seed: u64) -> Vec<String> {
     let ratio = |one: &Comparison| one.interval.map_or_else(|| "-".into(), |interval| times(interval.ratio));
     let change = change(&was.ratios, &is.ratios, seed);
     let (shown, interval) = match &change {
-        Some(change) => (times(change.ratio), format!("{:.2} to {:.2}", change.low, change.high)),
+        Some(change) => (times(change.ratio), format!("{} to {}", text::ratio(change.low), text::ratio(change.high))),
         None => ("-".into(), "-".into()),
     };
     let load = format!("{} {}", is.workload, is.metric);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::text::{mebibytes, number, times, with_unit};
+use super::text::{mebibytes, number, ratio, times, with_unit};
 use super::{BY_HAND, EndedBy, Report};
 use crate::analysis::{Analysis, Comparison};
 use crate::stats::median;
@@ -43,8 +43,8 @@ fn rows(analysis: &Analysis) -> Vec<Vec<String>> {
         let load = format!("{} {}", one.workload, one.metric);
         let shown = if load == before { String::new() } else { load.clone() };
         before = load;
-        let (ratio, interval) = match &one.interval {
-            Some(interval) => (times(interval.ratio), format!("{:.2} to {:.2}", interval.low, interval.high)),
+        let (times, interval) = match &one.interval {
+            Some(interval) => (times(interval.ratio), format!("{} to {}", ratio(interval.low), ratio(interval.high))),
             None => ("-".into(), "-".into()),
         };
         let verdict = match &one.verdict {
@@ -52,7 +52,7 @@ fn rows(analysis: &Analysis) -> Vec<Vec<String>> {
             other => other.to_string(),
         };
         let (value, base) = (with_unit(one.value, one.unit), with_unit(one.base, one.unit));
-        rows.push(vec![shown, one.network.clone(), one.path.clone(), ratio, interval, verdict, value, base]);
+        rows.push(vec![shown, one.network.clone(), one.path.clone(), times, interval, verdict, value, base]);
     }
     rows
 }
@@ -90,7 +90,7 @@ fn swaps(report: &Report) -> String {
         let sent: u64 = swaps.iter().map(|swap| swap.flow.sent).sum();
         let _ = writeln!(
             text,
-            "swap to {name}: {} ms in the middle of {}; longest silence of a running flow {} ms, {lost} of {sent} datagrams lost",
+            "swap to {name}: {} ms (median of {}); longest silence of a running flow {} ms, {lost} of {sent} datagrams lost",
             number(took),
             swaps.len(),
             number(gap)

@@ -34,9 +34,14 @@ pub(crate) fn with_unit(value: f64, unit: &str) -> String {
     }
 }
 
+/// `1.23`; small ratios have more digits.
+pub(crate) fn ratio(ratio: f64) -> String {
+    if ratio < 0.1 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
+}
+
 /// `1.23x`.
-pub(crate) fn times(ratio: f64) -> String {
-    format!("{ratio:.2}x")
+pub(crate) fn times(times: f64) -> String {
+    format!("{}x", ratio(times))
 }
 
 /// Bytes in MiB.
@@ -56,6 +61,7 @@ mod tests {
         assert_eq!(with_unit(12_345.0, "µs"), "12.3 ms");
         assert_eq!(with_unit(45_678.0, "/s"), "45.7k/s");
         assert_eq!(with_unit(f64::NAN, "s/GB"), "- s/GB");
+        assert_eq!([1.234, 0.0123].map(times), ["1.23x", "0.0123x"]);
         assert_eq!(mebibytes(3 << 20), "3.00 MiB");
     }
 }

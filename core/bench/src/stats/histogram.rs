@@ -1,11 +1,12 @@
 //! Times with three significant digits, however short or long they are.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Durations, counted. As JSON: pairs of nanoseconds and how many took that long.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Histogram(hdrhistogram::Histogram<u64>);
 
 /// The longest time that is told from longer ones: a minute.
@@ -54,6 +55,12 @@ impl Histogram {
 impl Default for Histogram {
     fn default() -> Self {
         Self(hdrhistogram::Histogram::new_with_bounds(1, HIGHEST, DIGITS).expect("constant bounds"))
+    }
+}
+
+impl fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Histogram({} times, half of them within {} µs)", self.len(), self.microseconds_at(0.5))
     }
 }
 

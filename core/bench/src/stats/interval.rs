@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn blocks_that_disagree_widen_the_interval() {
         let noise = noise(7);
-        let shifted = |n: usize, by: f64| noise(n) + if n / 10 % 2 == 0 { by } else { 0.0 };
+        let shifted = |n: usize, by: f64| noise(n) + if (n / 10).is_multiple_of(2) { by } else { 0.0 };
         let alike = Interval::of(&pairs(|n| (shifted(n, 0.0), 1.0)), Statistic::MedianRatio, 1).unwrap();
         let apart = Interval::of(&pairs(|n| (shifted(n, 0.5), 1.0)), Statistic::MedianRatio, 1).unwrap();
         assert!(apart.precision() > 3.0 * alike.precision(), "{alike:?} {apart:?}");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::plot::escaped;
 use crate::analysis::{Analysis, Comparison, Metric};
 use crate::experiment::LoadKind;
-use crate::report::text::{mebibytes, number, with_unit};
+use crate::report::text::{mebibytes, number, ratio, with_unit};
 use crate::report::{BY_HAND, Report, Stay};
 use crate::stats::median;
 use crate::verdict::Verdict;
@@ -48,8 +48,10 @@ fn cell(one: &Comparison) -> String {
         Verdict::Invalid(_) => ("invalid", "invalid"),
     };
     format!(
-        "<b class={class}>{:.2}×</b> <small>{:.2} to {:.2}</small><small class={class}>{word}</small>",
-        interval.ratio, interval.low, interval.high
+        "<b class={class}>{}×</b> <small>{} to {}</small><small class={class}>{word}</small>",
+        ratio(interval.ratio),
+        ratio(interval.low),
+        ratio(interval.high)
     )
 }
 

@@ -12,6 +12,13 @@ const LEFT: f64 = 48.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 190.0;
 
+/// A figure of a network at each rate.
+struct Curve {
+    network: String,
+    metric: Metric,
+    points: Vec<(f64, f64)>,
+}
+
 /// A card for each path, if HTTP was sent at several rates.
 pub(super) fn cards(report: &Report, analysis: &Analysis, palette: &Palette) -> String {
     let spec = &report.experiment.spec;
@@ -32,13 +39,13 @@ fn rate(workload: &Workload) -> Option<f64> {
 }
 
 fn card(report: &Report, analysis: &Analysis, path: &str, rates: &[(f64, &Workload)], palette: &Palette) -> String {
-    let mut curves: Vec<(String, Metric, Vec<(f64, f64)>)> = Vec::new();
+    let mut curves: Vec<Curve> = Vec::new();
     for network in report.contestants().into_iter().filter(|name| *name != BY_HAND) {
         for metric in [Metric::P50, Metric::P99] {
             let value = |workload: &Workload| analysis.find(network, path, &workload.name, metric).map(|one| one.value);
             let points = rates.iter().filter_map(|(rate, workload)| Some((*rate, value(workload)?)));
             let points: Vec<_> = points.filter(|(_, value)| value.is_finite()).collect();
-            curves.push((network.to_owned(), metric, points));
+            curves.push(Curve { network: network.to_owned(), metric, points });
         }
     }
     let title = escaped(&format!("HTTP over rate, {path}"));
@@ -53,9 +60,9 @@ fn card(report: &Report, analysis: &Analysis, path: &str, rates: &[(f64, &Worklo
     )
 }
 
-fn drawing(title: &str, curves: &[(String, Metric, Vec<(f64, f64)>)], palette: &Palette) -> String {
+fn drawing(title: &str, curves: &[Curve], palette: &Palette) -> String {
     let mut drawing = Drawing::new(BOTTOM + 30.0, &format!("{title}: latency at several rates"));
-    let points = || curves.iter().flat_map(|(.., points)| points.iter().copied());
+    let points = || curves.iter().flat_map(|curve| curve.points.iter().copied());
     let Some(first) = points().next() else { return drawing.finish() };
     let (slowest, fastest) = range(points().map(|point| point.0), first.0);
     let (low, high) = range(points().map(|point| point.1), first.1);
@@ -70,8 +77,8 @@ fn drawing(title: &str, curves: &[(String, Metric, Vec<(f64, f64)>)], palette: &
         drawing.text((x.at(rate), BOTTOM + 13.0), Anchor::Middle, "soft num", &number(rate));
     }
     drawing.text((WIDTH - 10.0, BOTTOM + 26.0), Anchor::End, "soft", "requests a second");
-    for (name, metric, points) in curves {
-        let colour = palette.of(name);
+    for Curve { network, metric, points } in curves {
+        let colour = palette.of(network);
         let dash = if *metric == Metric::P99 { ";stroke-dasharray:5 4" } else { "" };
         let places: Vec<_> = points.iter().map(|point| (x.at(point.0), y.at(point.1))).collect();
         drawing.curve(&places, 2.0, &format!("stroke:{colour}{dash}"));
