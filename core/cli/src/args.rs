@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    apply, curl, delete, describe, doctor, down, exec, get, logs, network, plugin, process, shell, status, up,
+    apply, bench, curl, delete, describe, doctor, down, exec, get, logs, network, plugin, process, shell, status, up,
 };
 
 /// A Kubernetes-style cluster on this machine, with real packets.
@@ -13,8 +13,8 @@ use crate::{
     version,
     propagate_version = true,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 not understood, 3 no such cluster or not running; \
-                  shell and exec end with the code of their command.\n\
+    after_help = "Exit codes: 0 done, 1 failed, 2 not understood, 3 no such cluster or not running, \
+                  4 a condition of bench --fail-if holds; shell and exec end with the code of their command.\n\
                   Clusters are kept in $SWITCHYARD_HOME, by default ~/.local/state/switchyard."
 )]
 pub struct Cli {
@@ -59,6 +59,8 @@ pub enum Verb {
     Network(network::Args),
     /// Write, look at and check network plugins.
     Plugin(plugin::Args),
+    /// Measure what networks cost.
+    Bench(bench::Args),
     /// Print the version.
     Version,
 
@@ -80,6 +82,9 @@ pub enum Verb {
     /// A node's agent.
     #[command(hide = true)]
     Node(process::NodeArgs),
+    /// Generate load, or answer it.
+    #[command(hide = true)]
+    Generate(bench::GenerateArgs),
     /// Take the terminal and run a command.
     #[command(hide = true)]
     Enter(process::EnterArgs),

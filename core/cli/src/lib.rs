@@ -5,6 +5,7 @@
 mod api;
 mod apply;
 mod args;
+mod bench;
 mod curl;
 mod delete;
 mod describe;
@@ -55,6 +56,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Network(args) => network::run(&args, &cluster),
         Verb::Plugin(args) => plugin::run(&args),
+        Verb::Bench(args) => return bench::run(&args),
+        Verb::Generate(args) => bench::generate(&args),
         Verb::Version => version(),
         Verb::Probe(args) => doctor::probe(&args),
         Verb::Down(args) => down::run(&args, &cluster),

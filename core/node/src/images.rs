@@ -6,9 +6,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The built-in images and the programs behind them.
-const BUILT_IN: [(&str, &str); 3] =
-    [("yard/echo", "yard-echo"), ("yard/ingress", "yard-ingress"), ("yard/pause", "yard-pause")];
+/// The built-in images and the programs behind them, with their first arguments.
+const BUILT_IN: [(&str, &[&str]); 4] = [
+    ("yard/echo", &["yard-echo"]),
+    ("yard/ingress", &["yard-ingress"]),
+    ("yard/pause", &["yard-pause"]),
+    ("yard/bench", &["yard", "generate"]),
+];
 /// The image whose containers bring their own command.
 const HOST: &str = "host";
 
@@ -23,7 +27,7 @@ pub(crate) struct Images {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ImageError {
     #[error(
-        "image {image:?} is unknown: use yard/echo, yard/ingress, yard/pause or host, \
+        "image {image:?} is unknown: use yard/echo, yard/ingress, yard/pause, yard/bench or host, \
          or say in the Cluster's spec.images what runs for it, for instance \"{image}: yard/echo\""
     )]
     Unknown { image: String },
@@ -49,8 +53,9 @@ impl Images {
         if !command.is_empty() {
             return Ok([command, args].concat());
         }
-        let program = match BUILT_IN.iter().find(|(name, _)| *name == source) {
-            Some((_, program)) => self.programs.join(program),
+        let (program, first) = match BUILT_IN.iter().find(|(name, _)| *name == source) {
+            Some((_, [program, first @ ..])) => (self.programs.join(program), first),
+            Some((_, [])) => return Err(ImageError::NoCommand),
             None if default_args.is_empty() => return Err(ImageError::NoCommand),
             None => return Ok([&default_args[..], args].concat()),
         };
@@ -58,7 +63,8 @@ impl Images {
             return Err(ImageError::Missing { image: image.to_owned(), path: program });
         }
         let args = if args.is_empty() { &default_args[..] } else { args };
-        Ok([&[program.to_string_lossy().into_owned()], args].concat())
+        let first = first.iter().map(|&word| word.to_owned());
+        Ok([program.to_string_lossy().into_owned()].into_iter().chain(first).chain(args.iter().cloned()).collect())
     }
 
     /// The built-in image or `host` behind a name, and its default arguments.
@@ -99,6 +105,7 @@ mod tests {
     fn images() -> (tempfile::TempDir, Images) {
         let programs = tempfile::tempdir().unwrap();
         std::fs::write(programs.path().join("yard-echo"), "").unwrap();
+        std::fs::write(programs.path().join("yard"), "").unwrap();
         let map = [("nginx:1.25", "yard/echo --port=80"), ("docker.io/library/redis", "yard/echo"), ("odd", "nothing")];
         let map = map.map(|(name, to)| (name.to_owned(), to.to_owned())).into();
         let images = Images::new(programs.path().to_owned(), &map);
@@ -120,6 +127,8 @@ mod tests {
         assert_eq!(argv("redis:latest", &[], &[]), [echo.as_str()]);
         assert_eq!(argv("host", &["sleep"], &["1"]), ["sleep", "1"]);
         assert_eq!(argv("yard/echo", &["true"], &[]), ["true"]);
+        let yard = programs.path().join("yard").to_string_lossy().into_owned();
+        assert_eq!(argv("yard/bench", &[], &["server"]), [yard.as_str(), "generate", "server"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod faults;
 mod firewall;
 mod leaving;
+mod measuring;
 mod naming;
 mod policy;
 mod reaching;

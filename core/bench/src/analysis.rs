@@ -1,0 +1,234 @@
+//! From samples to comparisons. A report is all it looks at.
+
+mod metric;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+pub use metric::Metric;
+
+use crate::experiment::{LoadKind, Workload};
+use crate::report::{BASELINE, Report, Sample};
+use crate::stats::{Interval, Pair, Statistic, median};
+use crate::verdict::{Evidence, Verdict, verdict};
+
+/// All that a report says.
+#[derive(Clone, Debug)]
+pub struct Analysis {
+    /// Contestants in their order, their paths, the workloads, their metrics.
+    pub comparisons: Vec<Comparison>,
+    /// The baseline against itself, by workload and metric.
+    pub controls: Vec<Control>,
+}
+
+/// One figure of one contestant on one path, against the baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Comparison {
+    /// The network, or `by-hand`.
+    pub network: String,
+    /// The path, or the wires.
+    pub path: String,
+    /// The load.
+    pub workload: String,
+    /// The figure.
+    pub metric: Metric,
+    /// Its unit.
+    pub unit: &'static str,
+    /// The contestant's median.
+    pub value: f64,
+    /// The baseline's.
+    pub base: f64,
+    /// How many times the baseline.
+    pub interval: Option<Interval>,
+    /// What may be said.
+    pub verdict: Verdict,
+    /// The ratio of each pair.
+    pub ratios: Vec<f64>,
+}
+
+/// The baseline's sample after the others against the one before.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// The load.
+    pub workload: String,
+    /// The figure.
+    pub metric: Metric,
+    /// How many times itself.
+    pub interval: Option<Interval>,
+}
+
+/// The samples of one workload in one round.
+type Round<'a> = Vec<&'a Sample>;
+
+/// A generator that runs its own code for more of the time than this does not wait for the network.
+const BUSY: f64 = 0.5;
+
+// === impl Analysis ===
+
+impl Analysis {
+    /// Of what a report holds; the same report gives the same analysis.
+    pub fn of(report: &Report) -> Self {
+        let spec = &report.experiment.spec;
+        let mut rounds: BTreeMap<(&str, usize, u16), Round<'_>> = BTreeMap::new();
+        for sample in &report.samples {
+            rounds.entry((&sample.workload, sample.block, sample.round)).or_default().push(sample);
+        }
+        let mut analysis = Self { comparisons: Vec::new(), controls: Vec::new() };
+        for workload in &spec.workloads {
+            let of_workload: Vec<&Round<'_>> =
+                rounds.iter().filter(|((name, ..), _)| *name == workload.name).map(|(_, round)| round).collect();
+            for &metric in Metric::of(workload.kind) {
+                let pairs: Vec<Pair> = of_workload.iter().filter_map(|round| control(round, metric)).collect();
+                let interval = Interval::of(&pairs, metric.statistic(), spec.seed);
+                analysis.controls.push(Control { workload: workload.name.clone(), metric, interval });
+            }
+            for contestant in report.contestants() {
+                for path in report.paths(contestant) {
+                    let samples = select(&of_workload, contestant, path);
+                    if samples.is_empty() {
+                        continue;
+                    }
+                    for &metric in Metric::of(workload.kind) {
+                        analysis.comparisons.push(analysis.compare(report, workload, metric, &samples));
+                    }
+                }
+            }
+        }
+        analysis
+    }
+
+    fn compare(
+        &self,
+        report: &Report,
+        workload: &Workload,
+        metric: Metric,
+        samples: &[(&Sample, Vec<&Sample>)],
+    ) -> Comparison {
+        let seed = report.experiment.spec.seed;
+        let (first, _) = samples[0];
+        let pairs: Vec<Pair> = samples.iter().filter_map(|(sample, base)| pair(sample, base, metric)).collect();
+        let interval = Interval::of(&pairs, metric.statistic(), seed);
+        let control =
+            self.controls.iter().find(|control| control.workload == workload.name && control.metric == metric);
+        let evidence = Evidence {
+            control: control.and_then(|control| control.interval),
+            residue: residue(report, &first.network),
+            elsewhere: report.elsewhere(),
+            most_ceiling: most_ceiling(workload.kind, metric),
+            ..evidence(workload.kind, samples, pairs.len())
+        };
+        Comparison {
+            network: first.network.clone(),
+            path: first.path.clone(),
+            workload: workload.name.clone(),
+            metric,
+            unit: metric.unit(workload.kind),
+            value: median(&pairs.iter().map(|pair| pair.value).collect::<Vec<_>>()),
+            base: median(&pairs.iter().map(|pair| pair.base).collect::<Vec<_>>()),
+            interval,
+            verdict: verdict(interval.as_ref(), metric.better(), &evidence),
+            ratios: pairs.iter().map(|pair| pair.value / pair.base).filter(|ratio| ratio.is_finite()).collect(),
+        }
+    }
+
+    /// Whether the figures that matter most are known well enough.
+    pub(crate) fn is_precise(&self, precision: f64) -> bool {
+        let mut primary = self.comparisons.iter().filter(|comparison| comparison.metric.is_primary());
+        primary.all(|comparison| comparison.interval.is_some_and(|interval| interval.precision() <= precision))
+    }
+
+    /// One comparison.
+    pub fn find(&self, network: &str, path: &str, workload: &str, metric: Metric) -> Option<&Comparison> {
+        self.comparisons.iter().find(|comparison| {
+            comparison.network == network
+                && comparison.path == path
+                && comparison.workload == workload
+                && comparison.metric == metric
+        })
+    }
+}
+
+/// Samples of one contestant on one path, each with the baseline's around it.
+fn select<'a>(rounds: &[&Round<'a>], network: &str, path: &str) -> Vec<(&'a Sample, Vec<&'a Sample>)> {
+    let of_round = |round: &&Round<'a>| {
+        let sample = round.iter().find(|sample| sample.network == network && sample.path == path)?;
+        Some((*sample, baseline(round)))
+    };
+    rounds.iter().filter_map(of_round).collect()
+}
+
+fn baseline<'a>(round: &Round<'a>) -> Vec<&'a Sample> {
+    round.iter().filter(|sample| sample.network == BASELINE).copied().collect()
+}
+
+fn pair(sample: &Sample, base: &[&Sample], metric: Metric) -> Option<Pair> {
+    let bases: Vec<f64> = base.iter().map(|base| metric.value(&base.measured)).collect();
+    if bases.is_empty() {
+        return None;
+    }
+    let count = bases.len() as f64;
+    let base = match metric.statistic() {
+        Statistic::MedianRatio => (bases.iter().map(|base| base.ln()).sum::<f64>() / count).exp(),
+        Statistic::RatioOfSums => bases.iter().sum::<f64>() / count,
+    };
+    Some(Pair { block: sample.block, value: metric.value(&sample.measured), base })
+}
+
+fn control(round: &Round<'_>, metric: Metric) -> Option<Pair> {
+    let base = baseline(round);
+    let (first, last) = (base.first()?, base.last().filter(|_| base.len() > 1)?);
+    Some(Pair { block: first.block, value: metric.value(&last.measured), base: metric.value(&first.measured) })
+}
+
+fn evidence(kind: LoadKind, samples: &[(&Sample, Vec<&Sample>)], pairs: usize) -> Evidence {
+    let all = || samples.iter().flat_map(|(sample, base)| base.iter().copied().chain([*sample]));
+    let own = || samples.iter().map(|(sample, _)| &sample.measured);
+    let steal: f64 = all().map(|sample| sample.measured.cpu.steal).sum();
+    let time: f64 = all().map(|sample| sample.measured.cpu.total()).sum();
+    let operations: u64 = own().map(|one| one.operations).sum();
+    let errors: u64 = own().map(|one| one.errors).sum();
+    let late: u64 = own().map(|one| one.late).sum();
+    let (user, seconds) = own().fold((0.0, 0.0), |sum, one| (sum.0 + one.generator_user, sum.1 + one.seconds));
+    let ceiling = match kind {
+        LoadKind::Http | LoadKind::Udp => late as f64 / (operations + errors).max(1) as f64,
+        LoadKind::Stream | LoadKind::Flood | LoadKind::Peak => user / seconds.max(f64::MIN_POSITIVE),
+        // One request at a time is as fast as its round trip: there is no ceiling to hit.
+        LoadKind::Rr | LoadKind::Crr => 0.0,
+    };
+    Evidence {
+        samples: pairs,
+        errors,
+        operations,
+        may_lose: kind.is_udp(),
+        ceiling,
+        steal: if time > 0.0 { steal / time } else { 0.0 },
+        ..Evidence::default()
+    }
+}
+
+/// A late request may stand anywhere in the distribution: half of those beyond a quantile may be late ones, or it says more about the
+/// generator than about the network.
+fn most_ceiling(kind: LoadKind, metric: Metric) -> f64 {
+    match kind {
+        LoadKind::Http | LoadKind::Udp => metric.beyond() / 2.0,
+        _ => BUSY,
+    }
+}
+
+/// Devices on the client's node that were there in one stay of a network and not in another.
+fn residue(report: &Report, network: &str) -> Vec<String> {
+    let mut stays = report.stays.iter().filter(|stay| stay.network == network);
+    let Some(first) = stays.next() else { return Vec::new() };
+    let first: BTreeSet<&str> = first.devices.iter().map(String::as_str).collect();
+    let mut different = BTreeSet::new();
+    for stay in stays {
+        let now: BTreeSet<&str> = stay.devices.iter().map(String::as_str).collect();
+        different.extend(first.symmetric_difference(&now).map(|&name| name.to_owned()));
+    }
+    different.into_iter().collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

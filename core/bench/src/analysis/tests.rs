@@ -1,0 +1,107 @@
+use std::time::Duration;
+
+use super::*;
+use crate::experiment::Experiment;
+use crate::load::Measured;
+use crate::report::{BY_HAND, EndedBy, Stay};
+use crate::stats::{Histogram, Random};
+
+/// A report of a made-up machine that becomes slower all the time: `cost` says how many times the baseline a network is.
+pub(crate) fn report(cost: impl Fn(&str) -> f64, change: impl Fn(&mut Sample)) -> Report {
+    let experiment = Experiment::quick(&["kubenet", "overlay"]);
+    let blocks = ["kubenet", "overlay", BY_HAND, BY_HAND, "overlay", "kubenet"].map(str::to_owned);
+    let mut report = Report {
+        api_version: crate::report::API_VERSION.into(),
+        kind: crate::report::KIND.into(),
+        started: "2026-01-02T03:04:05Z".into(),
+        seconds: 42.0,
+        ended_by: EndedBy::Budget,
+        experiment: experiment.clone(),
+        machine: Default::default(),
+        version: "0.0.0".into(),
+        plugins: Vec::new(),
+        blocks: blocks.to_vec(),
+        samples: Vec::new(),
+        swaps: Vec::new(),
+        stays: Vec::new(),
+    };
+    let mut random = Random::new(11);
+    for (block, network) in blocks.iter().enumerate() {
+        report.stays.push(Stay { block, network: network.clone(), devices: vec!["eth0".into()], ..Stay::default() });
+        for (round, workload) in (0..3).flat_map(|round| experiment.spec.workloads.iter().map(move |one| (round, one)))
+        {
+            let paths = report.paths(network);
+            let mut all = vec![(BASELINE, "veth")];
+            all.extend(paths.iter().map(|path| (network.as_str(), *path)));
+            all.push((BASELINE, "veth"));
+            for (network, path) in all {
+                let drift = 1.0 + report.samples.len() as f64 / 1000.0;
+                let times = if network == BASELINE { 1.0 } else { cost(network) };
+                let slow = drift * times * (0.995 + 0.01 * random.share());
+                let (block, at) = (block, report.samples.len() as f64 / 10.0);
+                let measured = measured(workload.kind, slow);
+                let (network, path, workload) = (network.into(), path.into(), workload.name.clone());
+                let mut sample = Sample { block, round, at, network, path, workload, measured };
+                change(&mut sample);
+                report.samples.push(sample);
+            }
+        }
+    }
+    report
+}
+
+fn measured(kind: LoadKind, slow: f64) -> Measured {
+    let mut latency = Histogram::default();
+    let stream = kind == LoadKind::Stream;
+    for n in 0..if stream { 0 } else { 200 } {
+        latency.record(Duration::from_nanos((20_000.0 * slow * (1.0 + f64::from(n) / 200.0)) as u64));
+    }
+    let cpu = crate::gauge::Cpu { system: 0.1 * slow, idle: 0.1, ..Default::default() };
+    let (operations, bytes) = (latency.len(), if stream { (1e9 / slow) as u64 } else { 100 });
+    Measured { seconds: 0.1, operations, bytes, latency, cpu, ..Measured::default() }
+}
+
+fn cost(network: &str) -> f64 {
+    if network == "overlay" { 1.5 } else { 1.0 }
+}
+
+#[test]
+fn a_slower_network_is_called_slower_although_the_machine_drifts() {
+    let analysis = Analysis::of(&report(cost, |_| ()));
+    let find = |network, workload, metric| analysis.find(network, "other-node", workload, metric).unwrap();
+    for (workload, metric) in [("rr", Metric::P50), ("http", Metric::P99), ("stream", Metric::Throughput)] {
+        let overlay = find("overlay", workload, metric);
+        assert_eq!(overlay.verdict, Verdict::Slower, "{overlay:?}");
+        let wanted = if metric == Metric::Throughput { 1.0 / 1.5 } else { 1.5 };
+        assert!((overlay.interval.unwrap().ratio / wanted - 1.0).abs() < 0.03, "{overlay:?}");
+        let kubenet = find("kubenet", workload, metric);
+        assert_eq!(kubenet.verdict, Verdict::NoDifferenceShown, "{kubenet:?}");
+    }
+    assert!(analysis.is_precise(0.05) && !analysis.is_precise(0.000_1));
+    assert_eq!(analysis.controls.len(), 2 + 4 + 4 + 5 + 5);
+}
+
+#[test]
+fn what_spoils_samples_spoils_the_verdict() {
+    let verdict = |report: &Report, workload, metric| {
+        Analysis::of(report).find("overlay", "same-node", workload, metric).unwrap().verdict.to_string()
+    };
+    let late = report(cost, |sample| sample.measured.late = sample.measured.operations / 10);
+    assert!(verdict(&late, "http", Metric::P99).contains("ceiling"));
+    assert_eq!(verdict(&late, "http", Metric::P50), "slower", "a tenth does not move the middle");
+    assert_eq!(verdict(&late, "rr", Metric::P50), "slower");
+    let stolen = report(cost, |sample| sample.measured.cpu.steal = 0.05);
+    assert!(verdict(&stolen, "rr", Metric::P50).contains("stolen"));
+    let failed = report(cost, |sample| sample.measured.errors = u64::from(sample.network == "overlay"));
+    assert!(verdict(&failed, "crr", Metric::P99).contains("failed"));
+    let mut left = report(cost, |_| ());
+    left.stays[4].devices.push("vx0".into());
+    assert!(verdict(&left, "rr", Metric::P50).contains("vx0"));
+}
+
+#[test]
+fn a_report_survives_being_written() {
+    let report = report(cost, |_| ());
+    let text = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+}

@@ -1,0 +1,207 @@
+//! What a well-formed file may still say wrongly. Each complaint names the field, its value and what would be right.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use super::{Experiment, LoadKind, Route, Wiring, Workload};
+
+/// A field that is not what it should be.
+#[derive(Debug, PartialEq)]
+pub(super) struct Wrong {
+    pub(super) field: String,
+    pub(super) problem: String,
+}
+
+const API_VERSION: &str = "switchyard.dev/v1alpha1";
+const KIND: &str = "Experiment";
+/// Names of networks and workloads are words of `--fail-if` expressions and of attributes in the page.
+const NAME: &str = "must be 1 to 40 of a-z, 0-9 and -";
+/// What stands for wires made by hand in results.
+pub(crate) const RESERVED: [&str; 2] = ["baseline", "by-hand"];
+
+pub(super) fn check(experiment: &Experiment) -> Result<(), Wrong> {
+    let spec = &experiment.spec;
+    if experiment.api_version != API_VERSION {
+        return wrong("apiVersion", &experiment.api_version, format_args!("must be {API_VERSION}"));
+    }
+    if experiment.kind != KIND {
+        return wrong("kind", &experiment.kind, format_args!("must be {KIND}"));
+    }
+    name("metadata.name", &experiment.metadata.name)?;
+    within("spec.budgetSeconds", spec.budget_seconds, 5..=86_400)?;
+    within("spec.precision", spec.precision, 0.001..=1.0)?;
+    within("spec.repetitions.least", spec.repetitions.least, 1..=1000)?;
+    within("spec.repetitions.most", spec.repetitions.most, spec.repetitions.least..=1000)?;
+    within("spec.rounds", spec.rounds, 1..=1000)?;
+    within("spec.warmupMilliseconds", spec.warmup_milliseconds, 0..=60_000)?;
+    within("spec.sampleMilliseconds", spec.sample_milliseconds, 10..=600_000)?;
+    within("spec.topology.workers", spec.topology.workers, 2..=50)?;
+    within("spec.topology.mtu", spec.topology.mtu, 576..=9000)?;
+    within("spec.topology.idlePods", spec.topology.idle_pods, 0..=1000)?;
+    within("spec.topology.idleServices", spec.topology.idle_services, 0..=10_000)?;
+    within("spec.impairments.loss", spec.impairments.loss, 0.0..=0.5)?;
+    if let Some(rate) = spec.impairments.rate_megabits {
+        within("spec.impairments.rateMegabits", rate, 1..=100_000)?;
+    }
+    networks(experiment)?;
+    workloads(experiment)?;
+    distinct("spec.paths", spec.paths.iter().map(|path| path.name()))?;
+    if spec.paths.is_empty() {
+        return wrong("spec.paths", "[]", "needs at least one, same-node for instance");
+    }
+    distinct("spec.byHand", spec.by_hand.iter().map(|wiring| wiring.name()))?;
+    if let Some(at) = spec.by_hand.iter().position(|&wiring| wiring == Wiring::Veth) {
+        return wrong(format!("spec.byHand[{at}]"), "veth", "is always measured: leave it out");
+    }
+    let any_http = spec.workloads.iter().any(|workload| workload.kind.is_http());
+    match spec.paths.iter().position(|&path| path == Route::Ingress) {
+        Some(at) if !any_http => {
+            wrong(format!("spec.paths[{at}]"), "ingress", "needs a workload of kind http, and there is none")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn networks(experiment: &Experiment) -> Result<(), Wrong> {
+    let networks = &experiment.spec.networks;
+    if networks.is_empty() {
+        return wrong("spec.networks", "[]", "needs at least one, {plugin: kubenet} for instance");
+    }
+    for (at, network) in networks.iter().enumerate() {
+        if network.plugin.is_empty() {
+            return wrong(format!("spec.networks[{at}].plugin"), "\"\"", "must be the name of a plugin, or a path");
+        }
+        let field = format!("spec.networks[{at}].name");
+        name(&field, &network.name)?;
+        if RESERVED.contains(&network.name.as_str()) {
+            return wrong(field, &network.name, "is taken for wires made by hand: choose another");
+        }
+    }
+    distinct("spec.networks", networks.iter().map(|network| network.name.as_str()))
+}
+
+fn workloads(experiment: &Experiment) -> Result<(), Wrong> {
+    let workloads = &experiment.spec.workloads;
+    if workloads.is_empty() {
+        return wrong("spec.workloads", "[]", "needs at least one, {kind: rr} for instance");
+    }
+    for (at, workload) in workloads.iter().enumerate() {
+        self::workload(&format!("spec.workloads[{at}]"), workload)?;
+    }
+    distinct("spec.workloads", workloads.iter().map(|workload| workload.name.as_str()))
+}
+
+fn workload(field: &str, workload: &Workload) -> Result<(), Wrong> {
+    use LoadKind::{Crr, Flood, Http, Peak, Rr, Stream, Udp};
+    name(&format!("{field}.name"), &workload.name)?;
+    let fits = |part: &str, given: bool, kinds: &[LoadKind]| match given && !kinds.contains(&workload.kind) {
+        true => {
+            let kinds: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+            wrong(
+                format!("{field}.{part}"),
+                workload.kind.name(),
+                format_args!("has no {part}; only {} has", kinds.join(", ")),
+            )
+        }
+        false => Ok(()),
+    };
+    fits("bytes", workload.bytes.is_some(), &[Rr, Crr, Http, Peak, Udp, Flood])?;
+    fits("rate", workload.rate.is_some(), &[Http, Udp])?;
+    fits("connections", workload.connections.is_some(), &[Http, Peak, Stream])?;
+    fits("arrivals", workload.arrivals.is_some(), &[Http])?;
+    if let Some(bytes) = workload.bytes {
+        let allowed = match workload.kind {
+            Udp | Flood => 16..=1400,
+            Http | Peak => 1..=1 << 20,
+            _ => 1..=65_536,
+        };
+        within(&format!("{field}.bytes"), bytes, allowed)?;
+    }
+    if let Some(rate) = workload.rate {
+        within(&format!("{field}.rate"), rate, 1.0..=1_000_000.0)?;
+    }
+    if let Some(connections) = workload.connections {
+        within(&format!("{field}.connections"), connections, 1..=256)?;
+    }
+    Ok(())
+}
+
+fn wrong<T>(field: impl Into<String>, value: impl Display, right: impl Display) -> Result<T, Wrong> {
+    Err(Wrong { field: field.into(), problem: format!("{value}: {right}") })
+}
+
+fn within<T: PartialOrd + Display>(field: &str, value: T, allowed: RangeInclusive<T>) -> Result<(), Wrong> {
+    match allowed.contains(&value) {
+        true => Ok(()),
+        false => wrong(field, value, format_args!("must be from {} to {}", allowed.start(), allowed.end())),
+    }
+}
+
+fn name(field: &str, value: &str) -> Result<(), Wrong> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    match (1..=40).contains(&value.len()) && value.bytes().all(plain) {
+        true => Ok(()),
+        false => wrong(field, format_args!("{value:?}"), NAME),
+    }
+}
+
+fn distinct<'a>(field: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Wrong> {
+    let mut seen = BTreeSet::new();
+    for (at, name) in names.enumerate() {
+        if !seen.insert(name) {
+            return wrong(format!("{field}[{at}]"), name, "is there twice: give the second one another name");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "apiVersion: switchyard.dev/v1alpha1\nkind: Experiment\nmetadata: {name: t}\nspec:\n  \
+                        networks: [{plugin: kubenet}]\n  workloads: [{kind: rr}]\n";
+
+    fn error(text: &str) -> String {
+        Experiment::parse(text, "t.yaml").expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let experiment = Experiment::parse(GOOD, "t.yaml").unwrap();
+        assert_eq!(experiment.spec.networks[0].name, "kubenet");
+        assert_eq!(experiment.spec.paths, [Route::SameNode, Route::OtherNode]);
+        let again = serde_yaml_ng::to_string(&experiment).unwrap();
+        assert_eq!(Experiment::parse(&again, "again").unwrap(), experiment);
+        check(&Experiment::quick(&["kubenet", "overlay"])).unwrap();
+    }
+
+    #[test]
+    fn complaints_name_field_value_and_what_would_be_right() {
+        let with = |line: &str| error(&format!("{GOOD}{line}"));
+        assert_eq!(with("  precision: 7\n"), "t.yaml: spec.precision: 7: must be from 0.001 to 1");
+        assert_eq!(with("  rounds: 0\n"), "t.yaml: spec.rounds: 0: must be from 1 to 1000");
+        let unknown = with("  paths: [same-node, elsewhere]\n");
+        assert!(unknown.contains("spec.paths[1]") && unknown.contains("elsewhere") && unknown.contains("node-port"));
+        assert!(with("  pathes: []\n").contains("pathes"));
+        assert_eq!(
+            error(&GOOD.replace("{kind: rr}", "{kind: rr, rate: 5}")),
+            "t.yaml: spec.workloads[0].rate: rr: has no rate; only http, udp has"
+        );
+        assert_eq!(
+            error(&GOOD.replace("{kind: rr}", "{kind: rr}, {kind: rr}")),
+            "t.yaml: spec.workloads[1]: rr: is there twice: give the second one another name"
+        );
+        assert_eq!(
+            error(&GOOD.replace("{plugin: kubenet}", "{plugin: kubenet, name: by-hand}")),
+            "t.yaml: spec.networks[0].name: by-hand: is taken for wires made by hand: choose another"
+        );
+        assert_eq!(
+            with("  paths: [ingress]\n"),
+            "t.yaml: spec.paths[0]: ingress: needs a workload of kind http, and there is none"
+        );
+        assert!(error(&GOOD.replace("Experiment", "Cluster")).ends_with("kind: Cluster: must be Experiment"));
+        assert!(with("  impairments: {loss: .nan}\n").contains("spec.impairments.loss"));
+    }
+}

@@ -1,0 +1,76 @@
+//! Where load comes from: takes orders on standard input, one line of JSON each, and answers them on standard output.
+
+use std::io::{BufRead as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::follow::Follower;
+use super::http::Plan;
+use super::meter::Span;
+use super::{Load, Measured, Order, Reply, crr, http, knock, rr, stream, udp};
+use crate::gauge::Device;
+
+/// Runs until standard input ends.
+pub fn run() -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut say = |reply: &Reply| -> anyhow::Result<()> {
+        out.write_all((serde_json::to_string(reply)? + "\n").as_bytes())?;
+        Ok(out.flush()?)
+    };
+    say(&Reply::Ready)?;
+    let mut follower = None;
+    for line in std::io::stdin().lock().lines() {
+        let reply = serde_json::from_str(&line?).context("read an order").and_then(|order| obey(order, &mut follower));
+        say(&reply.unwrap_or_else(|error| Reply::Failed(format!("{error:#}"))))?;
+    }
+    Ok(())
+}
+
+pub(super) fn obey(order: Order, follower: &mut Option<Follower>) -> anyhow::Result<Reply> {
+    Ok(match order {
+        Order::Load { load, target, host, warmup_milliseconds, sample_milliseconds, seed } => {
+            let span = Span {
+                warmup: Duration::from_millis(warmup_milliseconds.into()),
+                sample: Duration::from_millis(sample_milliseconds.into()),
+            };
+            Reply::Measured(Box::new(sample(&load, target, host.as_deref(), span, seed)?))
+        }
+        Order::Follow { target } => {
+            *follower = Some(Follower::start(target)?);
+            Reply::Following
+        }
+        Order::Stop => Reply::Followed(follower.take().context("nothing is followed")?.stop()?),
+        Order::Knock { target } => {
+            knock::until_answered(target)?;
+            Reply::Answered
+        }
+        Order::Devices => Reply::Devices(Device::read()?),
+        Order::Mtu { target } => Reply::Mtu(mtu(target)?),
+    })
+}
+
+pub(super) fn sample(
+    load: &Load,
+    target: SocketAddr,
+    host: Option<&str>,
+    span: Span,
+    seed: u64,
+) -> anyhow::Result<Measured> {
+    match *load {
+        Load::Stream { connections } => stream::run(target, connections, span),
+        Load::Rr { bytes } => rr::run(target, bytes, span),
+        Load::Crr { bytes } => crr::run(target, bytes, span),
+        Load::Http { rate, connections, arrivals, body } => {
+            http::run(&Plan { target, host, rate, connections, arrivals, body, span, seed })
+        }
+        Load::Udp { rate, bytes } => udp::run(target, rate, bytes, span),
+    }
+}
+
+fn mtu(target: SocketAddr) -> anyhow::Result<u32> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(target)?;
+    Ok(rustix::net::sockopt::ip_mtu(&socket)?)
+}

@@ -1,0 +1,50 @@
+//! Connect, request, answer, close, one after the other: what a path's look-ups and connection tracking cost.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use super::meter::{Meter, Span};
+use super::{Measured, PATIENCE};
+
+pub(super) fn run(target: SocketAddr, bytes: u32, span: Span) -> anyhow::Result<Measured> {
+    let request = vec![b'.'; bytes as usize];
+    let mut answer = request.clone();
+    let mut once = || -> std::io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&request)?;
+        stream.read_exact(&mut answer)?;
+        // The server closes first, so that the port is free again at once on this side.
+        stream.read(&mut [0]).map(drop)
+    };
+    let begun = Instant::now();
+    while begun.elapsed() < span.warmup {
+        once().with_context(|| format!("connect to {target}"))?;
+    }
+    let mut measured = Measured::default();
+    let meter = Meter::start()?;
+    let begun = Instant::now();
+    let mut before = begun;
+    loop {
+        let done = once();
+        let now = Instant::now();
+        match done {
+            Ok(()) => {
+                measured.latency.record(now - before);
+                measured.operations += 1;
+            }
+            Err(_) => measured.errors += 1,
+        }
+        if now - begun >= span.sample {
+            break;
+        }
+        before = now;
+    }
+    meter.stop(&mut measured)?;
+    measured.bytes = measured.operations * u64::from(bytes) * 2;
+    Ok(measured)
+}

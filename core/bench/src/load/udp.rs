@@ -1,0 +1,91 @@
+//! Datagrams at a rate. The server counts them, and says how many when it is asked afterwards.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::Measured;
+use super::meter::{Meter, Span};
+use super::server::{COUNT, QUERY};
+
+/// How long to wait for one answer to a query, and how often to ask.
+const ANSWER: Duration = Duration::from_millis(200);
+const TRIES: usize = 20;
+
+pub(super) fn run(target: SocketAddr, rate: Option<f64>, bytes: u32, span: Span) -> anyhow::Result<Measured> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(ANSWER))?;
+    let mut datagram = vec![0; bytes as usize];
+    datagram[0] = COUNT;
+    send(&socket, &datagram, rate, span.warmup)?;
+    let before = count(&socket).with_context(|| format!("ask {target}"))?;
+    let mut measured = Measured::default();
+    let meter = Meter::start()?;
+    let (sent, late) = send(&socket, &datagram, rate, span.sample)?;
+    meter.stop(&mut measured)?;
+    measured.operations = count(&socket).with_context(|| format!("ask {target}"))?.saturating_sub(before);
+    measured.errors = sent.saturating_sub(measured.operations);
+    measured.late = late;
+    measured.bytes = measured.operations * u64::from(bytes);
+    Ok(measured)
+}
+
+/// Sends at a rate, or all that it can, for so long; gives how many, and how many of them a millisecond late or more.
+fn send(socket: &UdpSocket, datagram: &[u8], rate: Option<f64>, lasting: Duration) -> anyhow::Result<(u64, u64)> {
+    let begun = Instant::now();
+    let (mut sent, mut late) = (0u64, 0u64);
+    loop {
+        let now = begun.elapsed();
+        let due = rate.map_or(now, |rate| Duration::from_secs_f64(sent as f64 / rate));
+        if due >= lasting {
+            return Ok((sent, late));
+        }
+        if let Some(wait) = due.checked_sub(now) {
+            pause(wait);
+        } else if now - due >= Duration::from_millis(1) {
+            late += 1;
+        }
+        match socket.send(datagram) {
+            Ok(_) => {}
+            // Nobody listened a moment ago; who counts will notice.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::WouldBlock) => {}
+            Err(error) => return Err(error.into()),
+        }
+        sent += 1;
+    }
+}
+
+/// Datagrams of this socket that the server has counted.
+fn count(socket: &UdpSocket) -> anyhow::Result<u64> {
+    let mut answer = [0; 16];
+    for number in 0..TRIES {
+        let query = [QUERY, number as u8];
+        socket.send(&query)?;
+        let begun = Instant::now();
+        while begun.elapsed() < ANSWER {
+            match socket.recv(&mut answer) {
+                Ok(10) if answer[..2] == query => {
+                    return Ok(u64::from_le_bytes(answer[2..10].try_into().expect("eight bytes")));
+                }
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+    }
+    bail!("the server does not say what it counted")
+}
+
+/// Sleeps most of a time; the clock of a sleeping thread is late by some fifty microseconds, so the last of it is spent awake.
+fn pause(wait: Duration) {
+    const AWAKE: Duration = Duration::from_micros(80);
+    let begun = Instant::now();
+    if let Some(asleep) = wait.checked_sub(AWAKE) {
+        std::thread::sleep(asleep);
+    }
+    while begun.elapsed() < wait {
+        std::hint::spin_loop();
+    }
+}

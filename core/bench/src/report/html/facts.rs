@@ -1,0 +1,184 @@
+//! What is better read than seen: the glance, the costs, the machine, the method.
+
+use std::fmt::Write as _;
+
+use super::plot::escaped;
+use crate::analysis::{Analysis, Comparison, Metric};
+use crate::experiment::LoadKind;
+use crate::report::text::{mebibytes, number, with_unit};
+use crate::report::{BY_HAND, Report, Stay};
+use crate::stats::median;
+use crate::verdict::Verdict;
+
+/// One row a network: the figure of each load that matters most, to a pod on another node if there is such a path.
+pub(super) fn glance(report: &Report, analysis: &Analysis) -> String {
+    let spec = &report.experiment.spec;
+    let path = spec.paths.iter().find(|path| path.name() == "other-node").or(spec.paths.first());
+    let Some(path) = path.map(|path| path.name()) else { return String::new() };
+    let primary = |kind: LoadKind| match kind {
+        LoadKind::Stream => Metric::Throughput,
+        LoadKind::Peak | LoadKind::Udp | LoadKind::Flood => Metric::Rate,
+        _ => Metric::P50,
+    };
+    let mut text = String::from("<div class=scroll><table><tr><th>network");
+    for workload in &spec.workloads {
+        let _ = write!(text, "<th>{}, {}", escaped(&workload.name), primary(workload.kind));
+    }
+    for network in report.contestants().into_iter().filter(|name| *name != BY_HAND) {
+        let _ = write!(text, "<tr><td><b>{}</b>", escaped(network));
+        for workload in &spec.workloads {
+            let found = analysis.find(network, path, &workload.name, primary(workload.kind));
+            let _ = write!(text, "<td>{}", found.map_or_else(|| "–".into(), cell));
+        }
+    }
+    let _ = write!(
+        text,
+        "</table></div><p class=soft>Multiples of the baseline on the path {path}, with their 95 % intervals: what a network costs, or \
+         does not.</p>"
+    );
+    text
+}
+
+fn cell(one: &Comparison) -> String {
+    let Some(interval) = one.interval else { return "–".into() };
+    let (class, word) = match &one.verdict {
+        Verdict::Faster => ("faster", "better"),
+        Verdict::Slower => ("slower", "worse"),
+        Verdict::NoDifferenceShown => ("none", "no difference shown"),
+        Verdict::Invalid(_) => ("invalid", "invalid"),
+    };
+    format!(
+        "<b class={class}>{:.2}×</b> <small>{:.2} to {:.2}</small><small class={class}>{word}</small>",
+        interval.ratio, interval.low, interval.high
+    )
+}
+
+/// Why some figures are invalid.
+pub(super) fn warnings(analysis: &Analysis) -> String {
+    let mut reasons: Vec<(String, usize)> = Vec::new();
+    for one in &analysis.comparisons {
+        let Verdict::Invalid(reason) = &one.verdict else { continue };
+        let reason = reason.to_string();
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => reasons.push((reason, 1)),
+        }
+    }
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let total: usize = reasons.iter().map(|(_, count)| count).sum();
+    let Some((first, count)) = reasons.first() else { return String::new() };
+    let others = match reasons.len() - 1 {
+        0 => String::new(),
+        others => format!(" and {others} other reasons"),
+    };
+    format!(
+        "<p class=warning><b>{total} of {} comparisons are invalid.</b> {count} of them because {}{others}. They are drawn faintly; do not \
+         build on them.</p>",
+        analysis.comparisons.len(),
+        escaped(first)
+    )
+}
+
+/// What it costs to have a network, however fast it is.
+pub(super) fn costs(report: &Report) -> String {
+    let mut text = String::from(
+        "<div class=scroll><table><tr><th>network<th>pod MTU<th>bytes added to a packet<th>by arithmetic<th>first answer<th>processors at rest<th>memory<th>swap \
+         to it<th>longest silence",
+    );
+    let mtu = report.experiment.spec.topology.mtu;
+    for name in report.contestants().into_iter().filter(|name| *name != BY_HAND) {
+        let stays: Vec<&Stay> = report.stays.iter().filter(|stay| stay.network == name).collect();
+        let Some(first) = stays.first() else { continue };
+        let middle = |of: &dyn Fn(&Stay) -> f64| median(&stays.iter().map(|stay| of(stay)).collect::<Vec<_>>());
+        let swaps: Vec<_> = report.swaps.iter().filter(|swap| swap.to == name).collect();
+        let took = median(&swaps.iter().map(|swap| swap.milliseconds).collect::<Vec<_>>());
+        let gap = swaps.iter().map(|swap| swap.flow.longest_gap).fold(f64::NAN, f64::max);
+        let _ = write!(
+            text,
+            "<tr><td><b>{}</b><td>{}<td>{:.1}<td>{}<td>{} ms<td>{}<td>{}<td>{} ms<td>{} ms",
+            escaped(name),
+            first.pod_mtu,
+            middle(&|stay| stay.wire.overhead()),
+            mtu.saturating_sub(first.pod_mtu),
+            number(middle(&|stay| stay.first_answer)),
+            number(middle(&|stay| stay.rest_cluster / stay.rest_seconds)),
+            mebibytes(middle(&|stay| stay.memory_bytes as f64) as u64),
+            number(took),
+            number(gap)
+        );
+    }
+    text += "</table></div><p class=soft>Bytes are those that the node's card counted for datagrams of a known size, less Ethernet, IP and UDP; \
+             the MTU of pods says what they should be. The first answer is that of a new pod on \
+             another node through a new Service, from the moment both were asked for. Processors and memory are those of all processes of the cluster, pods and \
+             generators included.</p>";
+    text
+}
+
+/// Where this was, how it was done, how to do it again.
+pub(super) fn method(report: &Report) -> String {
+    let machine = &report.machine;
+    let spec = &report.experiment.spec;
+    let plugins: Vec<String> = report
+        .plugins
+        .iter()
+        .map(|plugin| {
+            format!(
+                "{} ({} {}, sha256 {}…)",
+                plugin.network,
+                plugin.plugin,
+                plugin.version,
+                plugin.sha256.get(..12).unwrap_or("")
+            )
+        })
+        .collect();
+    let yaml = serde_yaml_ng::to_string(&report.experiment).unwrap_or_default();
+    format!(
+        "<p>{} processors ({}), {} of memory, Linux {}, yard {}. Networks: {}. While the cluster rested, other programs used {:.0} % of the \
+         processors.</p>\
+         <p>Every sample of {} ms stands between two samples of the baseline, two namespaces and a pair of veth devices; its ratio is to \
+         their middle, so what slows the machine for a while slows both sides. Networks are gone through there and back again in an order \
+         that the seed {} decides. Intervals come from 1000 resamples, of blocks first and of pairs within them. A difference is shown \
+         when the whole interval says so. Client, server and softirq share this machine, so ratios can be taken elsewhere and absolute \
+         values cannot.</p>\
+         <details><summary>The experiment, to be made again with <code>yard bench -f</code></summary><pre>{}</pre></details>",
+        machine.processors,
+        escaped(&machine.processor),
+        mebibytes(machine.memory_bytes),
+        escaped(&machine.kernel),
+        escaped(&report.version),
+        escaped(&plugins.join(", ")),
+        report.elsewhere() * 100.0,
+        spec.sample_milliseconds,
+        spec.seed,
+        escaped(&yaml)
+    )
+}
+
+/// Every comparison in numbers.
+pub(super) fn numbers(analysis: &Analysis) -> String {
+    let mut text = String::from(
+        "<details><summary>All comparisons in numbers</summary><div class=scroll><table><tr><th>workload<th>network<th>path<th>ratio<th>interval<th>value\
+         <th>baseline<th>samples<th>verdict",
+    );
+    for one in &analysis.comparisons {
+        let (ratio, interval) = match one.interval {
+            Some(interval) => {
+                (format!("{:.3}×", interval.ratio), format!("{:.3} to {:.3}", interval.low, interval.high))
+            }
+            None => ("–".into(), "–".into()),
+        };
+        let _ = write!(
+            text,
+            "<tr><td>{} {}<td>{}<td>{}<td>{ratio}<td>{interval}<td>{}<td>{}<td>{}<td>{}",
+            escaped(&one.workload),
+            one.metric,
+            escaped(&one.network),
+            one.path,
+            escaped(&with_unit(one.value, one.unit)),
+            escaped(&with_unit(one.base, one.unit)),
+            one.ratios.len(),
+            escaped(&one.verdict.to_string())
+        );
+    }
+    text + "</table></div></details>"
+}

@@ -1,0 +1,100 @@
+//! Ratios with their intervals: one plot a figure, one row a path of a network.
+
+use super::palette::{Palette, swatch};
+use super::plot::{Anchor, Drawing, Scale, WIDTH, range};
+use crate::analysis::{Comparison, Metric};
+use crate::experiment::{Experiment, LoadKind};
+use crate::report::text::{number, plain, with_unit};
+use crate::verdict::Verdict;
+
+const ROW: f64 = 19.0;
+const TOP: f64 = 6.0;
+const LEFT: f64 = 132.0;
+const RIGHT: f64 = WIDTH - 50.0;
+
+/// A card of one figure.
+pub(super) fn card(experiment: &Experiment, all: &[&Comparison], palette: &Palette) -> String {
+    let Some(first) = all.first() else { return String::new() };
+    let kind = experiment.spec.workloads.iter().find(|workload| workload.name == first.workload);
+    let kind = kind.map_or(LoadKind::Rr, |workload| workload.kind);
+    let sentence = sentence(kind, first.metric);
+    let base = with_unit(first.base, first.unit);
+    let title = super::plot::escaped(&format!("{}, {}", first.workload, first.metric));
+    format!(
+        "<figure><h3>{title}</h3>{}<figcaption>{sentence} The baseline is some {}.</figcaption></figure>",
+        drawing(&title, all, palette),
+        super::plot::escaped(&base)
+    )
+}
+
+/// What a figure is, and which way is better.
+fn sentence(kind: LoadKind, metric: Metric) -> String {
+    let what = match (kind, metric) {
+        (LoadKind::Stream, Metric::Throughput) => "How many bits a second one TCP connection carries",
+        (LoadKind::Stream, _) => "Processor time for a gigabyte, all processes and softirq of the machine included",
+        (LoadKind::Udp | LoadKind::Flood, Metric::Rate) => "How many datagrams a second arrive",
+        (LoadKind::Rr, Metric::Rate) => "How many requests follow each other in a second on one connection",
+        (LoadKind::Crr, Metric::Rate) => "How many connections, each with one request, follow each other in a second",
+        (_, Metric::Rate) => "How many requests are answered in a second when the next follows at once",
+        (_, Metric::Cpu) => "Processor time for 10,000 operations, all processes and softirq of the machine included",
+        (LoadKind::Rr, Metric::P50) => "A typical round trip on an open connection",
+        (LoadKind::Crr, Metric::P50) => "A typical connection from opening to closing, with one request",
+        (LoadKind::Http, Metric::P50) => "A typical HTTP answer, counted from the moment the request was due",
+        (_, Metric::P90) => "The time that nine of ten do not exceed",
+        (_, Metric::P99) => "The time that 99 of 100 do not exceed",
+        (_, Metric::P999) => "The time that 999 of 1000 do not exceed",
+        (_, Metric::P50) => "The time that half do not exceed",
+        _ => "A share",
+    };
+    let better = match metric {
+        Metric::Throughput | Metric::Rate => "further right is better",
+        _ => "further left is better",
+    };
+    format!("{what}, as a multiple of the baseline's; {better}.")
+}
+
+fn drawing(title: &str, all: &[&Comparison], palette: &Palette) -> String {
+    let bottom = TOP + all.len() as f64 * ROW;
+    let mut drawing = Drawing::new(bottom + 18.0, &format!("{title}: ratios to the baseline with intervals"));
+    let ends =
+        all.iter().filter_map(|one| one.interval).flat_map(|interval| [interval.low, interval.ratio, interval.high]);
+    // One wild interval is not to press all others together.
+    let ends: Vec<f64> = ends.map(|end| end.clamp(0.1, 10.0)).collect();
+    let (low, high) = range(ends.into_iter(), 1.0);
+    let scale = Scale::logarithmic(((low / 1.08).min(0.9), (high * 1.08).max(1.1)), (LEFT, RIGHT));
+    drawing.columns(&scale, TOP, bottom, |tick| format!("{}×", plain(tick)));
+    let one = scale.at(1.0);
+    drawing.line((one, TOP - 2.0), (one, bottom), "one");
+    for (number, comparison) in all.iter().enumerate() {
+        row(&mut drawing, &scale, comparison, TOP + (number as f64 + 0.5) * ROW, palette);
+    }
+    drawing.finish()
+}
+
+fn row(drawing: &mut Drawing, scale: &Scale, one: &Comparison, y: f64, palette: &Palette) {
+    let colour = palette.of(&one.network);
+    drawing.dot((5.0, y), 3.5, &format!("fill:{colour}"));
+    drawing.text((14.0, y + 3.8), Anchor::Start, "", &format!("{} · {}", one.network, one.path));
+    let Some(interval) = one.interval else {
+        drawing.text((WIDTH, y + 3.8), Anchor::End, "soft", "–");
+        return;
+    };
+    let faint = if matches!(one.verdict, Verdict::Invalid(_)) { ";opacity:.4" } else { "" };
+    let stroke = format!("stroke:{colour}{faint}");
+    drawing.stroke((scale.at(interval.low), y), (scale.at(interval.high), y), 2.5, &stroke);
+    let fill = match one.verdict {
+        Verdict::Faster | Verdict::Slower => colour.clone(),
+        _ => "var(--card)".to_owned(),
+    };
+    let dot = format!("fill:{fill};stroke:{colour};stroke-width:2{faint}");
+    drawing.dot((scale.at(interval.ratio), y), 4.2, &dot);
+    drawing.text((WIDTH, y + 3.8), Anchor::End, "num", &format!("{}×", number(interval.ratio)));
+}
+
+/// What the marks mean.
+pub(super) fn legend(palette: &Palette) -> String {
+    let networks: String = palette.names().map(|name| swatch(name, &palette.of(name))).collect();
+    format!(
+        "<ul class=legend>{networks}<li>● a difference is shown</li><li>○ none is shown</li><li style=\"opacity:.5\">○ invalid</li></ul>"
+    )
+}

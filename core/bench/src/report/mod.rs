@@ -1,0 +1,232 @@
+//! What an experiment leaves behind: every sample, and all that is needed to make it again.
+
+mod compare;
+mod html;
+mod table;
+mod text;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use compare::compare;
+pub use html::page;
+pub use table::table;
+
+use crate::experiment::Experiment;
+use crate::gauge::{Cpu, Machine};
+use crate::load::Measured;
+use crate::stage::Swapped;
+
+/// An experiment that was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// `switchyard.dev/v1alpha1`.
+    pub api_version: String,
+    /// `Report`.
+    pub kind: String,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// Seconds from the beginning to the last sample.
+    pub seconds: f64,
+    /// Why it ended: `precision` was reached, the `budget` was spent, or all `repetitions` were made.
+    pub ended_by: EndedBy,
+    /// What was done, with all defaults; doing it again makes the same decisions.
+    pub experiment: Experiment,
+    /// Where.
+    pub machine: Machine,
+    /// Version of `yard`.
+    pub version: String,
+    /// Networks as they were loaded.
+    pub plugins: Vec<Plugin>,
+    /// Who was measured when, by the contestants' names.
+    pub blocks: Vec<String>,
+    /// Every sample, in order.
+    pub samples: Vec<Sample>,
+    /// Every swap, in order.
+    pub swaps: Vec<Swapped>,
+    /// Each time a network was in force: what it cost to be there.
+    pub stays: Vec<Stay>,
+}
+
+/// Why an experiment ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndedBy {
+    /// Every interval was narrow enough.
+    Precision,
+    /// The time was spent.
+    Budget,
+    /// The last repetition was made.
+    Repetitions,
+}
+
+/// A plugin as it was loaded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plugin {
+    /// The network's name in the experiment.
+    pub network: String,
+    /// The plugin's own name.
+    pub plugin: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of its file.
+    pub sha256: String,
+}
+
+/// One sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sample {
+    /// In which block.
+    pub block: usize,
+    /// In which round of it.
+    pub round: u16,
+    /// Seconds from the beginning of the experiment.
+    pub at: f64,
+    /// Of a network, of wires made `by-hand`, or of the `baseline` around them.
+    pub network: String,
+    /// Which path, or which wires.
+    pub path: String,
+    /// Under which load.
+    pub workload: String,
+    /// What was measured.
+    #[serde(flatten)]
+    pub measured: Measured,
+}
+
+/// A network in force, once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Stay {
+    /// In which block.
+    pub block: usize,
+    /// Its name in the experiment.
+    pub network: String,
+    /// Devices on the client's node.
+    pub devices: Vec<String>,
+    /// The largest packet between pods of two nodes.
+    pub pod_mtu: u32,
+    /// What datagrams between pods of two nodes were on the wire between the nodes.
+    pub wire: Wire,
+    /// Milliseconds from asking for a pod and its Service until another node's pod had an answer through it.
+    pub first_answer: f64,
+    /// Memory of all processes of the cluster, shared pages by the share.
+    pub memory_bytes: u64,
+    /// Seconds of rest that were looked at.
+    pub rest_seconds: f64,
+    /// Processor seconds of all processes of the cluster in that time.
+    pub rest_cluster: f64,
+    /// What the machine did in that time.
+    pub rest_cpu: Cpu,
+}
+
+/// Datagrams of a known size, as the node's card counted them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Wire {
+    /// Datagrams sent.
+    pub datagrams: u64,
+    /// Bytes of payload of each.
+    pub payload: u32,
+    /// Packets that left the node meanwhile.
+    pub packets: u64,
+    /// Bytes that left the node meanwhile.
+    pub bytes: u64,
+}
+
+/// A report that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// It is not there, or too large.
+    #[error("{file}: {source}")]
+    Read {
+        /// Its name.
+        file: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is no report.
+    #[error("{file}: {field}: {problem}; a report is what yard bench writes as report.json")]
+    Content {
+        /// Its name.
+        file: String,
+        /// What is wrong.
+        field: String,
+        /// And how.
+        problem: String,
+    },
+}
+
+/// Ethernet 14, IPv4 20, UDP 8: what stands before a payload without any encapsulation.
+pub(crate) const PLAIN_HEADERS: u32 = 42;
+/// Larger reports than this were not made by us.
+const LARGEST: u64 = 1 << 30;
+/// What the files say they are.
+pub(crate) const API_VERSION: &str = "switchyard.dev/v1alpha1";
+pub(crate) const KIND: &str = "Report";
+
+// === impl Report ===
+
+impl Report {
+    /// Reads what was written.
+    pub fn read(path: &Path) -> Result<Self, ReportError> {
+        let file = path.display().to_string();
+        let failed = |source| ReportError::Read { file: file.clone(), source };
+        if std::fs::metadata(path).map_err(failed)?.len() > LARGEST {
+            return Err(failed(std::io::Error::other(format!("larger than {LARGEST} bytes"))));
+        }
+        let text = std::fs::read_to_string(path).map_err(failed)?;
+        Self::parse(&text).map_err(|(field, problem)| ReportError::Content { file, field, problem })
+    }
+
+    fn parse(text: &str) -> Result<Self, (String, String)> {
+        let report: Self = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text))
+            .map_err(|error| (error.path().to_string(), error.into_inner().to_string()))?;
+        match (report.api_version.as_str(), report.kind.as_str()) {
+            (API_VERSION, KIND) => Ok(report),
+            (API_VERSION, kind) => Err(("kind".into(), format!("{kind}: must be {KIND}"))),
+            (version, _) => Err(("apiVersion".into(), format!("{version}: must be {API_VERSION}"))),
+        }
+    }
+
+    /// Names of the contestants: networks as the experiment lists them, then the wires made by hand, if any were measured.
+    pub fn contestants(&self) -> Vec<&str> {
+        let networks = self.experiment.spec.networks.iter().map(|network| network.name.as_str());
+        let by_hand = (!self.experiment.spec.by_hand.is_empty()).then_some(BY_HAND);
+        networks.chain(by_hand).collect()
+    }
+
+    /// Share of the processors that programs outside the cluster used while it rested, in the middle of all times.
+    pub fn elsewhere(&self) -> f64 {
+        let share = |stay: &Stay| {
+            let busy = stay.rest_cpu.busy() - stay.rest_cluster;
+            if stay.rest_cpu.total() > 0.0 { (busy / stay.rest_cpu.total()).clamp(0.0, 1.0) } else { 0.0 }
+        };
+        let shares: Vec<f64> = self.stays.iter().map(share).collect();
+        if shares.is_empty() { 0.0 } else { crate::stats::median(&shares) }
+    }
+
+    /// The paths, or wires, of a contestant.
+    pub fn paths(&self, contestant: &str) -> Vec<&'static str> {
+        match contestant {
+            BY_HAND => self.experiment.spec.by_hand.iter().map(|wiring| wiring.name()).collect(),
+            _ => self.experiment.spec.paths.iter().map(|path| path.name()).collect(),
+        }
+    }
+}
+
+/// The contestant that is no network.
+pub(crate) const BY_HAND: &str = "by-hand";
+/// What everything is compared with.
+pub(crate) const BASELINE: &str = "baseline";
+
+// === impl Wire ===
+
+impl Wire {
+    /// Bytes that the network adds to each packet.
+    pub fn overhead(&self) -> f64 {
+        self.bytes as f64 / self.datagrams.max(1) as f64 - f64::from(self.payload + PLAIN_HEADERS)
+    }
+}

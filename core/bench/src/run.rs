@@ -1,0 +1,216 @@
+//! The experiment itself.
+
+mod stay;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use crate::analysis::Analysis;
+use crate::experiment::{Experiment, LoadKind, Wiring, Workload};
+use crate::gauge::Machine;
+use crate::load::{Load, Measured, Order};
+use crate::report::{API_VERSION, BASELINE, BY_HAND, EndedBy, KIND, Plugin, Report, Sample};
+use crate::schedule::{self, Contestant};
+use crate::stage::{HOST, Stage, Yard};
+use crate::stats::Random;
+
+/// What an experiment is told about its surroundings.
+pub struct Setting<'a> {
+    /// The program `yard`.
+    pub yard: &'a Path,
+    /// An empty folder for the cluster.
+    pub home: &'a Path,
+    /// Version of `yard`.
+    pub version: &'a str,
+}
+
+/// Who wants to know how it goes.
+pub trait Progress {
+    /// What is done now, and, once that can be told, how much of the budget is spent, 0 to 1.
+    fn say(&self, text: &str, spent: Option<f64>);
+}
+
+/// An experiment under way.
+struct Run<'a> {
+    experiment: &'a Experiment,
+    stage: Stage,
+    begun: Instant,
+    report: Report,
+    progress: &'a dyn Progress,
+}
+
+/// Part of the budget that nobody plans with.
+const RESERVE: Duration = Duration::from_secs(1);
+
+/// Makes an experiment, from booting a cluster to the last sample. The cluster is stopped whatever happens.
+pub fn run(experiment: &Experiment, setting: &Setting<'_>, progress: &dyn Progress) -> anyhow::Result<Report> {
+    let begun = Instant::now();
+    let started = jiff::Timestamp::now().to_string();
+    let yard = Yard::new(setting.yard, setting.home);
+    let stage = Stage::set(yard, experiment, &|text| progress.say(text, None))?;
+    let report = Report {
+        api_version: API_VERSION.into(),
+        kind: KIND.into(),
+        started,
+        seconds: 0.0,
+        ended_by: EndedBy::Repetitions,
+        experiment: experiment.clone(),
+        machine: Machine::read(),
+        version: setting.version.into(),
+        plugins: Vec::new(),
+        blocks: Vec::new(),
+        samples: Vec::new(),
+        swaps: Vec::new(),
+        stays: Vec::new(),
+    };
+    let mut run = Run { experiment, stage, begun, report, progress };
+    run.repeat()?;
+    run.report.seconds = begun.elapsed().as_secs_f64();
+    Ok(run.report)
+}
+
+// === impl Run ===
+
+impl Run<'_> {
+    fn repeat(&mut self) -> anyhow::Result<()> {
+        let spec = &self.experiment.spec;
+        let budget = Duration::from_secs(spec.budget_seconds.into());
+        for number in 0..spec.repetitions.most {
+            let begun = Instant::now();
+            let order = schedule::repetition(spec.seed, number, spec.networks.len(), !spec.by_hand.is_empty());
+            let blocks = order.len() as u32;
+            for (done, contestant) in (0..).zip(order) {
+                // Who is slow leaves time for those that are still to come.
+                let share = budget.saturating_sub(self.begun.elapsed() + RESERVE) / (blocks - done);
+                self.block(contestant, Instant::now() + share)?;
+            }
+            let took = begun.elapsed();
+            if number + 1 < spec.repetitions.least {
+                continue;
+            }
+            if Analysis::of(&self.report).is_precise(spec.precision) {
+                self.report.ended_by = EndedBy::Precision;
+                break;
+            }
+            if self.begun.elapsed() + took + RESERVE > budget {
+                self.report.ended_by = EndedBy::Budget;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One contestant, once. After `until` no further round begins.
+    fn block(&mut self, contestant: Contestant, until: Instant) -> anyhow::Result<()> {
+        let spec = &self.experiment.spec;
+        let block = self.report.blocks.len();
+        let (name, paths) = match contestant {
+            Contestant::ByHand => (BY_HAND.to_owned(), spec.by_hand.len()),
+            Contestant::Network(index) => (spec.networks[index].name.clone(), spec.paths.len()),
+        };
+        self.say(&format!("block {}: {name}", block + 1));
+        self.report.blocks.push(name.clone());
+        if let Contestant::Network(index) = contestant {
+            let swapped = self.stage.swap(self.experiment, index, block)?;
+            self.report.swaps.extend(swapped);
+            self.note_plugin(&name)?;
+            let stay = self.stay(block, &name)?;
+            self.report.stays.push(stay);
+        }
+        let mut longest = Duration::ZERO;
+        for round in 0..spec.rounds {
+            let begun = Instant::now();
+            if round > 0 && begun + longest > until {
+                break;
+            }
+            self.say(&format!("block {}: {name}, round {} of {}", block + 1, round + 1, spec.rounds));
+            for (workload, order) in schedule::round(spec.seed, block, round, spec.workloads.len(), paths) {
+                let workload = &spec.workloads[workload];
+                let order = order.into_iter().filter(|&path| match contestant {
+                    Contestant::ByHand => true,
+                    Contestant::Network(_) => spec.paths[path].carries(workload.kind),
+                });
+                self.sample(block, round, workload, BASELINE, Wiring::Veth.name(), Along::Wires(Wiring::Veth))?;
+                for path in order {
+                    let (along, path) = match contestant {
+                        Contestant::ByHand => (Along::Wires(spec.by_hand[path]), spec.by_hand[path].name()),
+                        Contestant::Network(_) => (Along::Route(spec.paths[path]), spec.paths[path].name()),
+                    };
+                    self.sample(block, round, workload, &name, path, along)?;
+                }
+                self.sample(block, round, workload, BASELINE, Wiring::Veth.name(), Along::Wires(Wiring::Veth))?;
+            }
+            longest = longest.max(begun.elapsed());
+        }
+        Ok(())
+    }
+
+    fn sample(
+        &mut self,
+        block: usize,
+        round: u16,
+        workload: &Workload,
+        network: &str,
+        path: &str,
+        along: Along,
+    ) -> anyhow::Result<()> {
+        let at = self.begun.elapsed().as_secs_f64();
+        // All samples of a round have the same requests at the same moments.
+        let seed = Random::new(self.experiment.spec.seed ^ ((block as u64) << 32) ^ u64::from(round)).bits();
+        let measured = self.measure(workload.kind, &workload.load(), along, seed);
+        let measured = measured.with_context(|| format!("{network}, {path}, {}", workload.name))?;
+        let (network, path, workload) = (network.to_owned(), path.to_owned(), workload.name.clone());
+        self.report.samples.push(Sample { block, round, at, network, path, workload, measured });
+        Ok(())
+    }
+
+    fn measure(&mut self, kind: LoadKind, load: &Load, along: Along, seed: u64) -> anyhow::Result<Measured> {
+        let spec = &self.experiment.spec;
+        let (agent, target, host) = match along {
+            Along::Wires(wiring) => {
+                let (agent, target) = self.stage.wiring(wiring, kind);
+                (agent, target, None)
+            }
+            Along::Route(route) => {
+                let (agent, target) = self.stage.route(route, kind);
+                (agent, target, (route == crate::experiment::Route::Ingress).then(|| HOST.to_owned()))
+            }
+        };
+        agent.measure(&Order::Load {
+            load: load.clone(),
+            target,
+            host,
+            warmup_milliseconds: spec.warmup_milliseconds,
+            sample_milliseconds: spec.sample_milliseconds,
+            seed,
+        })
+    }
+
+    fn note_plugin(&mut self, name: &str) -> anyhow::Result<()> {
+        if self.report.plugins.iter().any(|plugin| plugin.network == name) {
+            return Ok(());
+        }
+        let network = self.stage.cluster.yard.json(&["get", "networks", "default"])?;
+        let active: BTreeMap<String, serde_json::Value> =
+            serde_json::from_value(network["status"]["active"].clone()).context("no network is active")?;
+        let text = |field: &str| active.get(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+        let (plugin, version, sha256) = (text("plugin"), text("version"), text("sha256"));
+        self.report.plugins.push(Plugin { network: name.to_owned(), plugin, version, sha256 });
+        Ok(())
+    }
+
+    fn say(&self, text: &str) {
+        let budget = f64::from(self.experiment.spec.budget_seconds);
+        self.progress.say(text, Some((self.begun.elapsed().as_secs_f64() / budget).min(1.0)));
+    }
+}
+
+/// Along what a sample goes.
+#[derive(Clone, Copy)]
+enum Along {
+    Wires(Wiring),
+    Route(crate::experiment::Route),
+}

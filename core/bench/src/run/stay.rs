@@ -1,0 +1,107 @@
+//! What it costs to have a network, apart from its speed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::Run;
+use crate::gauge::{Cpu, Device, family_cpu_seconds, family_pss_bytes};
+use crate::load::{Load, Order, Reply};
+use crate::report::{Stay, Wire};
+
+/// How long the cluster is left alone, to see what it costs to be there.
+const REST: Duration = Duration::from_millis(300);
+/// What is sent to see how large packets become.
+const WIRE: Load = Load::Udp { rate: Some(20_000.0), bytes: WIRE_PAYLOAD };
+const WIRE_PAYLOAD: u32 = 1000;
+const WIRE_MILLISECONDS: u32 = 25;
+/// The uplink of a node.
+const CARD: &str = "eth0";
+
+/// A look at the processors.
+struct Look {
+    at: Instant,
+    machine: Cpu,
+    cluster: f64,
+}
+
+// === impl Run ===
+
+impl Run<'_> {
+    /// Looks at the network that is in force in a block.
+    pub(super) fn stay(&mut self, block: usize, name: &str) -> anyhow::Result<Stay> {
+        let supervisor = self.stage.cluster.supervisor;
+        let before = Look::take(supervisor)?;
+        std::thread::sleep(REST);
+        let after = Look::take(supervisor)?;
+        let (wire, devices) = self.wire()?;
+        let mut devices: Vec<String> = devices.into_iter().map(|device| device.name).collect();
+        devices.sort();
+        Ok(Stay {
+            block,
+            network: name.to_owned(),
+            devices,
+            pod_mtu: self.stage.pod_mtu()?,
+            wire,
+            first_answer: self.first_answer(block)?,
+            memory_bytes: family_pss_bytes(supervisor),
+            rest_seconds: (after.at - before.at).as_secs_f64(),
+            rest_cluster: (after.cluster - before.cluster).max(0.0),
+            rest_cpu: after.machine.since(&before.machine),
+        })
+    }
+
+    /// Datagrams of a known size to the other node, as the card of the client's node counts them.
+    fn wire(&mut self) -> anyhow::Result<(Wire, Vec<Device>)> {
+        let before = self.stage.devices()?;
+        let (agent, target) = self.stage.followed();
+        let sent = agent.measure(&Order::Load {
+            load: WIRE,
+            target,
+            host: None,
+            warmup_milliseconds: 0,
+            sample_milliseconds: WIRE_MILLISECONDS,
+            seed: 0,
+        })?;
+        let after = self.stage.devices()?;
+        let card = |devices: &[Device]| {
+            let card = devices.iter().find(|device| device.name == CARD);
+            card.map(|card| (card.sent_packets, card.sent_bytes)).context("the node has no card")
+        };
+        let (then, now) = (card(&before)?, card(&after)?);
+        let wire = Wire {
+            datagrams: sent.operations + sent.errors,
+            payload: WIRE_PAYLOAD,
+            packets: now.0.saturating_sub(then.0),
+            bytes: now.1.saturating_sub(then.1),
+        };
+        Ok((wire, after))
+    }
+
+    /// Milliseconds from asking for a pod and its Service until a pod of another node has its first answer.
+    fn first_answer(&mut self, block: usize) -> anyhow::Result<f64> {
+        let fresh = self.stage.cluster.fresh(block)?;
+        let begun = Instant::now();
+        let agent = self.stage.pod();
+        let asked = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| fresh.ask());
+            let answered = agent.ask(&Order::Knock { target: fresh.target });
+            asked.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+            answered
+        })?;
+        let took = begun.elapsed();
+        fresh.forget()?;
+        match asked {
+            Reply::Answered => Ok(took.as_secs_f64() * 1e3),
+            other => bail!("an answer was waited for, not {other:?}"),
+        }
+    }
+}
+
+// === impl Look ===
+
+impl Look {
+    fn take(supervisor: u32) -> anyhow::Result<Self> {
+        Ok(Self { at: Instant::now(), machine: Cpu::read()?, cluster: family_cpu_seconds(supervisor) })
+    }
+}

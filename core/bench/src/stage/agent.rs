@@ -1,0 +1,71 @@
+//! A process that takes orders: `yard generate …`, started in the network of a place by `yard shell`.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use super::Yard;
+use crate::load::{Measured, Order, Reply};
+
+/// An agent; it ends with this.
+pub(crate) struct Agent {
+    place: String,
+    child: Child,
+    orders: Option<ChildStdin>,
+    replies: BufReader<ChildStdout>,
+}
+
+// === impl Agent ===
+
+impl Agent {
+    /// Starts one, and waits until it is there.
+    pub(crate) fn start(yard: &Yard, place: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("this program")?;
+        let program = program.to_str().context("this program's path is no text")?;
+        let mut command = yard.command(&[&["shell", place, "--", program, "generate"], arguments].concat());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start yard shell")?;
+        let orders = child.stdin.take();
+        let replies = BufReader::new(child.stdout.take().context("the agent's output")?);
+        let mut agent = Self { place: place.to_owned(), child, orders, replies };
+        match agent.reply()? {
+            Reply::Ready => Ok(agent),
+            other => bail!("the agent in {place} begins with {other:?}"),
+        }
+    }
+
+    /// Gives an order and waits for what comes of it.
+    pub(crate) fn ask(&mut self, order: &Order) -> anyhow::Result<Reply> {
+        let line = serde_json::to_string(order)? + "\n";
+        let orders = self.orders.as_mut().context("the agent has been ended")?;
+        orders.write_all(line.as_bytes()).with_context(|| format!("the agent in {} has ended", self.place))?;
+        self.reply()
+    }
+
+    /// One sample.
+    pub(crate) fn measure(&mut self, order: &Order) -> anyhow::Result<Measured> {
+        match self.ask(order)? {
+            Reply::Measured(measured) => Ok(*measured),
+            other => bail!("a sample was asked for, not {other:?}"),
+        }
+    }
+
+    fn reply(&mut self) -> anyhow::Result<Reply> {
+        let mut line = String::new();
+        if self.replies.read_line(&mut line)? == 0 {
+            bail!("the agent in {} has ended", self.place);
+        }
+        match serde_json::from_str(&line).with_context(|| format!("the agent in {}", self.place))? {
+            Reply::Failed(reason) => bail!("in {}: {reason}", self.place),
+            reply => Ok(reply),
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Its orders end, so it does.
+        self.orders = None;
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,113 @@
+//! An experiment is made, and what it leaves behind says what happened.
+
+use serde_json::Value;
+
+use crate::rig::{Cluster, Powers, scenarios};
+
+scenarios! {
+    a_tiny_experiment_measures_every_path
+}
+
+/// Every kind of path and load, few and short samples.
+const EXPERIMENT: &str = "\
+apiVersion: switchyard.dev/v1alpha1
+kind: Experiment
+metadata: {name: tiny}
+spec:
+  seed: 7
+  budgetSeconds: 300
+  repetitions: {least: 1, most: 1}
+  rounds: 1
+  warmupMilliseconds: 5
+  sampleMilliseconds: 15
+  byHand: [loopback, vxlan]
+  networks: [{plugin: kubenet}, {name: tunnel, plugin: overlay}]
+  workloads: [{kind: stream}, {kind: rr}, {kind: crr}, {kind: http, rate: 500}, {kind: udp, rate: 2000}, {kind: peak, connections: 2}, {kind: flood}]
+  paths: [same-node, other-node, cluster-ip, node-port, load-balancer, ingress]
+";
+
+fn a_tiny_experiment_measures_every_path(powers: Powers) {
+    let rig = Cluster::prepare_with(powers, |folder| {
+        let outside = folder.parent().expect("the test's folder");
+        std::fs::write(outside.join("tiny.yaml"), EXPERIMENT).unwrap();
+    });
+    let (file, out) = (rig.file("tiny.yaml"), rig.file("home/out"));
+    let (file, out) = (file.to_str().unwrap(), out.to_str().unwrap());
+    // It holds, or it cannot be told on a machine that is busy with other tests: either way somebody watching is to know.
+    let made = rig.try_yard(&["bench", "-f", file, "--out", out, "--fail-if", "tunnel.rr.rate.other-node > 0"]);
+    let (table, said) = (String::from_utf8_lossy(&made.stdout), String::from_utf8_lossy(&made.stderr));
+    assert_eq!(made.status.code(), Some(4), "{said}");
+    assert!(said.contains("--fail-if tunnel.rr.rate.other-node > 0: other-node: "), "{said}");
+    assert!(table.contains("stream throughput") && table.contains("tunnel"), "{table}");
+    let text = std::fs::read_to_string(rig.file("home/out/report.json")).unwrap();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    everything_was_measured(&report);
+    packets_are_as_large_as_arithmetic_says(&report);
+    let swaps = report["swaps"].as_array().unwrap();
+    assert!(!swaps.is_empty() && swaps.iter().all(|swap| swap["flow"]["answered"].as_u64() > Some(0)), "{swaps:?}");
+    let page = std::fs::read_to_string(rig.file("home/out/report.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("Swaps under traffic"));
+    let same = rig.file("home/out/report.json");
+    let same = same.to_str().unwrap();
+    assert!(rig.yard(&["bench", "compare", same, same]).contains("1.00x"));
+    let wrong = rig.try_yard(&["bench", "-f", file, "--fail-if", "flannel.rr.p99 > 1x"]);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("no network flannel: there are kubenet, tunnel"));
+    assert!(rig.yard(&["status"]).lines().count() <= 1, "the experiment's cluster was its own");
+}
+
+#[track_caller]
+fn everything_was_measured(report: &Value) {
+    let samples = report["samples"].as_array().unwrap();
+    let on = |network: &str, path: &str, workload: &str| {
+        let is = |sample: &Value, field: &str, text: &str| sample[field] == text;
+        let found = samples
+            .iter()
+            .filter(|one| is(one, "network", network) && is(one, "path", path) && is(one, "workload", workload));
+        found.cloned().collect::<Vec<_>>()
+    };
+    let tcp = ["stream", "rr", "crr", "http", "peak"];
+    for network in ["kubenet", "tunnel"] {
+        for path in ["same-node", "other-node", "cluster-ip", "node-port"] {
+            for workload in tcp.into_iter().chain(["udp", "flood"]) {
+                whole(network, path, workload, &on(network, path, workload));
+            }
+        }
+        for workload in tcp {
+            whole(network, "load-balancer", workload, &on(network, "load-balancer", workload));
+        }
+        for workload in ["http", "peak"] {
+            whole(network, "ingress", workload, &on(network, "ingress", workload));
+        }
+    }
+    for wires in ["loopback", "vxlan"] {
+        for workload in tcp {
+            whole("by-hand", wires, workload, &on("by-hand", wires, workload));
+        }
+    }
+    let baseline = samples.iter().filter(|sample| sample["network"] == "baseline").count();
+    assert_eq!(baseline, 6 * 7 * 2, "two a workload in each of six blocks");
+}
+
+#[track_caller]
+fn whole(network: &str, path: &str, workload: &str, samples: &[Value]) {
+    let what = format!("{network} {path} {workload}");
+    assert_eq!(samples.len(), 2, "{what}: once there and once back");
+    for sample in samples {
+        assert!(sample["bytes"].as_u64() > Some(0), "{what}: {sample}");
+        assert!(["udp", "flood"].contains(&workload) || sample["errors"] == 0, "{what}: {sample}");
+    }
+}
+
+/// VXLAN puts 50 bytes before each packet; routes put nothing there. A few other packets leave the node meanwhile.
+#[track_caller]
+fn packets_are_as_large_as_arithmetic_says(report: &Value) {
+    for stay in report["stays"].as_array().unwrap() {
+        let number = |value: &Value| value.as_f64().expect("a number");
+        let wire = &stay["wire"];
+        let (datagrams, payload) = (number(&wire["datagrams"]), number(&wire["payload"]));
+        let added = number(&wire["bytes"]) / datagrams - payload - 42.0;
+        let wanted = if stay["network"] == "tunnel" { 50.0 } else { 0.0 };
+        assert_eq!(number(&stay["podMtu"]), 1500.0 - wanted, "{stay}");
+        assert!((added - wanted).abs() < 25.0, "{added} bytes were added, not {wanted}: {stay}");
+    }
+}
