@@ -8,7 +8,7 @@ scenarios! {
 }
 
 /// Sends a datagram to each of some addresses, over and over, from its first instant.
-fn sender(name: &str, node: &str, to: &str) -> String {
+pub(crate) fn sender(name: &str, node: &str, to: &str) -> String {
     format!(
         r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "{name}", "labels": {{"app": "{name}"}}}},
             "spec": {{"nodeSelector": {{"kubernetes.io/hostname": "{node}"}}, "terminationGracePeriodSeconds": 0, "containers": [{{"name": "c",
