@@ -14,7 +14,9 @@ pub(crate) struct State(BTreeMap<String, Vec<String>>);
 const LOOK: &str = "ip -d -j link; echo; ip -j addr; echo; ip -j route show table all; echo; ip -j neigh show nud permanent; \
                     echo; bridge -j fdb; echo; nft list ruleset";
 /// Numbers that the kernel gives out, clocks, and what it notices a moment after it is so.
-const VOLATILE: [&str; 16] = [
+const VOLATILE: [&str; 18] = [
+    "tso_max_size",
+    "tso_max_segs",
     "designated_port",
     "operstate",
     "ifindex",
