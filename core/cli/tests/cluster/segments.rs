@@ -11,6 +11,7 @@ use crate::rig::{Cluster, Powers, eventually, scenarios};
 scenarios! {
     namespaces_are_segments_with_an_address_outside
     a_pod_sends_with_its_own_addresses_or_not_at_all
+    the_standby_takes_over_from_a_dead_gateway
 }
 
 /// An address of the world outside, and a port there.
@@ -101,6 +102,47 @@ fn namespaces_are_segments_with_an_address_outside(powers: Powers) {
     eventually("the same address by the other gateway", || {
         (seen(&cluster, "default", &pod) == Some(default.clone())).then_some(())
     });
+}
+
+/// The node with this role among gateways.
+fn edge(cluster: &Cluster, role: &str) -> Option<String> {
+    let nodes = cluster.get(&["nodes"]);
+    let mut nodes = nodes["items"].as_array()?.iter();
+    let node = nodes.find(|node| node["metadata"]["annotations"]["switchyard.dev/edge"] == role)?;
+    Some(node["metadata"]["name"].as_str()?.to_owned())
+}
+
+fn the_standby_takes_over_from_a_dead_gateway(powers: Powers) {
+    let cluster = Cluster::boot_on(powers, "nsx");
+    let active = eventually("an active gateway", || edge(&cluster, "active"));
+    let standby = eventually("one that stands by", || edge(&cluster, "standby"));
+    apply(&cluster, &[idle("client", &standby, "client")]);
+    ready(&cluster, "client");
+    let _world = World::serve(&cluster);
+    let segment = cluster.get(&["segment", "default"]);
+    let outside = segment["spec"]["outside"].as_str().expect("an address outside").to_owned();
+    let seen = || seen(&cluster, "default", "pod/client");
+    eventually("the namespace's address outside", || (seen() == Some(outside.clone())).then_some(()));
+
+    // No packet comes to the node any more, and its agent says nothing.
+    let wall =
+        "add table inet wall; add chain inet wall p { type filter hook prerouting priority -300; iifname != lo drop; }";
+    cluster.shell(&active, &["nft", wall]).unwrap();
+    let agent = rustix::process::Pid::from_raw(cluster.pid(&format!("node-{active}")) as i32).expect("a process id");
+    rustix::process::kill_process(agent, rustix::process::Signal::STOP).expect("stop the agent");
+    assert_eq!(seen(), None, "the gateway is dead");
+    // The time after which a silent node is taken for dead, 40 seconds, is most of what this takes.
+    eventually("the other one is active", || (edge(&cluster, "active")? == standby).then_some(()));
+    eventually("the same address by the other gateway", || (seen() == Some(outside.clone())).then_some(()));
+    rustix::process::kill_process(agent, rustix::process::Signal::CONT).expect("let the agent go on");
+    cluster.shell(&active, &["nft", "delete table inet wall"]).unwrap();
+    eventually("the one that was dead", || {
+        let node = cluster.get(&["node", &active]);
+        let conditions = node["status"]["conditions"].as_array()?;
+        conditions.iter().any(|one| one["type"] == "Ready" && one["status"] == "True").then_some(())
+    });
+    assert_eq!(edge(&cluster, "active"), Some(standby), "it does not come back to it");
+    assert_eq!(seen(), Some(outside));
 }
 
 /// Frames that the guard of a node's ports has dropped.

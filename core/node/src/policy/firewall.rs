@@ -9,6 +9,9 @@ use switchyard_api::{Group, GroupSpec, SecurityPolicy};
 use switchyard_policy::{Layer, SecurityPolicySpec};
 use tracing::warn;
 
+use super::known::Known;
+use super::version;
+
 /// News of the firewall's objects.
 pub(crate) enum Heard {
     Policy(watcher::Result<Event<SecurityPolicy>>),
@@ -31,19 +34,16 @@ pub(super) struct Enacted {
 /// What is known.
 #[derive(Debug, Default)]
 pub(super) struct Firewall {
-    policies: BTreeMap<String, Known>,
+    policies: BTreeMap<String, Entry>,
     groups: BTreeMap<String, GroupSpec>,
-    /// Names seen while lists are being received.
-    policies_listing: Option<BTreeSet<String>>,
-    groups_listing: Option<BTreeSet<String>>,
-    policies_listed: bool,
-    groups_listed: bool,
+    known_policies: Known,
+    known_groups: Known,
     fresh: BTreeSet<String>,
     gone: BTreeSet<String>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct Entry {
     uid: String,
     generation: i64,
     spec: SecurityPolicySpec,
@@ -65,7 +65,7 @@ pub(crate) fn heard(
 impl Firewall {
     /// Whether both lists have been received.
     pub(super) fn is_complete(&self) -> bool {
-        self.policies_listed && self.groups_listed
+        self.known_policies.is_complete() && self.known_groups.is_complete()
     }
 
     pub(super) fn hear(&mut self, heard: Heard, layer: &mut Layer) {
@@ -75,6 +75,12 @@ impl Firewall {
             Heard::Policy(Err(error)) => warn!(%error, "watching SecurityPolicies failed; trying again"),
             Heard::Group(Err(error)) => warn!(%error, "watching Groups failed; trying again"),
         }
+    }
+
+    /// What was asked for beside the watches.
+    pub(super) fn learn(&mut self, policies: Vec<SecurityPolicy>, groups: Vec<Group>, layer: &mut Layer) {
+        groups.into_iter().for_each(|group| self.group(Event::Apply(group), layer));
+        policies.into_iter().for_each(|policy| self.policy(Event::Apply(policy), layer));
     }
 
     /// Policies that have been told to the layer since this was asked last, and names of those that went.
@@ -99,11 +105,11 @@ impl Firewall {
 
     fn policy(&mut self, event: Event<SecurityPolicy>, layer: &mut Layer) {
         match event {
-            Event::Init => self.policies_listing = Some(BTreeSet::new()),
+            Event::Init => self.known_policies.begin(),
             Event::Apply(policy) | Event::InitApply(policy) => {
                 let name = policy.name_any();
-                if let Some(listing) = &mut self.policies_listing {
-                    listing.insert(name.clone());
+                if !self.known_policies.comes(&name, version(&policy)) {
+                    return;
                 }
                 let (uid, generation) = (policy.uid().unwrap_or_default(), policy.metadata.generation.unwrap_or(0));
                 let told = match self.policies.get(&name) {
@@ -113,15 +119,17 @@ impl Firewall {
                     Some(known) => known.told.clone(),
                     None => BTreeSet::new(),
                 };
-                let known = Known { uid, generation, spec: policy.spec, told, error: None };
+                let known = Entry { uid, generation, spec: policy.spec, told, error: None };
                 self.policies.insert(name.clone(), known);
                 self.tell(&name, layer);
             }
-            Event::Delete(policy) => self.policy_gone(&policy.name_any(), layer),
+            Event::Delete(policy) => {
+                if self.known_policies.gone(&policy.name_any(), version(&policy)) {
+                    self.policy_gone(&policy.name_any(), layer);
+                }
+            }
             Event::InitDone => {
-                self.policies_listed = true;
-                let listed = self.policies_listing.take().unwrap_or_default();
-                let gone: Vec<String> = self.policies.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+                let gone = self.known_policies.listed();
                 gone.iter().for_each(|name| self.policy_gone(name, layer));
             }
         }
@@ -136,22 +144,21 @@ impl Firewall {
 
     fn group(&mut self, event: Event<Group>, layer: &mut Layer) {
         match event {
-            Event::Init => self.groups_listing = Some(BTreeSet::new()),
+            Event::Init => self.known_groups.begin(),
             Event::Apply(group) | Event::InitApply(group) => {
                 let name = group.name_any();
-                if let Some(listing) = &mut self.groups_listing {
-                    listing.insert(name.clone());
-                }
-                if self.groups.get(&name) != Some(&group.spec) {
+                if self.known_groups.comes(&name, version(&group)) && self.groups.get(&name) != Some(&group.spec) {
                     self.groups.insert(name.clone(), group.spec);
                     self.members_changed(&name, layer);
                 }
             }
-            Event::Delete(group) => self.group_gone(&group.name_any(), layer),
+            Event::Delete(group) => {
+                if self.known_groups.gone(&group.name_any(), version(&group)) {
+                    self.group_gone(&group.name_any(), layer);
+                }
+            }
             Event::InitDone => {
-                self.groups_listed = true;
-                let listed = self.groups_listing.take().unwrap_or_default();
-                let gone: Vec<String> = self.groups.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+                let gone = self.known_groups.listed();
                 gone.iter().for_each(|name| self.group_gone(name, layer));
             }
         }
@@ -164,7 +171,7 @@ impl Firewall {
     }
 
     fn members_changed(&mut self, group: &str, layer: &mut Layer) {
-        let names = |known: &Known| {
+        let names = |known: &Entry| {
             let mut rules = known.spec.rules.iter();
             let is = |parties: &[switchyard_policy::Party]| {
                 parties.iter().any(|party| party.group.as_deref() == Some(group))

@@ -1,7 +1,7 @@
 //! Policies on this node: follows NetworkPolicies, the distributed firewall and the view of the cluster, and wants what [`switchyard_policy::Layer`] says.
 //!
 //! *Closed at birth.* A pod is not attached before what its policies say is in the kernel, and not before it is certain which
-//! policies there are: its namespace's are asked for once more, as the watch may lag behind the pod's own. Peers elsewhere are let
+//! policies there are: its namespace's and the firewall's are asked for once more, as the watches may lag behind the pod's own. Peers elsewhere are let
 //! in as they become known.
 
 mod firewall;
@@ -16,6 +16,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use kube::api::{Api, ListParams};
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
+use switchyard_api::{Group, SecurityPolicy};
 use switchyard_netstate::Place;
 use switchyard_policy::{Layer, Pod, closed, network_policy, policy_name};
 use tokio::sync::{mpsc, oneshot};
@@ -51,7 +52,7 @@ pub(crate) struct Policies {
     firewall: Firewall,
     births: mpsc::UnboundedReceiver<Birth>,
     /// Births whose namespace's policies have been asked for.
-    asked: JoinSet<(Birth, kube::Result<Vec<SlimPolicy>>)>,
+    asked: JoinSet<(Birth, Answers)>,
     /// Births that wait for a request's turn, or for the first lists.
     waiting: VecDeque<Birth>,
     viewed: bool,
@@ -65,6 +66,12 @@ struct Birth {
     /// Its address if it is new: nothing that somebody else exchanged with it goes on.
     fresh: Option<IpAddr>,
     reply: oneshot::Sender<Result<(), String>>,
+}
+
+/// What was asked for when a pod was about to be attached: its namespace's policies, and the firewall.
+struct Answers {
+    policies: kube::Result<Vec<SlimPolicy>>,
+    firewall: kube::Result<(Vec<SecurityPolicy>, Vec<Group>)>,
 }
 
 /// Whether what a pod's policies say is in force.
@@ -138,8 +145,8 @@ impl Policies {
                 },
                 Some(change) = view.recv() => self.see(change),
                 Some(birth) = self.births.recv() => self.waiting.push_back(birth),
-                Some(Ok((birth, policies))) = self.asked.join_next() => {
-                    self.learn(&birth.namespace, policies);
+                Some(Ok((birth, answers))) = self.asked.join_next() => {
+                    self.learn(&birth.namespace, answers);
                     born = Some(birth);
                 }
             }
@@ -149,11 +156,8 @@ impl Policies {
             }
             while self.is_complete() && self.asked.len() < REQUESTS {
                 let Some(birth) = self.waiting.pop_front() else { break };
-                let api = Api::<SlimPolicy>::namespaced(self.client.clone(), &birth.namespace);
-                self.asked.spawn(async move {
-                    let policies = api.list(&ListParams::default()).await.map(|list| list.items);
-                    (birth, policies)
-                });
+                let answers = Answers::ask(self.client.clone(), birth.namespace.clone());
+                self.asked.spawn(async move { (birth, answers.await) });
             }
             self.settle(born);
             self.enact(&report);
@@ -219,11 +223,15 @@ impl Policies {
         }
     }
 
-    fn learn(&mut self, namespace: &str, policies: kube::Result<Vec<SlimPolicy>>) {
-        match policies {
+    fn learn(&mut self, namespace: &str, answers: Answers) {
+        // Where none can be read none can be written; what the watches have told stands.
+        match answers.policies {
             Ok(policies) => policies.iter().for_each(|policy| self.take(policy)),
-            // Where none can be read none can be written; what the watch has told stands.
             Err(error) => warn!(namespace, %error, "asking for a namespace's policies failed; going by the watch"),
+        }
+        match answers.firewall {
+            Ok((policies, groups)) => self.firewall.learn(policies, groups, &mut self.layer),
+            Err(error) => warn!(%error, "asking for the firewall's policies failed; going by the watch"),
         }
     }
 
@@ -255,11 +263,25 @@ impl Policies {
     }
 }
 
+// === impl Answers ===
+
+impl Answers {
+    async fn ask(client: Client, namespace: String) -> Self {
+        let all = ListParams::default();
+        let policies = Api::<SlimPolicy>::namespaced(client.clone(), &namespace);
+        let firewall = Api::<SecurityPolicy>::all(client.clone());
+        let groups = Api::<Group>::all(client);
+        let (policies, firewall, groups) = tokio::join!(policies.list(&all), firewall.list(&all), groups.list(&all));
+        let firewall = firewall.and_then(|policies| Ok((policies.items, groups?.items)));
+        Self { policies: policies.map(|list| list.items), firewall }
+    }
+}
+
 fn name(policy: &SlimPolicy) -> String {
     policy_name(&policy.namespace().unwrap_or_default(), &policy.name_any())
 }
 
 /// When it was written. Where versions are no numbers, the last to be heard counts.
-fn version(policy: &SlimPolicy) -> u64 {
-    policy.resource_version().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
+fn version(object: &impl ResourceExt) -> u64 {
+    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
 }
