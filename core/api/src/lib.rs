@@ -6,6 +6,7 @@
 mod amount;
 mod cluster;
 mod edge;
+mod firewall;
 mod meta;
 pub mod names;
 mod network;
@@ -17,6 +18,10 @@ pub use cluster::{
     Cluster, ClusterSpec, DnsSpec, HostPort, ImageSource, LoadBalancerSpec, NodeSpec, Role, RouteTable, Underlay,
 };
 pub use edge::edge_role;
+pub use firewall::{
+    Group, GroupSpec, GroupStatus, Hits, NodePolicyStatus, RuleStatus, SecurityPolicy, SecurityPolicySpec,
+    SecurityPolicyStatus,
+};
 pub use network::{
     ActiveNetwork, Condition, Hosting, Network, NetworkSpec, NetworkStatus, NodeNetworkStatus, PluginOptions,
 };

@@ -65,5 +65,7 @@ pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Reason of a Node's condition `NetworkUnavailable`, as cloud route controllers give it: the upstream device holds no route to the
 /// node's block of pod addresses.
 pub const NO_ROUTE_CREATED: &str = "NoRouteCreated";
+/// Reason of a Node's condition `NetworkUnavailable`: whether there will be a route is not known yet.
+pub const ROUTE_PENDING: &str = "RoutePending";
 /// Reason of a Node's condition `NetworkUnavailable`: it does.
 pub const ROUTE_CREATED: &str = "RouteCreated";

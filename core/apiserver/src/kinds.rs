@@ -287,6 +287,12 @@ fn built_in() -> Vec<Kind> {
             .status(),
         own("Network", "networks").typed::<switchyard_api::Network>().short(&["net"]).cluster().status(),
         own("Segment", "segments").typed::<switchyard_api::Segment>().short(&["seg"]).cluster().status(),
+        own("SecurityPolicy", "securitypolicies")
+            .typed::<switchyard_api::SecurityPolicy>()
+            .short(&["secpol"])
+            .cluster()
+            .status(),
+        own("Group", "groups").typed::<switchyard_api::Group>().cluster().status(),
         own("Cluster", "clusters").typed::<switchyard_api::Cluster>().cluster(),
     ]
 }

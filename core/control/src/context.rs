@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use switchyard_api::{Network, Segment};
+use switchyard_api::{Group, Network, SecurityPolicy, Segment};
 use tokio::sync::watch;
 
 use crate::cache::{Cache, Index, Key};
@@ -56,6 +56,8 @@ pub(crate) struct Caches {
     pub(crate) root_cas: Cache<ConfigMap>,
     pub(crate) networks: Cache<Network>,
     pub(crate) segments: Cache<Segment>,
+    pub(crate) security_policies: Cache<SecurityPolicy>,
+    pub(crate) groups: Cache<Group>,
 }
 
 /// Index of pods: the node they are bound to.
@@ -110,6 +112,8 @@ impl Caches {
             root_cas: Cache::new(&[]),
             networks: Cache::new(&[]),
             segments: Cache::new(&[]),
+            security_policies: Cache::new(&[]),
+            groups: Cache::new(&[]),
         }
     }
 
@@ -144,6 +148,8 @@ impl Caches {
             of(&self.root_cas, client, all().fields(&format!("metadata.name={ROOT_CA}"))),
             of(&self.networks, client, all()),
             of(&self.segments, client, all()),
+            of(&self.security_policies, client, all()),
+            of(&self.groups, client, all()),
         ]
     }
 
@@ -166,6 +172,8 @@ impl Caches {
         self.root_cas.close();
         self.networks.close();
         self.segments.close();
+        self.security_policies.close();
+        self.groups.close();
     }
 }
 

@@ -12,6 +12,7 @@ mod edge;
 mod endpoints;
 mod error;
 mod events;
+mod firewall;
 mod gc;
 mod ipam;
 mod job;

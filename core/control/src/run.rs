@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::context::Context;
 use crate::{
-    daemonset, deployment, edge, endpoints, events, gc, job, loadbalancer, namespace, network, node, replicaset,
-    scheduler, segment, statefulset,
+    daemonset, deployment, edge, endpoints, events, firewall, gc, job, loadbalancer, namespace, network, node,
+    replicaset, scheduler, segment, statefulset,
 };
 
 /// Lets go of the caches' handlers however the run ends, also when its future is dropped.
@@ -29,6 +29,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
         network::controller(context),
         segment::controller(context),
         edge::controller(context),
+        firewall::controller(context),
         scheduler::controller(context),
         replicaset::controller(context),
         deployment::controller(context),

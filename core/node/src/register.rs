@@ -10,7 +10,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use switchyard_api::Role;
 use switchyard_api::names::{
-    AGENT_PORT, CONTROL_PLANE_LABEL, NO_ROUTE_CREATED, NODE_NETWORK, ROUTE_CREATED, SWAP_PLAN,
+    AGENT_PORT, CONTROL_PLANE_LABEL, NO_ROUTE_CREATED, NODE_NETWORK, ROUTE_CREATED, ROUTE_PENDING, SWAP_PLAN,
 };
 use tokio::sync::watch;
 use tracing::warn;
@@ -197,7 +197,7 @@ impl Registrar {
         let unavailable = match (ready, needs_route) {
             (false, _) => entry("NetworkUnavailable", true, "NetworkNotReady", why),
             (true, true) => {
-                entry("NetworkUnavailable", true, NO_ROUTE_CREATED, "nobody has said that there is a route yet")
+                entry("NetworkUnavailable", true, ROUTE_PENDING, "nobody has said that there is a route yet")
             }
             (true, false) => entry("NetworkUnavailable", false, "NetworkApplied", ""),
         };
@@ -209,7 +209,7 @@ impl Registrar {
             entry("Ready", ready, reason, message),
         ]);
         // What others find out about the node's block of addresses and its route is not the agent's to overwrite.
-        let theirs = [BLOCK_NOT_AVAILABLE, NO_ROUTE_CREATED, ROUTE_CREATED];
+        let theirs = [BLOCK_NOT_AVAILABLE, NO_ROUTE_CREATED, ROUTE_PENDING, ROUTE_CREATED];
         let mut all = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let foreign = all.any(|one| one.reason.as_deref().is_some_and(|reason| theirs.contains(&reason)));
         if let (true, Some(list)) = (foreign, conditions.as_array_mut()) {

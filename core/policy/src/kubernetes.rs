@@ -76,13 +76,13 @@ struct IpBlock {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PortSpec {
+pub(crate) struct PortSpec {
     #[serde(default)]
-    protocol: Option<String>,
+    pub(crate) protocol: Option<String>,
     #[serde(default)]
-    port: Option<Value>,
+    pub(crate) port: Option<Value>,
     #[serde(default)]
-    end_port: Option<i64>,
+    pub(crate) end_port: Option<i64>,
 }
 
 /// The policy that an object's `spec` describes.
@@ -181,7 +181,7 @@ fn peer(namespace: &str, at: &str, other: Other) -> Result<Peer, SpecError> {
     Ok(Peer::Pods(PodGroup { namespaces, labels: other.pod_selector.unwrap_or_default() }))
 }
 
-fn port(at: &str, spec: PortSpec) -> Result<Port, SpecError> {
+pub(crate) fn port(at: &str, spec: PortSpec) -> Result<Port, SpecError> {
     let invalid =
         |field: &str, value: String, expected| SpecError::Invalid { field: format!("{at}.{field}"), value, expected };
     let protocol = spec.protocol.as_deref().unwrap_or("TCP");

@@ -1,7 +1,7 @@
 //! Who may talk to whom.
 //!
-//! One ordered model ([`Policy`], its rules and tiers) that Kubernetes' `NetworkPolicy` and the kinds of network plugins are
-//! translated into, and a [`Layer`] that turns all policies of a cluster into what one node's kernel should hold. It performs no
+//! One ordered model ([`Policy`], its rules and tiers) that Kubernetes' `NetworkPolicy` and the distributed firewall's `SecurityPolicy`
+//! are translated into, and a [`Layer`] that turns all policies of a cluster into what one node's kernel should hold. It performs no
 //! input or output.
 //!
 //! A packet's cost does not depend on the number of policies, rules or pods: one look-up finds the chain of a subject, one the class
@@ -9,6 +9,7 @@
 
 mod base;
 mod blocks;
+mod firewall;
 mod kubernetes;
 mod layer;
 mod model;
@@ -19,6 +20,10 @@ mod selector;
 mod subject;
 
 pub use base::table;
+pub use firewall::{
+    Block, GroupSpec, Member, Party, RuleAction, SecurityPolicySpec, SecurityRule, ServicePort, Translated,
+    security_counter,
+};
 pub use kubernetes::{SpecError, closed, network_policy, policy_name};
 pub use layer::Layer;
 pub use model::{

@@ -17,8 +17,8 @@
 //! and overlay (see [`switchyard_plugin::bridged`]), and nodes reach each other's blocks by a tunnel of its own, the *transit*.
 //! That also carries what nodes themselves send, and packets to the gateways.
 //!
-//! **Outside** is beyond the tier-0 gateway, a namespace of its own on an edge node (see [`tier0`]). **Ports are guarded** (see
-//! [`guard`]): a pod sends with its own addresses or not at all.
+//! **Outside** is beyond the tier-0 gateway, a namespace of its own on an edge node (`tier0.rs`). **Ports are guarded**
+//! (`guard.rs`): a pod sends with its own addresses or not at all.
 
 mod guard;
 mod segment;

@@ -1,5 +1,6 @@
 //! Checks of whole objects, in Kubernetes' words.
 
+mod firewall;
 mod pods;
 mod policies;
 mod rest;
@@ -55,6 +56,8 @@ pub fn object(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Fie
                 errors.required("spec.plugin", "the name of a plugin on the search path, or a path to its file");
             }
         }
+        (switchyard_api::names::GROUP, "SecurityPolicy") => firewall::security_policy(object, errors),
+        (switchyard_api::names::GROUP, "Group") => firewall::group(object, errors),
         _ => {}
     }
 }

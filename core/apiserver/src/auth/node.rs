@@ -34,6 +34,8 @@ pub fn allows(server: &Inner, user: &User, wanted: &Attributes) -> Answer {
         ("discovery.k8s.io", "endpointslices", "") if reads => Answer::Allow,
         ("networking.k8s.io", "networkpolicies" | "ingresses", "") if reads => Answer::Allow,
         (switchyard_api::names::GROUP, _, "") if reads => Answer::Allow,
+        // What is in force on it; a patch, so that it need not repeat what others have written.
+        (switchyard_api::names::GROUP, "securitypolicies", "status") => answer(wanted.verb == "patch"),
         ("coordination.k8s.io", "leases", "") if wanted.namespace == switchyard_api::names::LEASE_NAMESPACE => {
             answer(reads || wanted.verb == "create" || wanted.name == node)
         }

@@ -95,6 +95,25 @@ pub fn of(kind: &str) -> Option<Printer> {
             },
             cells: segment,
         },
+        "SecurityPolicy" => Printer {
+            columns: const {
+                &[
+                    text("Name"),
+                    text("Tier"),
+                    number("Priority"),
+                    text("Rules"),
+                    text("Hits"),
+                    text("Realised"),
+                    text("Age"),
+                    wide("Message"),
+                ]
+            },
+            cells: security_policy,
+        },
+        "Group" => Printer {
+            columns: const { &[text("Name"), number("Pods"), text("Realised"), text("Age"), wide("Message")] },
+            cells: group,
+        },
         "Cluster" => Printer {
             columns: const { &[text("Name"), number("Nodes"), text("Pod CIDR"), text("Service CIDR"), text("Age")] },
             cells: |o| {
@@ -208,18 +227,56 @@ fn binding(binding: &Value) -> Vec<Value> {
     ]
 }
 
-fn segment(segment: &Value) -> Vec<Value> {
-    let conditions = meta::list(segment, "/status/conditions");
+/// Status and message of the condition `Realised`.
+fn realised(object: &Value) -> [Value; 2] {
+    let conditions = meta::list(object, "/status/conditions");
     let realised = conditions.iter().find(|item| meta::text(item, "/type") == "Realised");
-    let word = |pointer: &str| realised.map_or("", |item| meta::text(item, pointer)).to_owned();
+    let word = |pointer: &str| realised.map_or("", |item| meta::text(item, pointer));
+    [json!(if realised.is_some() { word("/status") } else { "Unknown" }), json!(word("/message"))]
+}
+
+/// Hits are `rule:egress/ingress`, in packets.
+fn security_policy(policy: &Value) -> Vec<Value> {
+    let [realised, message] = realised(policy);
+    let rules = meta::list(policy, "/spec/rules").iter().map(|rule| meta::text(rule, "/name"));
+    let hits = meta::list(policy, "/status/rules").iter().map(|rule| {
+        let packets = |side: &str| meta::number(rule, &format!("/{side}/packets")).unwrap_or(0);
+        format!("{}:{}/{}", meta::text(rule, "/name"), packets("egress"), packets("ingress"))
+    });
+    let hits: Vec<String> = hits.collect();
+    vec![
+        json!(name(policy)),
+        json!(meta::text(policy, "/spec/tier")),
+        json!(meta::number(policy, "/spec/priority").unwrap_or(100)),
+        json!(joined(rules)),
+        json!(or_none(&hits.join(","))),
+        realised,
+        json!(age(policy)),
+        message,
+    ]
+}
+
+fn group(group: &Value) -> Vec<Value> {
+    let [realised, message] = realised(group);
+    vec![
+        json!(name(group)),
+        json!(meta::number(group, "/status/pods").unwrap_or(0)),
+        realised,
+        json!(age(group)),
+        message,
+    ]
+}
+
+fn segment(segment: &Value) -> Vec<Value> {
+    let [realised, message] = realised(segment);
     vec![
         json!(name(segment)),
         json!(segment.pointer("/spec/id")),
         json!(joined(meta::list(segment, "/spec/subnets").iter().filter_map(Value::as_str))),
         json!(or_none(meta::text(segment, "/spec/outside"))),
-        json!(if realised.is_some() { word("/status") } else { "Unknown".into() }),
+        realised,
         json!(age(segment)),
-        json!(word("/message")),
+        message,
     ]
 }
 

@@ -7,6 +7,7 @@ use futures::TryStreamExt as _;
 use kube::core::WatchEvent;
 use serde_json::Value;
 use switchyard_api::Cluster;
+use switchyard_api::names::ROUTE_PENDING;
 
 use crate::api::{Api, JSON};
 
@@ -33,7 +34,7 @@ pub(crate) fn machines(cluster: &Cluster) -> Vec<Condition> {
             is_ready: |network| condition(network, "Ready").is_some_and(|ready| ready["status"] == "True"),
             is_hopeless: network_error,
         },
-        Condition { path: "/api/v1/nodes", names: nodes, is_ready: is_ready_by_condition, is_hopeless: never },
+        Condition { path: "/api/v1/nodes", names: nodes, is_ready: is_settled, is_hopeless: never },
     ]
 }
 
@@ -68,6 +69,20 @@ fn key(object: &Value) -> (String, String) {
 
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
     object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+/// Whether a node is ready and what keeps pods away from it is known. One that gets no route stays as it is.
+fn is_settled(node: &Value) -> bool {
+    let unavailable = condition(node, "NetworkUnavailable");
+    let pending = unavailable.is_some_and(|unavailable| unavailable["reason"] == ROUTE_PENDING);
+    let is_unavailable = unavailable.is_some_and(|unavailable| unavailable["status"] == "True");
+    // Taints follow conditions a moment later.
+    let taints = node["spec"]["taints"].as_array();
+    let tainted = |key: &str| taints.into_iter().flatten().any(|taint| taint["key"] == key);
+    is_ready_by_condition(node)
+        && !pending
+        && !tainted("node.kubernetes.io/not-ready")
+        && tainted("node.kubernetes.io/network-unavailable") == is_unavailable
 }
 
 fn is_ready_by_condition(object: &Value) -> bool {

@@ -2,6 +2,7 @@
 //! folder, port 0. As root every scenario runs twice, with and without root's powers; otherwise once.
 
 mod faults;
+mod firewall;
 mod leaving;
 mod measuring;
 mod naming;

@@ -8,7 +8,7 @@ scenarios! {
 }
 
 /// Sends a datagram to each of some addresses, over and over, from its first instant.
-fn sender(name: &str, node: &str, to: &str) -> String {
+pub(crate) fn sender(name: &str, node: &str, to: &str) -> String {
     format!(
         r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "{name}", "labels": {{"app": "{name}"}}}},
             "spec": {{"nodeSelector": {{"kubernetes.io/hostname": "{node}"}}, "terminationGracePeriodSeconds": 0, "containers": [{{"name": "c",
@@ -17,7 +17,7 @@ fn sender(name: &str, node: &str, to: &str) -> String {
 }
 
 /// Does nothing; its kernel counts what reaches it.
-fn idle(name: &str, node: &str, label: &str) -> String {
+pub(crate) fn idle(name: &str, node: &str, label: &str) -> String {
     format!(
         r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "{name}", "labels": {{"app": "{label}"}}}},
             "spec": {{"nodeSelector": {{"kubernetes.io/hostname": "{node}"}}, "terminationGracePeriodSeconds": 0, "containers": [{{"name": "c",
@@ -25,33 +25,33 @@ fn idle(name: &str, node: &str, label: &str) -> String {
     )
 }
 
-fn policy(name: &str, spec: &str) -> String {
+pub(crate) fn policy(name: &str, spec: &str) -> String {
     format!(
         r#"{{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {{"name": "{name}"}}, "spec": {spec}}}"#
     )
 }
 
 #[track_caller]
-fn apply(cluster: &Cluster, objects: &[String]) {
+pub(crate) fn apply(cluster: &Cluster, objects: &[String]) {
     let file = cluster.file("objects.yaml");
     std::fs::write(&file, objects.join("\n---\n")).unwrap();
     cluster.yard(&["apply", "-f", file.to_str().unwrap()]);
 }
 
 #[track_caller]
-fn ready(cluster: &Cluster, pod: &str) {
+pub(crate) fn ready(cluster: &Cluster, pod: &str) {
     eventually(&format!("{pod} is ready"), || cluster.is_ready(pod).then_some(()));
 }
 
 #[track_caller]
-fn address(cluster: &Cluster, pod: &str) -> String {
+pub(crate) fn address(cluster: &Cluster, pod: &str) -> String {
     let pod = cluster.get(&["pod", pod]);
     pod["status"]["podIP"].as_str().expect("an address").to_owned()
 }
 
 /// Datagrams that a pod has received, and sent; the network namespace of a pod begins with 0.
 #[track_caller]
-fn datagrams(cluster: &Cluster, pod: &str) -> (u64, u64) {
+pub(crate) fn datagrams(cluster: &Cluster, pod: &str) -> (u64, u64) {
     let text = cluster.shell(&format!("pod/{pod}"), &["cat", "/proc/net/snmp"]).expect("its counters");
     let mut lines = text.lines().filter(|line| line.starts_with("Udp: ")).map(|line| line.split_whitespace());
     let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));

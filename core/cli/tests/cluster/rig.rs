@@ -141,6 +141,18 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster on this network that is ready.
+    #[track_caller]
+    pub(crate) fn boot_on(powers: Powers, network: &str) -> Self {
+        let cluster = Self::prepare_with(powers, |folder| {
+            let file = folder.join("cluster.yaml");
+            let text = fs::read_to_string(&file).unwrap().replace("plugin: kubenet", &format!("plugin: {network}"));
+            fs::write(&file, text).unwrap();
+        });
+        cluster.up();
+        cluster
+    }
+
     /// `yard up` to its end.
     #[track_caller]
     pub(crate) fn up(&self) -> String {

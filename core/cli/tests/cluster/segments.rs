@@ -5,10 +5,12 @@ use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
+use crate::policy::{address, apply, datagrams, idle, ready};
 use crate::rig::{Cluster, Powers, eventually, scenarios};
 
 scenarios! {
     namespaces_are_segments_with_an_address_outside
+    a_pod_sends_with_its_own_addresses_or_not_at_all
 }
 
 /// An address of the world outside, and a port there.
@@ -44,11 +46,7 @@ fn seen(cluster: &Cluster, namespace: &str, pod: &str) -> Option<String> {
 }
 
 fn namespaces_are_segments_with_an_address_outside(powers: Powers) {
-    let cluster = Cluster::prepare(powers);
-    let file = cluster.file("sphinx/cluster.yaml");
-    let text = fs::read_to_string(&file).unwrap().replace("plugin: kubenet", "plugin: nsx");
-    fs::write(&file, text).unwrap();
-    cluster.up();
+    let cluster = Cluster::boot_on(powers, "nsx");
     assert_eq!(cluster.ask("sphinx-v1.esxcloud.net").status, 200);
 
     let segments = cluster.get(&["segments"]);
@@ -86,12 +84,6 @@ fn namespaces_are_segments_with_an_address_outside(powers: Powers) {
     let ingress = format!("pod/{}", ingress["items"][0]["metadata"]["name"].as_str().unwrap());
     assert_eq!(seen(&cluster, "ingress", &ingress), Some(outside("ingress")));
 
-    // A pod sends with its own address or not at all.
-    let url = format!("http://{WORLD}:{PORT}/");
-    cluster.shell(&pod, &["ip", "address", "add", "10.40.128.77/32", "dev", "eth0"]).unwrap();
-    let forged = ["curl", "-sS", "-m", "1", "--interface", "10.40.128.77", &url];
-    assert!(cluster.shell(&pod, &forged).unwrap_err().contains("timed out"), "a forged source is dropped");
-
     // The other node becomes the only one that may carry the gateway.
     let nodes = cluster.get(&["nodes"]);
     let standby = nodes["items"].as_array().unwrap().iter();
@@ -109,4 +101,74 @@ fn namespaces_are_segments_with_an_address_outside(powers: Powers) {
     eventually("the same address by the other gateway", || {
         (seen(&cluster, "default", &pod) == Some(default.clone())).then_some(())
     });
+}
+
+/// Frames that the guard of a node's ports has dropped.
+fn guarded(cluster: &Cluster, node: &str) -> u64 {
+    let text = cluster.shell(node, &["nft", "list", "chain", "bridge", "yard-guard", "prerouting"]).unwrap();
+    let counter = text.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next());
+    counter.and_then(|number| number.parse().ok()).expect("a counter")
+}
+
+fn a_pod_sends_with_its_own_addresses_or_not_at_all(powers: Powers) {
+    let cluster = Cluster::boot_on(powers, "nsx");
+    apply(
+        &cluster,
+        &[idle("liar", "worker-1", "liar"), idle("near", "worker-1", "near"), idle("far", "worker-2", "far")],
+    );
+    for pod in ["liar", "near", "far"] {
+        ready(&cluster, pod);
+    }
+    let (liar, near, far) = (address(&cluster, "liar"), address(&cluster, "near"), address(&cluster, "far"));
+    let shell = |line: &str| cluster.shell("pod/liar", &["bash", "-c", line]).unwrap();
+    let heard = || datagrams(&cluster, "near").0 + datagrams(&cluster, "far").0;
+    let say = |times: u32| {
+        shell(&format!("for i in $(seq {times}); do for to in {near} {far}; do echo x > /dev/udp/$to/9; done; done"))
+    };
+    say(3);
+    eventually("the pod is heard as itself", || (heard() >= 6).then_some(()));
+
+    // With a stranger's address, with its neighbour's, and with its own from another card.
+    let gateway = "10.40.128.1";
+    let routes = |what: &str| {
+        let lines = [&near, &far].map(|to| format!("ip route replace {to}/32 via {gateway} {what} onlink"));
+        shell(&lines.join("; "));
+    };
+    for forged in ["10.40.128.77", &far] {
+        let (before, dropped) = (heard(), guarded(&cluster, "worker-1"));
+        shell(&format!("ip address add {forged}/32 dev eth0"));
+        let to = if forged == far { vec![&near] } else { vec![&near, &far] };
+        for to in &to {
+            shell(&format!(
+                "ip route replace {to}/32 via {gateway} dev eth0 onlink src {forged}; \
+                 for i in $(seq 20); do echo x > /dev/udp/{to}/9; done; ip route del {to}/32"
+            ));
+        }
+        // What it says next is heard, so what it said before was not only late.
+        shell(&format!("ip address del {forged}/32 dev eth0"));
+        say(1);
+        eventually("the pod is heard as itself again", || (heard() >= before + 2).then_some(()));
+        assert_eq!(heard(), before + 2, "{forged} was heard");
+        assert!(guarded(&cluster, "worker-1") >= dropped + 20 * to.len() as u64, "{forged}: counted");
+    }
+    let (before, dropped) = (heard(), guarded(&cluster, "worker-1"));
+    shell(&format!(
+        "ip link add link eth0 name card type macvlan mode bridge; ip link set card up; ip address add {liar}/32 dev card; \
+         ip neigh replace {gateway} lladdr 02:50:56:56:44:52 dev card"
+    ));
+    routes("dev card");
+    say(20);
+    shell("ip link del card");
+    say(1);
+    eventually("the pod is heard from its own card again", || (heard() >= before + 2).then_some(()));
+    assert_eq!(heard(), before + 2, "another card was heard");
+    assert!(guarded(&cluster, "worker-1") >= dropped + 40, "another card: counted");
+
+    // Nor does it ask for addresses in the name of another.
+    let dropped = guarded(&cluster, "worker-1");
+    shell(
+        "ip address add 10.40.128.77/32 dev eth0; ip route add 10.99.0.1/32 dev eth0 src 10.40.128.77; \
+         echo x > /dev/udp/10.99.0.1/9",
+    );
+    eventually("a forged question is dropped", || (guarded(&cluster, "worker-1") > dropped).then_some(()));
 }

@@ -5,10 +5,12 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::policy::{address, apply, datagrams, idle, policy, ready, sender};
 use crate::rig::{Cluster, Dialogue, Powers, State, Traffic, eventually, scenarios};
 
 scenarios! {
     networks_change_under_load
+    segments_are_handed_over_and_closed_ways_stay_closed
     whoever_dies_in_a_swap_it_ends_well
     a_swap_that_fails_is_taken_back
 }
@@ -54,13 +56,60 @@ fn networks_change_under_load(powers: Powers) {
     }
 }
 
+/// Pods that were born into segments keep their addresses under networks that have none, and what a policy of the firewall or of
+/// Kubernetes forbids does not happen in between.
+fn segments_are_handed_over_and_closed_ways_stay_closed(powers: Powers) {
+    let cluster = Cluster::boot_on(powers, "nsx");
+    let pods = [("near", "worker-1"), ("far", "worker-2"), ("free", "worker-2")];
+    apply(&cluster, &pods.map(|(name, node)| idle(name, node, name)));
+    pods.iter().for_each(|(name, _)| ready(&cluster, name));
+    let to = pods.map(|(name, _)| address(&cluster, name)).join(" ");
+    let rule = r#"[{"name": "no", "sources": [{"podSelector": {"matchLabels": {"app": "crier"}}}],
+        "destinations": [{"podSelector": {"matchLabels": {"app": "near"}}}], "action": "Drop"}]"#;
+    let closed = [
+        format!(
+            r#"{{"apiVersion": "switchyard.dev/v1alpha1", "kind": "SecurityPolicy", "metadata": {{"name": "near"}},
+                "spec": {{"tier": "Emergency", "rules": {rule}}}}}"#
+        ),
+        policy("far", r#"{"podSelector": {"matchLabels": {"app": "far"}}, "policyTypes": ["Ingress"]}"#),
+    ];
+    apply(&cluster, &closed);
+    eventually("the firewall is in force", || {
+        let policy = cluster.get(&["securitypolicy", "near"]);
+        (policy["status"]["conditions"][0]["reason"] == "Realised").then_some(())
+    });
+    apply(&cluster, &[sender("crier", "worker-1", &to)]);
+    ready(&cluster, "crier");
+    let free = || datagrams(&cluster, "free").0;
+    eventually("the crier is heard where it may be", || (free() > 0).then_some(()));
+
+    let before = State::of(&cluster);
+    let traffic = Traffic::start(cluster.door(), HOST);
+    let dialogue = Dialogue::between_nodes(&cluster);
+    traffic.more(20);
+    for to in [0, 3, 1, 3] {
+        let told = swap(&cluster, NETWORKS[to]);
+        assert!(told.contains("all of them all the time"), "{told}");
+        traffic.more(20);
+        let heard = free();
+        eventually("the crier is still heard", || (free() > heard).then_some(()));
+    }
+    traffic.stop().lost_nothing();
+    dialogue.end().was_one_connection();
+    for pod in ["near", "far"] {
+        assert_eq!(datagrams(&cluster, pod).0, 0, "{pod} has heard the crier");
+    }
+    before.is_again(&cluster);
+}
+
 fn whoever_dies_in_a_swap_it_ends_well(powers: Powers) {
     let cluster = Cluster::boot(powers);
     let mut to = 1;
     for phase in ["Planning", "Preparing", "Checking", "Switching", "Verifying", "Withdrawing", "Cleaning"] {
         for part in ["node-worker-1", "control-plane"] {
             dies(&cluster, NETWORKS[to], phase, part);
-            to = 1 - to;
+            // Between all three plugins, either way.
+            to = [1, 3, 0, 0][to];
         }
     }
     dies(&cluster, NETWORKS[to], "Switching", "router");

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Event, Node};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use switchyard_api::names::{NO_ROUTE_CREATED, ROUTE_CREATED};
+use switchyard_api::names::{NO_ROUTE_CREATED, ROUTE_CREATED, ROUTE_PENDING};
 use switchyard_netstate::{Fragment, Object};
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -69,7 +69,8 @@ impl Herald {
                 continue;
             };
             let shown = shown(node);
-            let ours = shown.is_some_and(|(_, reason, _)| [NO_ROUTE_CREATED, ROUTE_CREATED].contains(&reason));
+            let ours =
+                shown.is_some_and(|(_, reason, _)| [NO_ROUTE_CREATED, ROUTE_PENDING, ROUTE_CREATED].contains(&reason));
             // Where no route is needed the condition is the agent's, once what was said of a route is taken back.
             if *outcome == Outcome::NotNeeded && !ours {
                 self.said.remove(name);
@@ -99,7 +100,7 @@ fn condition(wish: Option<&Fragment>, outcome: &Outcome) -> Condition {
             ("False", NO_ROUTE_NEEDED, "the network needs no routes on the upstream device".to_owned())
         }
         Outcome::Held => ("False", ROUTE_CREATED, format!("the upstream device holds the route {way}")),
-        Outcome::Asked => ("True", NO_ROUTE_CREATED, format!("the upstream device has been asked for the route {way}")),
+        Outcome::Asked => ("True", ROUTE_PENDING, format!("the upstream device has been asked for the route {way}")),
         Outcome::Refused(why) => ("True", NO_ROUTE_CREATED, format!("no route {way}: {why}")),
     };
     Condition { status, reason, message }

@@ -194,6 +194,16 @@ impl Actor {
                     (None, Ok(())) => {}
                 }
             }
+            Call::PolicyCounters(reply) => {
+                let place = Place::node(&self.name);
+                let counters =
+                    self.engine.run(move |engine| engine.counters(&place, &switchyard_policy::table())).await;
+                match counters.map_err(|gone| gone.to_string()).and_then(|read| read.map_err(|error| error.to_string()))
+                {
+                    Ok(counters) => drop(reply.send(counters)),
+                    Err(error) => warn!(%error, "counters of policies cannot be read"),
+                }
+            }
         }
     }
 

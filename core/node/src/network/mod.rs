@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use switchyard_api::{ActiveNetwork, NodeNetworkStatus, Swap};
+use switchyard_kernel::Counters;
 use switchyard_netstate::{Fragment, UnitId};
 use switchyard_plugin::{NodeFacts, PodFacts, SegmentFacts};
 use switchyard_services::StaleFlow;
@@ -102,6 +103,8 @@ pub(crate) enum Call {
         forget: Option<IpAddr>,
         reply: Option<oneshot::Sender<Result<(), String>>>,
     },
+    /// What the rules of policies have counted, by their chains.
+    PolicyCounters(oneshot::Sender<BTreeMap<String, Counters>>),
 }
 
 /// Lists that have to be complete before what an earlier agent left is compared with what is wanted.
@@ -123,6 +126,13 @@ impl Network {
         let (reply, outcome) = oneshot::channel();
         self.tell(Call::Attach { pod, netns, reply });
         outcome.await.unwrap_or_else(|_| Err(AttachError("the agent is leaving".into())))
+    }
+
+    /// What the rules of policies have counted here, by the names of their chains.
+    pub(crate) async fn policy_counters(&self) -> BTreeMap<String, Counters> {
+        let (reply, counters) = oneshot::channel();
+        self.tell(Call::PolicyCounters(reply));
+        counters.await.unwrap_or_default()
     }
 
     /// Takes a pod's connection away.

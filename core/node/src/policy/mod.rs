@@ -1,10 +1,12 @@
-//! Policies on this node: follows NetworkPolicies and the view of the cluster, and wants what [`switchyard_policy::Layer`] says.
+//! Policies on this node: follows NetworkPolicies, the distributed firewall and the view of the cluster, and wants what [`switchyard_policy::Layer`] says.
 //!
 //! *Closed at birth.* A pod is not attached before what its policies say is in the kernel, and not before it is certain which
 //! policies there are: its namespace's are asked for once more, as the watch may lag behind the pod's own. Peers elsewhere are let
 //! in as they become known.
 
+mod firewall;
 mod known;
+mod report;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -22,7 +24,11 @@ use tracing::warn;
 
 use crate::network::{AttachError, Call, List, Network};
 use crate::view::{Change, SlimPolicy};
+pub(crate) use firewall::{Heard, heard};
+
+use firewall::Firewall;
 use known::Known;
+use report::{Reporter, Told};
 
 /// Events that are taken in before anything is computed.
 const BURST: usize = 512;
@@ -42,6 +48,7 @@ pub(crate) struct Policies {
     network: Network,
     layer: Layer,
     known: Known,
+    firewall: Firewall,
     births: mpsc::UnboundedReceiver<Birth>,
     /// Births whose namespace's policies have been asked for.
     asked: JoinSet<(Birth, kube::Result<Vec<SlimPolicy>>)>,
@@ -96,6 +103,7 @@ impl Policies {
             network,
             layer: Layer::new(Place::node(node)),
             known: Known::default(),
+            firewall: Firewall::default(),
             births,
             asked: JoinSet::new(),
             waiting: VecDeque::new(),
@@ -110,13 +118,22 @@ impl Policies {
         mut self,
         mut view: mpsc::UnboundedReceiver<Change>,
         events: impl Stream<Item = watcher::Result<Event<SlimPolicy>>>,
+        firewall: impl Stream<Item = Heard>,
     ) {
         let mut bursts = std::pin::pin!(events.ready_chunks(BURST));
+        let mut firewall = std::pin::pin!(firewall.ready_chunks(BURST));
+        let (report, reports) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Reporter::new(&self.node, self.client.clone(), self.network.clone()).run(reports));
         loop {
             let mut born = None;
             tokio::select! {
                 burst = bursts.next() => match burst {
                     Some(burst) => burst.into_iter().for_each(|event| self.hear(event)),
+                    None => return,
+                },
+                burst = firewall.next() => match burst {
+                    Some(burst) => burst.into_iter().for_each(|heard| self.firewall.hear(heard, &mut self.layer)),
                     None => return,
                 },
                 Some(change) = view.recv() => self.see(change),
@@ -130,7 +147,7 @@ impl Policies {
             while let Some(Some(change)) = view.recv().now_or_never() {
                 self.see(change);
             }
-            while self.known.is_complete() && self.viewed && self.asked.len() < REQUESTS {
+            while self.is_complete() && self.asked.len() < REQUESTS {
                 let Some(birth) = self.waiting.pop_front() else { break };
                 let api = Api::<SlimPolicy>::namespaced(self.client.clone(), &birth.namespace);
                 self.asked.spawn(async move {
@@ -139,6 +156,25 @@ impl Policies {
                 });
             }
             self.settle(born);
+            self.enact(&report);
+        }
+    }
+
+    /// Whether all lists have been received.
+    fn is_complete(&self) -> bool {
+        self.known.is_complete() && self.firewall.is_complete() && self.viewed
+    }
+
+    /// Has it reported what of the firewall has been told to the network's task.
+    fn enact(&mut self, report: &mpsc::UnboundedSender<Told>) {
+        if !self.begun {
+            return;
+        }
+        if let Some((policies, gone)) = self.firewall.news() {
+            let (reply, outcome) = oneshot::channel();
+            // What came before this is in force when this is.
+            self.network.tell(Call::Policies { units: BTreeMap::new(), forget: None, reply: Some(reply) });
+            let _ = report.send(Told { policies, gone, outcome });
         }
     }
 
@@ -205,7 +241,7 @@ impl Policies {
 
     /// Says what is wanted now, and that a pod waits for it.
     fn settle(&mut self, born: Option<Birth>) {
-        if !self.viewed || !self.known.is_complete() {
+        if !self.is_complete() {
             return;
         }
         let units = if self.layer.is_dirty() { self.layer.settle() } else { BTreeMap::new() };

@@ -49,14 +49,14 @@ pub(super) fn agent_restart(stage: &Stage) {
     let c = stage.ip("c");
     let before = stage.cluster.kill("node-worker-1");
     assert_eq!(stage.ask("pod/a", &c)["pod"], "c");
-    eventually("another agent", || (stage.cluster.pid("node-worker-1") != before).then_some(()));
+    eventually("another agent", || stage.cluster.try_pid("node-worker-1").filter(|pid| *pid != before));
     assert_eq!(stage.ask("pod/a", &c)["pod"], "c");
     eventually_ready(stage);
 }
 
 pub(super) fn bare_agent_restart(stage: &Stage) {
     let before = stage.cluster.kill("node-worker-1");
-    eventually("another agent", || (stage.cluster.pid("node-worker-1") != before).then_some(()));
+    eventually("another agent", || stage.cluster.try_pid("node-worker-1").filter(|pid| *pid != before));
     eventually_ready(stage);
 }
 
