@@ -1,7 +1,9 @@
 //! `--fail-if`: a condition on the figures, for machines that watch over a project.
 //!
-//!     overlay.rr.p99 > 1.3x              any path of the network, as a ratio to the baseline
-//!     overlay.rr.p99.other-node > 80     one path, in the figure's own unit
+//! ```text
+//! overlay.rr.p99 > 1.3x              any path of the network, as a ratio to the baseline
+//! overlay.rr.p99.other-node > 80     one path, in the figure's own unit
+//! ```
 //!
 //! It holds if the figure itself does; a figure that is invalid makes it hold too, as nothing is known.
 

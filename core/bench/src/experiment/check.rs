@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(with("  rounds: 0\n"), "t.yaml: spec.rounds: 0: must be from 1 to 1000");
         let unknown = with("  paths: [same-node, elsewhere]\n");
         assert!(unknown.contains("spec.paths[1]") && unknown.contains("elsewhere") && unknown.contains("node-port"));
-        assert!(with("  pathes: []\n").contains("pathes"));
+        assert!(with("  pathes: []\n").contains("spec.pathes: unknown field `pathes`, expected one of"));
         assert_eq!(
             error(&GOOD.replace("{kind: rr}", "{kind: rr, rate: 5}")),
             "t.yaml: spec.workloads[0].rate: rr: has no rate; only http, udp has"

@@ -232,8 +232,11 @@ impl Experiment {
         let mut experiment: Self = read.map_err(|error| {
             let field = error.path().to_string();
             let problem = error.into_inner().to_string();
-            // The YAML reader says the path too.
-            let problem = problem.strip_prefix(&format!("{field}: ")).unwrap_or(&problem).to_owned();
+            // The YAML reader says the path too, or that of what is around the field.
+            let problem = match problem.split_once(": ") {
+                Some((path, rest)) if field.starts_with(path) => rest.to_owned(),
+                _ => problem,
+            };
             wrong(field, problem)
         })?;
         experiment.fill_in();

@@ -66,10 +66,12 @@ fn differences(before: &Report, after: &Report) -> Vec<String> {
     for plugin in &after.plugins {
         let was = before.plugins.iter().find(|was| was.network == plugin.network);
         if let Some(was) = was.filter(|was| was.sha256 != plugin.sha256) {
-            lines.push(format!(
-                "{}: {} {} became {} {}",
-                plugin.network, was.plugin, was.version, plugin.plugin, plugin.version
-            ));
+            let old = format!("{} {}", was.plugin, was.version);
+            let new = format!("{} {}", plugin.plugin, plugin.version);
+            lines.push(match old == new {
+                true => format!("{}: another build of {new}", plugin.network),
+                false => format!("{}: {old} became {new}", plugin.network),
+            });
         }
     }
     lines

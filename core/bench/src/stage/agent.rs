@@ -1,6 +1,7 @@
 //! A process that takes orders: `yard generate …`, started in the network of a place by `yard shell`.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -14,6 +15,8 @@ pub(crate) struct Agent {
     child: Child,
     orders: Option<ChildStdin>,
     replies: BufReader<ChildStdout>,
+    /// What it says when it cannot go on.
+    errors: File,
 }
 
 // === impl Agent ===
@@ -24,10 +27,12 @@ impl Agent {
         let program = std::env::current_exe().context("this program")?;
         let program = program.to_str().context("this program's path is no text")?;
         let mut command = yard.command(&[&["shell", place, "--", program, "generate"], arguments].concat());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start yard shell")?;
+        let errors = tempfile::tempfile_in(yard.home()).context("make a file for an agent's errors")?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors.try_clone()?);
+        let mut child = command.spawn().context("start yard shell")?;
         let orders = child.stdin.take();
         let replies = BufReader::new(child.stdout.take().context("the agent's output")?);
-        let mut agent = Self { place: place.to_owned(), child, orders, replies };
+        let mut agent = Self { place: place.to_owned(), child, orders, replies, errors };
         match agent.reply()? {
             Reply::Ready => Ok(agent),
             other => bail!("the agent in {place} begins with {other:?}"),
@@ -50,10 +55,18 @@ impl Agent {
         }
     }
 
+    fn last_words(&mut self) -> String {
+        let mut said = String::new();
+        let read = self.errors.rewind().and_then(|()| self.errors.read_to_string(&mut said));
+        let last = said.lines().last().filter(|_| read.is_ok());
+        last.unwrap_or("it did not say why").trim_start_matches("yard: ").to_owned()
+    }
+
     fn reply(&mut self) -> anyhow::Result<Reply> {
         let mut line = String::new();
         if self.replies.read_line(&mut line)? == 0 {
-            bail!("the agent in {} has ended", self.place);
+            let why = self.last_words();
+            bail!("the agent in {} has ended: {why}", self.place);
         }
         match serde_json::from_str(&line).with_context(|| format!("the agent in {}", self.place))? {
             Reply::Failed(reason) => bail!("in {}: {reason}", self.place),
