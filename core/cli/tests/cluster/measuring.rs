@@ -2,11 +2,7 @@
 
 use serde_json::Value;
 
-use crate::rig::{Cluster, Powers, scenarios};
-
-scenarios! {
-    a_tiny_experiment_measures_every_path
-}
+use crate::rig::{Cluster, Powers};
 
 /// Every kind of path and load, few and short samples.
 const EXPERIMENT: &str = "\
@@ -26,8 +22,9 @@ spec:
   paths: [same-node, other-node, cluster-ip, node-port, load-balancer, ingress]
 ";
 
-fn a_tiny_experiment_measures_every_path(powers: Powers) {
-    let rig = Cluster::prepare_with(powers, |folder| {
+#[test]
+fn a_tiny_experiment_measures_every_path() {
+    let rig = Cluster::prepare_with(Powers::Nobody, |folder| {
         let outside = folder.parent().expect("the test's folder");
         std::fs::write(outside.join("tiny.yaml"), EXPERIMENT).unwrap();
     });
