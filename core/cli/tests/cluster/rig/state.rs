@@ -13,10 +13,10 @@ pub(crate) struct State(BTreeMap<String, Vec<String>>);
 /// Everything that can be asked for; the ruleset comes as text, as some versions of `nft` cannot do JSON.
 const LOOK: &str = "ip -d -j link; echo; ip -j addr; echo; ip -j route show table all; echo; ip -j neigh show nud permanent; \
                     echo; bridge -j fdb; echo; nft list ruleset";
-/// Numbers that the kernel gives out, clocks, and what it notices a moment after it is so.
-const VOLATILE: [&str; 18] = [
+/// Numbers that the kernel gives out, clocks, what it notices a moment after it is so, and what a macvlan takes over from its bridge
+/// as that is when it is made.
+const VOLATILE: [&str; 17] = [
     "tso_max_size",
-    "tso_max_segs",
     "designated_port",
     "operstate",
     "ifindex",
