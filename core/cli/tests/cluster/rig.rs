@@ -1,7 +1,7 @@
 //! The rig: a scenario reads as a sentence.
 
 mod dialogue;
-mod http;
+pub(crate) mod http;
 mod leaks;
 mod pods;
 mod state;
