@@ -88,10 +88,7 @@ impl Quota {
             if concerned.is_empty() || !in_scope(&quota.value, &key, object) {
                 continue;
             }
-            let mut used = stored_usage(admission.server, namespace, &quota.value, Some(&key));
-            for other in pending.iter().filter(|other| other.key != key && store.get(&other.key).is_none()) {
-                add(&mut used, &other.usage);
-            }
+            let used = usage_in(admission.server, namespace, &quota.value, Some(&key), pending);
             let over: Vec<&&String> = concerned
                 .iter()
                 .filter(|what| used.get(**what).copied().unwrap_or_default() + usage[**what] > hard[**what])
@@ -171,7 +168,7 @@ async fn refresh(server: &Inner, namespace: &str) {
             warnings: Default::default(),
         };
         let changed = write.change(meta::name(&quota.value), Part::Status, |old| {
-            let used = stored_usage(server, namespace, old, None);
+            let used = usage_in(server, namespace, old, None, &[]);
             let used: BTreeMap<String, String> = hard(old)
                 .into_keys()
                 .map(|what| {
@@ -196,17 +193,23 @@ fn hard(quota: &Value) -> BTreeMap<String, Amount> {
     map.filter_map(|(what, amount)| Some((what.clone(), limits::amount(amount)?))).collect()
 }
 
-/// What stored objects use of what the quota limits; `except` is the key of an object about to be replaced.
-fn stored_usage(server: &Inner, namespace: &str, quota: &Value, except: Option<&str>) -> Usage {
+/// What objects use of what the quota limits: stored ones, and pending ones that are not among these. `except` is the key of an
+/// object about to be replaced.
+fn usage_in(server: &Inner, namespace: &str, quota: &Value, except: Option<&str>, pending: &[Pending]) -> Usage {
     let mut used = Usage::new();
     let wanted = hard(quota);
+    // One that is stored while this looks is either listed or still here.
+    let mut waiting: BTreeMap<&str, &Usage> = pending.iter().map(|other| (&*other.key, &other.usage)).collect();
+    waiting.retain(|key, _| Some(*key) != except);
     for kind in server.kinds.now().all().filter(|kind| kind.namespaced && counts(kind, &wanted)) {
         for entry in server.store.list(&kind.prefix_of(Some(namespace))).0 {
+            waiting.remove(&*entry.key);
             if Some(&*entry.key) != except && in_scope(quota, &entry.key, &entry.value) {
                 add(&mut used, &usage_of(&entry.key, &entry.value));
             }
         }
     }
+    waiting.values().for_each(|usage| add(&mut used, usage));
     used
 }
 
