@@ -89,7 +89,7 @@ impl Kind {
 
     fn typed<T: DeserializeOwned + Serialize>(mut self) -> Self {
         self.check = Some(|value, back| {
-            let typed = T::deserialize(value).map_err(|error| error.to_string())?;
+            let typed: T = serde_path_to_error::deserialize(value).map_err(|error| error.to_string())?;
             if back { serde_json::to_value(typed).map(Some).map_err(|error| error.to_string()) } else { Ok(None) }
         });
         self
