@@ -1,4 +1,5 @@
-//! Ports that move from one bridge to another without losing a packet.
+//! Ports that move from one bridge to another while packets go on. What is left is an instant in which the kernel has disabled the
+//! port and not yet let go of it (net/bridge/br_if.c): a frame that comes from the pod just then is dropped.
 //!
 //! The kernel takes a port out of its old bridge and puts it into the new one; between the two, and until the bridges' addresses
 //! and routes have followed, a frame would find nobody. So for that while the node speaks with the other end of the veth directly:
