@@ -33,7 +33,7 @@ pub struct Engine {
 pub(crate) struct Pending {
     changes: BTreeMap<UnitId, Option<Fragment>>,
     plan: Plan,
-    /// What has been carried out, in order.
+    /// What is in force of it, in order.
     done: Vec<Op>,
     next: Phase,
     pub(crate) overlay: Overlay,
@@ -220,9 +220,10 @@ impl Engine {
         }
         let ops: Vec<Op> = pending.plan.phase(phase).cloned().collect();
         let overlay = pending.overlay.clone();
-        let (done, disturbed) = self.carry_out(&ops, &overlay)?;
+        let (_, disturbed) = self.carry_out(&ops, &overlay)?;
         let pending = self.pending.as_mut().expect("checked above");
-        pending.done.extend(done);
+        // What an earlier life of this process had done already is wanted, and to be taken back, no less.
+        pending.done.extend(ops);
         pending.next = after(phase);
         self.settle(disturbed);
         Ok(())

@@ -207,3 +207,33 @@ fn a_swap_goes_phase_by_phase_and_back() {
         assert_eq!(try_run(&engine, &node(), "nft list table ip yard-test").0, 1);
     });
 }
+
+#[test]
+fn what_a_dead_engine_had_prepared_is_kept_and_can_be_taken_back() {
+    isolated("what_a_dead_engine_had_prepared_is_kept_and_can_be_taken_back", || {
+        let mut dead = cluster();
+        let places = [node(), Place::pod("p1")];
+        let before = state(&dead, &places);
+        let more: Fragment = serde_json::from_str(
+            r#"{"node/n1":[{"kind":"route","to":"10.40.9.0/24","via":{"gateway":"10.40.1.254"}},
+            {"kind":"address","dev":"cbr0","address":"10.40.7.1/24"}]}"#,
+        )
+        .unwrap();
+        let changes = || [(unit("more"), Some(more.clone()))].into();
+        dead.prepare(changes()).unwrap();
+        let prepared = state(&dead, &places);
+        assert_ne!(prepared, before);
+
+        let mut heir = Engine::new(dead.owner(), Places::new());
+        for place in &places {
+            heir.add_place(place.clone(), dead.places().get(place).unwrap().try_clone().unwrap());
+        }
+        let units = dead.ledger().units().map(|(unit, fragment)| (unit.clone(), Some(fragment.clone())));
+        heir.adopt(units.collect()).unwrap();
+        heir.prepare(changes()).unwrap();
+        assert!(heir.reconcile().unwrap().is_clean(), "it was there already, and is wanted");
+        assert_eq!(state(&heir, &places), prepared);
+        heir.abort().unwrap();
+        assert_eq!(state(&heir, &places), before);
+    });
+}

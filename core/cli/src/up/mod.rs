@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, Error, bail};
 use clap::ValueEnum;
 use switchyard_api::Cluster;
 use switchyard_lab::boot;
@@ -59,14 +59,7 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
     let progress = Progress::new(Instant::now());
     let (directory, loaded) = plan(args, cluster)?;
     directory.create().with_context(|| format!("make {}", directory.path().display()))?;
-    match lock(&directory).with_context(|| format!("lock {}", directory.path().display()))? {
-        Some(lock) => start(&directory, &loaded, lock)?,
-        None => {
-            same_cluster(&directory, &loaded.cluster)?;
-            progress.say(&format!("cluster {} is running already", directory.name()));
-        }
-    }
-    follow(&directory, &progress)?;
+    supervise(&directory, &loaded, &progress)?;
     let page = block_on(async {
         let limit = Duration::from_secs(args.timeout);
         let waiting = Mutex::new(BTreeMap::new());
@@ -181,11 +174,24 @@ fn same_cluster(directory: &Directory, wanted: &Cluster) -> anyhow::Result<()> {
 /// How long a supervisor that was killed may take to go, with all that it started.
 const LAST_BREATH: Duration = Duration::from_secs(30);
 
-/// The lock, unless there is a supervisor that answers.
-fn lock(directory: &Directory) -> io::Result<Option<Lock>> {
-    let lock = directory.lock()?;
-    let dying = || Control::connect(directory).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
-    if lock.is_none() && dying() { directory.lock_within(LAST_BREATH) } else { Ok(lock) }
+/// Sees to it that the cluster's processes are started: by the supervisor there is, or by a new one.
+fn supervise(directory: &Directory, loaded: &Loaded, progress: &Progress) -> anyhow::Result<()> {
+    let locking = || format!("lock {}", directory.path().display());
+    let mut lock = directory.lock().with_context(locking)?;
+    if lock.is_none() {
+        same_cluster(directory, &loaded.cluster)?;
+        if let Ok(outcome) = follow(directory, progress) {
+            progress.say(&format!("cluster {} is running already", directory.name()));
+            return outcome.map_err(Error::msg);
+        }
+        // It has the lock and no ear: it is starting, or was killed and is going.
+        lock = directory.lock_within(LAST_BREATH).with_context(locking)?;
+    }
+    if let Some(lock) = lock {
+        start(directory, loaded, lock)?;
+    }
+    let gone = || format!("the supervisor ended; its log is {}", directory.log_of("supervisor").display());
+    follow(directory, progress).with_context(gone)?.map_err(Error::msg)
 }
 
 fn start(directory: &Directory, loaded: &Loaded, lock: Lock) -> anyhow::Result<()> {
@@ -208,19 +214,17 @@ fn start(directory: &Directory, loaded: &Loaded, lock: Lock) -> anyhow::Result<(
     boot::start(directory, lock, handover).context("start the supervisor")
 }
 
-/// Waits until all processes of the cluster have been started.
-fn follow(directory: &Directory, progress: &Progress) -> anyhow::Result<()> {
-    let log = directory.log_of("supervisor");
-    let gone = || format!("the supervisor ended; its log is {}", log.display());
-    let control = Control::connect(directory).with_context(gone)?;
-    control.channel().send(&Request::Events, &[]).with_context(gone)?;
+/// Waits until a supervisor has started all processes of the cluster, or says why it cannot. It may be gone before that.
+fn follow(directory: &Directory, progress: &Progress) -> io::Result<Result<(), String>> {
+    let control = Control::connect(directory)?;
+    control.channel().send(&Request::Events, &[])?;
     loop {
-        let (event, _): (Event, _) = control.channel().receive().with_context(gone)?;
+        let (event, _): (Event, _) = control.channel().receive()?;
         match event.step {
-            Step::Failed(reason) => bail!("{reason}"),
+            Step::Failed(reason) => return Ok(Err(reason)),
             Step::Started => {
                 progress.say("all processes are started");
-                return Ok(());
+                return Ok(Ok(()));
             }
             Step::Credentials => progress.say("keys and kubeconfigs are written"),
             Step::Hardware => progress.say("router and nodes are wired"),

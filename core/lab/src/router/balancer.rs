@@ -33,7 +33,7 @@ pub(super) struct Balancer {
     checks: Checks,
     /// Services whose addresses are held.
     balanced: BTreeSet<ObjectName>,
-    /// Services whose first checks have not ended. What the kernel does for them stays as it was found.
+    /// Services with a port whose first checks have not ended. What the kernel does for them stays as it was found.
     undecided: BTreeSet<ObjectName>,
 }
 
@@ -130,14 +130,18 @@ impl Balancer {
         self.balanced.insert(name.clone());
         let slices: Vec<EndpointSlice> = self.slices_of(name).cloned().collect();
         let able = able(&external_candidates(service, &slices), nodes);
-        let targets = able.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
-        let targets: BTreeSet<SocketAddrV4> = targets
-            .flat_map(|((_, port), addresses)| addresses.iter().map(|ip| SocketAddrV4::new(*ip, *port)))
-            .collect();
-        self.checks.want(name, *source, &targets);
-        let known: Vec<Health> = targets.iter().map(|target| self.checks.health(name, target)).collect();
+        let ports = able.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
+        let ports = ports.map(|((_, port), addresses)| addresses.iter().map(|ip| SocketAddrV4::new(*ip, *port)));
+        let ports: Vec<Vec<SocketAddrV4>> = ports.map(Iterator::collect).collect();
+        self.checks.want(name, *source, &ports.iter().flatten().copied().collect());
         let mut changes = Changes::from([(hold, Some(external_hold(&self.dev, &addresses)))]);
-        if known.contains(&Health::Unknown) && !known.contains(&Health::Up) {
+        // Each port for itself: one that is known to be well says nothing of another.
+        let health = |target: &SocketAddrV4| self.checks.health(name, target);
+        let is_undecided = |port: &Vec<SocketAddrV4>| {
+            let known: Vec<Health> = port.iter().map(health).collect();
+            known.contains(&Health::Unknown) && !known.contains(&Health::Up)
+        };
+        if ports.iter().any(is_undecided) {
             self.undecided.insert(name.clone());
         } else {
             self.undecided.remove(name);

@@ -40,6 +40,8 @@ pub(super) struct Running {
     part: Part,
     pid: Option<i32>,
     since: Instant,
+    /// How long it ran, the last time that it ended.
+    lived: Duration,
     /// Ends in a row, each soon after the start.
     failures: u32,
     restarts: u32,
@@ -48,14 +50,22 @@ pub(super) struct Running {
 
 /// A part that lived this long was well.
 const WELL: Duration = Duration::from_secs(10);
-/// Longest pause between two starts.
+/// Longest time from one start to the next.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 // === impl Running ===
 
 impl Running {
     pub(super) fn new(part: Part) -> Self {
-        Self { part, pid: None, since: Instant::now(), failures: 0, restarts: 0, last_exit: None }
+        Self {
+            part,
+            pid: None,
+            since: Instant::now(),
+            lived: Duration::ZERO,
+            failures: 0,
+            restarts: 0,
+            last_exit: None,
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -88,24 +98,28 @@ impl Running {
     }
 
     pub(super) fn note_exit(&mut self, how: String) {
-        self.failures = if self.since.elapsed() > WELL { 1 } else { self.failures + 1 };
+        self.lived = self.since.elapsed();
+        self.failures = if self.lived > WELL { 1 } else { self.failures + 1 };
         self.restarts += 1;
         self.pid = None;
         self.last_exit = Some(how);
     }
 
     pub(super) fn note_failure(&mut self, why: String) {
+        self.lived = Duration::ZERO;
         self.failures += 1;
         self.pid = None;
         self.last_exit = Some(why);
     }
 
-    /// How long to wait before the next start: not at all after the first end, then 0.2 s and twice as long each time.
+    /// How long to wait before the next start. From one start to the next: any time after the first end, then 0.2 s and twice as long
+    /// each time.
     pub(super) fn pause(&self) -> Duration {
-        match self.failures {
+        let between = match self.failures {
             0 | 1 => Duration::ZERO,
             n => LONGEST_PAUSE.min(Duration::from_millis(100) * 2u32.saturating_pow(n - 1)),
-        }
+        };
+        between.saturating_sub(self.lived)
     }
 
     pub(super) fn status(&self) -> ProcessStatus {
@@ -144,9 +158,12 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..9 {
             running.note_exit("exit code 1".into());
-            pauses.push(running.pause().as_millis());
+            pauses.push((running.pause() + running.lived).as_millis());
         }
-        assert_eq!(pauses, [0, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        assert_eq!(pauses[1..], [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        running.since = Instant::now() - WELL / 2;
+        running.note_exit("SIGKILL".into());
+        assert!(running.pause() <= LONGEST_PAUSE - WELL / 2, "the time it lived counts");
         running.since = Instant::now() - WELL - WELL;
         running.note_exit("SIGKILL".into());
         assert_eq!(running.pause(), Duration::ZERO);

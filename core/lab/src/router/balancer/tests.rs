@@ -101,3 +101,18 @@ async fn without_endpoints_it_is_decided_at_once_that_nobody_answers() {
     let gone = rig.balancer.service(Event::Delete(service()), &rig.nodes);
     assert_eq!(names(&gone), [("external-address/default/web", false), ("external/default/web", false)]);
 }
+
+#[tokio::test]
+async fn one_port_that_answers_says_nothing_of_another() {
+    let mut service = service();
+    let mut tls = service.spec.clone().unwrap().ports.unwrap().remove(0);
+    (tls.name, tls.port, tls.node_port) = (Some("tls".into()), 443, Some(30443));
+    let mut slice = slice();
+    slice.ports.as_mut().unwrap().push(serde_json::from_value(json!({"name": "tls", "port": 443})).unwrap());
+    service.spec.as_mut().unwrap().ports.as_mut().unwrap().push(tls);
+    let (mut rig, _) = rig(&[node("n1", "10.140.0.11", true)], service, &[slice]);
+    let other = rig.found("10.140.0.11:30443", Health::Up);
+    assert_eq!(names(&other), [("external-address/default/web", true)], "port 80 stays as it was found");
+    assert!(!rig.balancer.is_settled());
+    assert_eq!(targets(&rig.found("10.140.0.11:30080", Health::Up)), 2);
+}
