@@ -26,6 +26,7 @@ const CREATE: u16 = 0x400 | 0x200;
 const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
+const DELETE_ROUTE: u16 = 25;
 const UP: u32 = 1;
 const DOWN: u32 = 0;
 /// Answers are small; this holds many of them.
@@ -94,6 +95,14 @@ impl Batch {
                 attribute(m, 1, &to.octets());
             }
             attribute(m, 5, &gateway.octets());
+        });
+    }
+
+    /// Takes a route back.
+    pub fn unroute(&mut self, to: Ipv4Addr, length: u8) {
+        self.message(DELETE_ROUTE, 0, |m| {
+            m.extend([2, length, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0]);
+            attribute(m, 1, &to.octets());
         });
     }
 

@@ -59,6 +59,16 @@ pub fn folder() -> PathBuf {
     target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")).join("switchyard")
 }
 
+/// Whether this run is to show only that it runs: `-- --test`, as criterion has it.
+pub fn testing() -> bool {
+    std::env::args().any(|argument| argument == "--test")
+}
+
+/// So many rounds, or one if [`testing`].
+pub fn turns(rounds: usize) -> usize {
+    if testing() { 1 } else { rounds }
+}
+
 // === impl Record ===
 
 impl Record {
@@ -109,6 +119,14 @@ impl Record {
         self.facts.push(Fact { name: name.into(), value, aim: aim.into() });
     }
 
+    /// [`Record::save`], but for a run that only shows that it runs.
+    pub fn save_unless_testing(&self) -> anyhow::Result<()> {
+        if !testing() {
+            self.save()?;
+        }
+        Ok(())
+    }
+
     /// Writes it where the page finds it.
     pub fn save(&self) -> std::io::Result<()> {
         std::fs::create_dir_all(folder())?;
@@ -116,7 +134,8 @@ impl Record {
     }
 }
 
-fn machine() -> String {
+/// Processor, cores, kernel.
+pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");
     let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");

@@ -1,15 +1,17 @@
 //! What a request costs before a byte of it is sent on: the gate, the host, the path; and what a change costs: compiling a table.
 #![allow(missing_docs)]
 
-use std::{hint::black_box, sync::Arc};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
 use switchyard_ingress::{
     gate::{GateLimits, HeadLimits, Stream},
     table::{Compiler, HostIndex, HostPattern, Objects, PathIndex, PathKind, PathRule},
 };
 
+/// How many rules there are.
+const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 const HEAD: &[u8] = b"GET /api/v1/items/42?full=true HTTP/1.1\r\nHost: sphinx-v1.example.net\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\nAccept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\nCookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\nConnection: keep-alive\r\n\r\n";
 
 fn gate(c: &mut Criterion) {
@@ -29,45 +31,66 @@ fn gate(c: &mut Criterion) {
     group.finish();
 }
 
+/// Rules of each kind: a third of the names exact, a third with a label for a star, a third with a star inside a label.
 fn hosts(c: &mut Criterion) {
-    let mut group = c.benchmark_group("host");
-    for exact in [1_000, 100_000] {
-        let names = (0..exact).map(|i| format!("app-{i}.team-{}.example.net", i % 997));
-        let wild = (0..1_000).map(|i| format!("*.zone-{i}.example.net"));
-        let partial = (0..1_000).map(|i| format!("sphinx-v{i:03}*.example.net"));
+    for size in SIZES {
+        let each = (size / 3).max(1);
+        let exact = |i: usize| format!("app-{i}.team-{}.example.net", i % 997);
+        let names = (0..each).map(exact);
+        let wild = (0..each).map(|i| format!("*.zone-{i}.example.net"));
+        let partial = (0..each).map(|i| format!("sphinx-v{i:04}*.example.net"));
         let patterns = names.chain(wild).chain(partial);
         let index = HostIndex::build(patterns.map(|p| (HostPattern::parse(&p).expect("valid"), ())));
-        let team = |i: usize| format!("app-{i}.team-{}.example.net", i % 997);
+        let middle = each / 2;
         let asked = [
-            ("exact", team(exact / 2)),
-            ("one label", "x.zone-500.example.net".into()),
-            ("partial", "sphinx-v500-blue.example.net".into()),
-            ("none", "nobody.example.org".into()),
+            ("exact", exact(middle), true),
+            ("one label", format!("x.zone-{middle}.example.net"), true),
+            ("partial", format!("sphinx-v{middle:04}-blue.example.net"), true),
+            ("none", "nobody.example.org".into(), false),
         ];
-        for (kind, host) in asked {
-            group.bench_function(format!("{kind}, {exact} names and 2000 patterns"), |b| {
-                b.iter(|| index.find(black_box(&host)).is_some())
+        for (kind, host, there) in asked {
+            assert_eq!(index.find(&host).is_some(), there, "{host}");
+            c.bench_with_input(BenchmarkId::new(format!("host, {kind}"), size), &host, |b, host| {
+                b.iter(|| index.find(black_box(host)).is_some())
             });
         }
     }
-    group.finish();
 }
 
 fn paths(c: &mut Criterion) {
-    let mut group = c.benchmark_group("path");
-    for rules in [1, 20, 1_000] {
-        let index = PathIndex::build((0..rules).map(|i| PathRule {
+    for size in SIZES {
+        let index = PathIndex::build((0..size).map(|i| PathRule {
             kind: if i % 4 == 3 { PathKind::Exact } else { PathKind::Prefix },
             path: format!("/api/v{}/items-{i}", i % 7).into(),
             value: (),
         }));
-        let path = format!("/api/v{}/items-{}/sub/page", (rules / 2) % 7, rules / 2);
-        group.bench_function(format!("among {rules}"), |b| b.iter(|| index.find(black_box(&path)).is_some()));
+        let middle = size / 2 / 4 * 4;
+        let path = format!("/api/v{}/items-{middle}/sub/page", middle % 7);
+        assert!(index.find(&path).is_some(), "{path}");
+        c.bench_with_input(BenchmarkId::new("path, prefix", size), &path, |b, path| {
+            b.iter(|| index.find(black_box(path)).is_some())
+        });
+    }
+}
+
+fn compile(c: &mut Criterion) {
+    let mut group = c.benchmark_group("table");
+    group.sample_size(10);
+    for rules in [500, 5_000] {
+        let objects = objects(rules);
+        let mut compiler = Compiler::default();
+        group.bench_function(BenchmarkId::new("compiled whole", rules), |b| {
+            b.iter(|| compiler.compile(&objects).backends.len())
+        });
+        group.bench_function(BenchmarkId::new("endpoints only", rules), |b| {
+            b.iter(|| compiler.refresh(&objects).backends.len())
+        });
     }
     group.finish();
 }
 
-fn compile(c: &mut Criterion) {
+/// So many Ingresses, each with a host, a Service and two endpoints.
+fn objects(rules: usize) -> Objects {
     let mut objects = Objects::default();
     let from = |value| serde_json::from_value(value).expect("an object");
     objects.classes.insert(
@@ -79,7 +102,7 @@ fn compile(c: &mut Criterion) {
             .expect("class"),
         ),
     );
-    for i in 0..5_000 {
+    for i in 0..rules {
         let (name, key) = (format!("app-{i}"), ("default".to_owned(), format!("app-{i}")));
         let ingress = json!({ "metadata": { "name": name, "namespace": "default" }, "spec": { "ingressClassName": "yard", "rules": [{
             "host": format!("{name}.example.net"), "http": { "paths": [{ "path": "/", "pathType": "Prefix",
@@ -92,13 +115,16 @@ fn compile(c: &mut Criterion) {
         objects.services.insert(key.clone(), Arc::new(serde_json::from_value(service).expect("service")));
         objects.slices.insert(key, Arc::new(serde_json::from_value(slice).expect("slice")));
     }
-    let mut group = c.benchmark_group("table of 5000 rules");
-    group.sample_size(20);
-    let mut compiler = Compiler::default();
-    group.bench_function("compiled whole", |b| b.iter(|| compiler.compile(&objects).backends.len()));
-    group.bench_function("endpoints only", |b| b.iter(|| compiler.refresh(&objects).backends.len()));
-    group.finish();
+    objects
 }
 
-criterion_group!(benches, gate, hosts, paths, compile);
+/// Short, as there are many and each is steady.
+fn short() -> Criterion {
+    Criterion::default()
+        .sample_size(30)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+}
+
+criterion_group! { name = benches; config = short(); targets = gate, hosts, paths, compile }
 criterion_main!(benches);

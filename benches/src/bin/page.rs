@@ -1,21 +1,26 @@
 //! Makes `docs/benchmarks.md` of the records that the benches left.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use switchyard_benches::{Record, Series, folder};
+use switchyard_benches::pieces::{Measured, Piece, criterion_folder, measured, pieces};
+use switchyard_benches::{Record, Series, folder, machine};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
 
 fn main() -> anyhow::Result<()> {
-    let mut files: Vec<_> =
-        std::fs::read_dir(folder()).context("no records; run: make bench")?.collect::<Result<_, _>>()?;
+    let mut files: Vec<_> = std::fs::read_dir(folder()).into_iter().flatten().collect::<Result<_, _>>()?;
     files.sort_by_key(std::fs::DirEntry::file_name);
+    let found = measured(&criterion_folder())?;
+    if files.is_empty() && found.is_empty() {
+        anyhow::bail!("nothing has been measured; run: make bench");
+    }
     let mut page = String::from(
-        "# Benchmarks\n\nMade by `make bench` (`yard-bench-page`) of what the benches measured. Every ratio is against a baseline \
-         that ran in the same rounds;\nthe brackets hold its 95 % bootstrap interval. The aims are those we set ourselves; a figure \
-         that misses its aim stays on the page.\n",
+        "# Benchmarks\n\nMade by `make bench` (`yard-bench-page`) of what the benches measured. The aims are those we set ourselves; a \
+         figure that misses its aim stays on the page.\n\n# Whole paths\n\nEvery ratio is against a baseline that ran in the same \
+         rounds; the brackets hold its 95 % bootstrap interval.\n",
     );
     for file in files {
         let path = file.path();
@@ -24,6 +29,13 @@ fn main() -> anyhow::Result<()> {
                 serde_json::from_slice(&std::fs::read(&path)?).with_context(|| path.display().to_string())?;
             section(&mut page, &record)?;
         }
+    }
+    if !found.is_empty() {
+        page += "\n# Pieces\n\nCriterion measures one thing after the other, so these ratios hold what the machine did in between. The \
+                 brackets reach from end to end of\nboth 95 % intervals. The distributions are in `target/criterion/report/index.html`.\n";
+    }
+    for one in pieces() {
+        piece(&mut page, &one, &found)?;
     }
     std::fs::write(PAGE, page)?;
     println!("{}", Path::new(PAGE).canonicalize()?.display());
@@ -61,6 +73,41 @@ fn section(page: &mut String, record: &Record) -> std::fmt::Result {
         writeln!(page, "| {} | {} | {} |", fact.name, fact.value, fact.aim)?;
     }
     Ok(())
+}
+
+fn piece(page: &mut String, piece: &Piece, found: &BTreeMap<String, Measured>) -> std::fmt::Result {
+    let both = piece.rows.iter().filter_map(|row| Some((row, found.get(&row.subject)?, found.get(&row.baseline)?)));
+    let rows: Vec<_> = both.filter_map(|(row, a, b)| Some((row, a, b, a.over(b)?))).collect();
+    let Some(taken) = rows.iter().map(|(_, subject, ..)| subject.taken).max() else {
+        eprintln!("{}: nothing of the same run; run: {}", piece.name, piece.command);
+        return Ok(());
+    };
+    let taken = taken.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    writeln!(page, "\n## {}\n\n{}\n", piece.name, piece.about)?;
+    writeln!(page, "`{}` on {}, {}.\n", piece.command, machine(), date(taken))?;
+    writeln!(page, "| what | measured | baseline | | ratio | aim |\n| --- | ---: | ---: | --- | --- | --- |")?;
+    for (row, subject, baseline, ratio) in rows {
+        writeln!(
+            page,
+            "| {} | {} | {} | {} | {} [{}, {}] | {} |",
+            row.subject,
+            time(subject.nanos),
+            time(baseline.nanos),
+            row.baseline,
+            round(ratio.median),
+            round(ratio.low),
+            round(ratio.high),
+            row.aim
+        )?;
+    }
+    Ok(())
+}
+
+/// In the unit that suits it.
+fn time(nanos: f64) -> String {
+    let units = [(1e9, "s"), (1e6, "ms"), (1e3, "µs")];
+    let (size, unit) = units.into_iter().find(|(size, _)| nanos >= *size).unwrap_or((1.0, "ns"));
+    format!("{} {unit}", round(nanos / size))
 }
 
 /// Three significant digits.

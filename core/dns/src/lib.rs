@@ -16,7 +16,7 @@ mod zone;
 pub use follow::{Mirror, follow};
 pub use index::{Answer, Found, Index, Shared, Unit};
 pub use record::{Data, Entry};
-pub use server::{Config, Limits, Sockets, serve, spawn};
+pub use server::{Answering, Config, Limits, Sockets, serve, spawn};
 pub use zone::{Zone, reverse_zones};
 
 /// Version of the Kubernetes DNS specification that the records follow.

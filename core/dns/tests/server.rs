@@ -1,6 +1,7 @@
 //! The server as its clients see it, over loopback.
 
 mod client;
+mod harmless;
 mod world;
 
 use std::net::{IpAddr, SocketAddr};
@@ -223,6 +224,22 @@ fn dig_agrees() {
     assert!(dig(&["AXFR", "esxcloud.net"]).unwrap().contains("Transfer failed"));
     assert!(dig(&["+cookie", "+dnssec", "sphinx-v2.esxcloud.net"]).unwrap().contains("status: NOERROR"));
     assert!(dig(&["+edns=5", "+noednsnegotiation", "sphinx-v2.esxcloud.net"]).unwrap().contains("BADVERS"));
+}
+
+/// The fuzz target's messages through the fuzz target's entry, and some hundred changes of each.
+#[test]
+fn messages_get_sound_answers_or_none() {
+    const CHANGES: usize = 200;
+    let (corpus, world) = (client::corpus(), World::coredns());
+    let mut random = client::Random::new(0xda7a);
+    for message in &corpus {
+        harmless::harmless(&world.index, message);
+        for _ in 0..CHANGES {
+            let mut bytes = message.clone();
+            random.change(&mut bytes, &corpus);
+            harmless::harmless(&world.index, &bytes);
+        }
+    }
 }
 
 /// Forged bytes: a corpus of queries good and bad, changed at random from a fixed seed. Whatever comes back is a message, answers what

@@ -11,6 +11,7 @@ mod audit;
 pub mod conntrack;
 mod counters;
 mod detour;
+mod encode;
 mod engine;
 mod error;
 mod monitor;
@@ -28,6 +29,7 @@ mod validate;
 
 pub use audit::Audit;
 pub use counters::Counters;
+pub use encode::encode;
 pub use engine::{Engine, Owner};
 pub use error::Error;
 pub use monitor::{Keeper, Repair};

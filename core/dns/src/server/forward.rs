@@ -62,6 +62,11 @@ impl Forwarder {
         Ok(Self { resolver, forwarded, forwarded_in_all, under_way: Arc::default() })
     }
 
+    /// Asks nobody.
+    pub(super) fn nobody() -> Self {
+        Self { resolver: None, forwarded: 0, forwarded_in_all: 0, under_way: Arc::default() }
+    }
+
     /// Whether there is anybody to ask.
     pub(super) fn is_there(&self) -> bool {
         self.resolver.is_some()

@@ -9,6 +9,7 @@
 //! What hickory encoded once is kept as bytes until a record changes, so that a query costs a look-up and its share of two system
 //! calls. Limits are per client, and an excess is dropped, as an answer would only help who forges addresses.
 
+mod answering;
 mod answers;
 mod encode;
 mod forward;
@@ -26,6 +27,7 @@ use futures::future::try_join_all;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio_util::sync::CancellationToken;
 
+pub use answering::Answering;
 pub use limits::Limits;
 
 use crate::Shared;

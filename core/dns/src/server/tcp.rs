@@ -6,18 +6,16 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hickory_net::xfer::Protocol;
-use hickory_proto::op::ResponseCode;
-use hickory_server::server::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::answering::message;
 use super::encode::Transport;
 use super::limits::Limits;
-use super::reply::{Decision, Replier};
-use super::wire::{self, Look, QUERY_MAX};
+use super::reply::Replier;
+use super::wire::QUERY_MAX;
 
 /// Connections by client.
 type Open = Arc<Mutex<HashMap<IpAddr, usize>>>;
@@ -87,19 +85,10 @@ async fn converse(stream: TcpStream, from: SocketAddr, replier: &Replier, idle: 
 }
 
 async fn reply(query: &[u8], from: SocketAddr, replier: &Replier) -> Option<Vec<u8>> {
-    match wire::look(query) {
-        Look::Drop => return None,
-        Look::Refuse(code) => return Some(wire::refusal(query, code).into()),
-        Look::Plain(_) | Look::Decode => {}
+    match message(replier, query, from) {
+        Ok(answer) => answer,
+        Err(asked) => Some(replier.ask(asked.question).await.encode(&asked.request, Transport::Tcp)),
     }
-    let Ok(request) = Request::from_bytes(query.to_vec(), from, Protocol::Tcp) else {
-        return Some(wire::refusal(query, ResponseCode::FormErr).into());
-    };
-    let reply = match replier.decide(&request) {
-        Decision::Now(reply) => reply,
-        Decision::Ask(question) => replier.ask(question).await,
-    };
-    Some(reply.encode(&request, Transport::Tcp))
 }
 
 // === impl Place ===

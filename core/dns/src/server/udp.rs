@@ -6,19 +6,17 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hickory_net::xfer::Protocol;
-use hickory_proto::op::ResponseCode;
-use hickory_server::server::Request;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use super::answers::{Answers, Key};
+use super::answering::datagram;
+use super::answers::Answers;
 use super::encode::Transport;
 use super::limits::{Budgets, Limits};
-use super::reply::{Decision, Replier};
-use super::wire::{self, Look, QUERY_MAX};
+use super::reply::Replier;
+use super::wire::QUERY_MAX;
 
 /// Datagrams taken at once.
 const BATCH: usize = 64;
@@ -111,39 +109,14 @@ impl Server {
 
     /// Writes an answer, or nothing if there is none, or none yet.
     fn reply(&mut self, query: &[u8], from: SocketAddr, out: &mut Vec<u8>) {
-        let (key, order) = match wire::look(query) {
-            Look::Drop => return,
-            Look::Refuse(code) => return out.extend_from_slice(&wire::refusal(query, code)),
-            Look::Plain(plain) => {
-                let key = Key::of(&plain);
-                match self.given.write(&key, query, &plain, out) {
-                    Ok(()) => return,
-                    Err(order) => (Some(key), order),
-                }
+        let Some(asked) = datagram(&self.replier, &mut self.given, query, from, out) else { return };
+        let (replier, socket) = (Arc::clone(&self.replier), Arc::clone(&self.socket));
+        tokio::spawn(async move {
+            let reply = replier.ask(asked.question).await.encode(&asked.request, Transport::Udp);
+            if let Err(error) = socket.send_to(&reply, from).await {
+                tracing::debug!(%error, %from, "an answer did not leave");
             }
-            Look::Decode => (None, 0),
-        };
-        let Ok(request) = Request::from_bytes(query.to_vec(), from, Protocol::Udp) else {
-            return out.extend_from_slice(&wire::refusal(query, ResponseCode::FormErr));
-        };
-        match self.replier.decide(&request) {
-            Decision::Now(reply) => {
-                let orders = reply.orders();
-                *out = reply.turned(order).encode(&request, Transport::Udp);
-                if let Some(key) = key {
-                    self.given.keep(&key, out, orders);
-                }
-            }
-            Decision::Ask(question) => {
-                let (replier, socket) = (Arc::clone(&self.replier), Arc::clone(&self.socket));
-                tokio::spawn(async move {
-                    let reply = replier.ask(question).await.encode(&request, Transport::Udp);
-                    if let Err(error) = socket.send_to(&reply, from).await {
-                        tracing::debug!(%error, %from, "an answer did not leave");
-                    }
-                });
-            }
-        }
+        });
     }
 }
 

@@ -152,15 +152,12 @@ pub(crate) fn counts(answer: &[u8]) -> [u16; 4] {
     [4, 6, 8, 10].map(|at| u16::from_be_bytes([answer[at], answer[at + 1]]))
 }
 
-/// The files of `corpus/`: one message each, hexadecimal, with what it is before it.
+/// The messages that the fuzz target begins with, good and bad, a file each.
 pub(crate) fn corpus() -> Vec<Vec<u8>> {
-    let text = include_str!("../corpus/messages.txt");
-    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    let bytes = |line: &str| {
-        let hex: String = line.chars().filter(char::is_ascii_hexdigit).collect();
-        (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect()
-    };
-    lines.map(bytes).collect()
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/message");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
 }
 
 /// Xorshift: the same bytes every time.

@@ -85,6 +85,12 @@ impl Transaction {
         Ok(Self(writer.finish()))
     }
 
+    /// All its messages, each whole by itself.
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        let mut messages: Vec<Message> = self.0.into_iter().flat_map(|part| part.messages).collect();
+        messages.iter_mut().flat_map(|message| message.seal(1).to_vec()).collect()
+    }
+
     /// Sends it. One that is larger than the socket takes is cut between changes, in order.
     pub(crate) fn send(self, connection: &mut Connection) -> Result<(), Failure> {
         let limit = connection.send_limit();

@@ -1,0 +1,34 @@
+//! The hot pieces, each alone: difference and order, netlink messages, plugin calls, the store, policies, names. The ingress's own are
+//! in `ingress/benches/hot.rs`. `yard-bench-page` says which stands beside which (`benches/src/pieces.rs`).
+//!
+//! In namespaces of its own, where it is root whoever runs it.
+
+mod dns;
+mod netlink;
+mod netstate;
+mod plugin;
+mod policy;
+mod store;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use criterion::Criterion;
+use switchyard_benches::in_namespaces;
+
+fn main() -> anyhow::Result<ExitCode> {
+    // The plugin host starts this program for a plugin in a process of its own.
+    if std::env::args().nth(1).is_some_and(|word| word == "plugin-host") {
+        return Ok(switchyard_plugin_host::child::main());
+    }
+    if !in_namespaces()? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let criterion = Criterion::default().sample_size(30).warm_up_time(Duration::from_millis(300));
+    let mut criterion = criterion.measurement_time(Duration::from_secs(1)).configure_from_args();
+    for piece in [netstate::all, netlink::all, plugin::all, store::all, policy::all, dns::all] {
+        piece(&mut criterion);
+    }
+    criterion.final_summary();
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,58 @@
+//! What policies cost that nobody's packet pays: compiling them, and telling the kernel of a change.
+
+use std::cell::OnceCell;
+
+use criterion::{BatchSize, BenchmarkId, Criterion};
+use switchyard_benches::pieces::SIZES;
+use switchyard_benches::policed::{Policed, layer, policies};
+
+pub(crate) fn all(criterion: &mut Criterion) {
+    compiling(criterion);
+    changing(criterion);
+}
+
+/// From policies as values to units of desired state, all anew, in a cluster of a thousand pods.
+fn compiling(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("policies");
+    group.sample_size(10);
+    for size in SIZES {
+        let told = || {
+            let mut layer = layer();
+            for policy in policies(size) {
+                layer.policy(policy);
+            }
+            layer
+        };
+        group.bench_function(BenchmarkId::new("compiled", size), |bench| {
+            bench.iter_batched(told, |mut layer| layer.settle(), BatchSize::PerIteration)
+        });
+    }
+    group.finish();
+}
+
+/// From what is told to the layer to the kernel's acknowledgement.
+fn changing(criterion: &mut Criterion) {
+    let changes: [(&str, fn(&mut Policed, usize)); 3] = [
+        ("label of a peer", Policed::relabel),
+        ("a pod comes and goes", |node, _| node.pod_comes_and_goes()),
+        ("a policy comes and goes", |node, _| node.policy_comes_and_goes()),
+    ];
+    let mut group = criterion.benchmark_group("policy change");
+    group.sample_size(10);
+    for size in SIZES {
+        // Made when somebody asks for it.
+        let mut node = OnceCell::new();
+        for (name, change) in changes {
+            group.bench_function(BenchmarkId::new(name, size), |bench| {
+                node.get_or_init(|| Policed::new(size));
+                let node = node.get_mut().expect("made above");
+                let mut turn = 0;
+                bench.iter(|| {
+                    turn += 1;
+                    change(node, turn);
+                });
+            });
+        }
+    }
+    group.finish();
+}
