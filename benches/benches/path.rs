@@ -1,10 +1,10 @@
 //! Pod to pod on a cluster, against the same wiring made by hand: bulk throughput and round trips, on one node and between nodes.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use switchyard_benches::{Cluster, Record, Series, byhand, in_namespaces, load, memory};
+use switchyard_benches::{Cluster, Record, Series, byhand, in_namespaces, load};
 use switchyard_kernel::Netns;
 
 const ROUNDS: usize = 30;
@@ -72,28 +72,9 @@ fn measure(
 
 /// Two pods of one node and one of another.
 fn pods(cluster: &Cluster) -> anyhow::Result<[Pod; 3]> {
-    let status: serde_json::Value = serde_json::from_str(&cluster.yard(&["status", "-o", "json"])?)?;
-    let supervisor = status[0]["supervisorPid"].as_u64().context("no supervisor")? as u32;
-    let inside: Vec<u32> = memory::family(supervisor).into_iter().map(|(pid, _)| pid).collect();
-    let list = cluster.get(&["pods", "-A"])?;
-    let found: Vec<(String, IpAddr)> = list["items"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|pod| {
-            Some((pod["spec"]["nodeName"].as_str()?.into(), pod["status"]["podIP"].as_str()?.parse().ok()?))
-        })
-        .collect();
-    let mut workers: Vec<&str> = found.iter().map(|(node, _)| node.as_str()).collect();
-    workers.sort_unstable();
-    workers.dedup();
-    let on = |node: &str, number: usize| {
-        let (_, ip) = found.iter().filter(|(at, _)| at == node).nth(number).context("too few pods")?;
-        let holds = |netns: &Netns| netns.run(|| UdpSocket::bind((*ip, 0)).is_ok()).unwrap_or(false);
-        let netns =
-            inside.iter().filter_map(|&pid| Netns::of_pid(pid).ok()).find(holds).context("no such namespace")?;
-        anyhow::Ok(Pod { netns, ip: *ip })
-    };
-    let [first, second] = workers[..] else { anyhow::bail!("pods on two nodes, not {workers:?}") };
-    Ok([on(first, 0)?, on(first, 1)?, on(second, 0)?])
+    let mut all = cluster.pods("")?.into_iter();
+    let first = all.next().context("no pods")?;
+    let second = all.next().filter(|pod| pod.node == first.node).context("a second pod on the node of the first")?;
+    let third = all.find(|pod| pod.node != first.node).context("a pod on another node")?;
+    Ok([first, second, third].map(|pod| Pod { netns: pod.netns, ip: pod.ip }))
 }

@@ -7,6 +7,7 @@
 
 pub mod byhand;
 pub mod cni;
+pub mod flows;
 pub mod load;
 pub mod memory;
 pub mod pieces;
@@ -17,4 +18,4 @@ mod world;
 
 pub use record::{Comparison, Fact, Record, folder, machine, testing, turns};
 pub use series::{Ratio, Series};
-pub use world::{Cluster, in_namespaces};
+pub use world::{Cluster, Pod, in_namespaces};

@@ -1,13 +1,16 @@
 //! Where benches happen: fresh namespaces, or a cluster of their own.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
+use switchyard_kernel::Netns;
+
+use crate::memory;
 
 /// A cluster in a folder of its own, from the release build; stopped when dropped.
 pub struct Cluster {
@@ -15,6 +18,18 @@ pub struct Cluster {
     yard: PathBuf,
     /// The host port that leads to the ingress.
     pub door: SocketAddr,
+}
+
+/// A pod that can be entered.
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// The node it is on.
+    pub node: String,
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its network namespace.
+    pub netns: Netns,
 }
 
 const INSIDE: &str = "SWITCHYARD_BENCH_INSIDE";
@@ -106,6 +121,30 @@ impl Cluster {
     /// `yard get … -o json`.
     pub fn get(&self, what: &[&str]) -> anyhow::Result<Value> {
         Ok(serde_json::from_str(&self.yard(&[&["get", "-o", "json"], what].concat())?)?)
+    }
+
+    /// The pods of all namespaces that carry a label (`app=web`, or none: all), by node and name.
+    pub fn pods(&self, label: &str) -> anyhow::Result<Vec<Pod>> {
+        let status: Value = serde_json::from_str(&self.yard(&["status", "-o", "json"])?)?;
+        let supervisor = status[0]["supervisorPid"].as_u64().context("no supervisor")? as u32;
+        let inside = memory::family(supervisor).into_iter().filter_map(|(pid, _)| Netns::of_pid(pid).ok());
+        let inside: Vec<Netns> = inside.collect();
+        let list = self.get(&["pods", "-A", "-l", label])?;
+        let mut pods = Vec::new();
+        for pod in list["items"].as_array().into_iter().flatten() {
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            let (Some(name), Some(node)) = (text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"])) else {
+                continue;
+            };
+            let Some(ip) = pod["status"]["podIP"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok()) else { continue };
+            // Only whose address it is can bind to it.
+            let holds = |netns: &&Netns| netns.run(|| UdpSocket::bind((ip, 0)).is_ok()).unwrap_or(false);
+            let netns =
+                inside.iter().find(holds).with_context(|| format!("pod {name} has no namespace"))?.try_clone()?;
+            pods.push(Pod { name, node, ip, netns });
+        }
+        pods.sort_by(|a, b| (&a.node, &a.name).cmp(&(&b.node, &b.name)));
+        Ok(pods)
     }
 
     /// `yard down`, and forgets the cluster.
