@@ -1,10 +1,9 @@
 //! CPU per request, ours against nginx, in the same run: same backend, same clients, one thread each, keep-alive on both sides, no logs.
 //!
-//! CPU time of the serving thread is the number: unlike throughput it survives a machine that does other things too. Rounds alternate;
-//! the ratio is the median over pairs. The first line compares ours with ours and should say 1.00.
+//! CPU time of the serving thread is the number: unlike throughput it survives a machine that does other things too. Rounds alternate.
+//! Ours against ours should say 1.00. Without nginx on the path that is all there is.
 //!
-//!     cargo bench -p switchyard-ingress --bench compare [-- ROUNDS REQUESTS CONNECTIONS]
-#![allow(missing_docs)]
+//!     cargo bench -p switchyard-benches --bench ingress [-- ROUNDS REQUESTS CONNECTIONS]
 
 use std::{
     fs,
@@ -17,6 +16,7 @@ use std::{
 };
 
 use serde_json::json;
+use switchyard_benches::{Record, Series};
 use switchyard_ingress::{Config, Origin, Sockets, run, table::Objects};
 
 #[global_allocator]
@@ -32,7 +32,7 @@ struct Subject {
     stat: String,
 }
 
-fn main() {
+fn main() -> anyhow::Result<()> {
     let numbers: Vec<usize> = std::env::args().filter_map(|a| a.parse().ok()).collect();
     let (rounds, requests, connections) = match numbers[..] {
         [rounds, requests, connections] => (rounds, requests, connections),
@@ -40,35 +40,34 @@ fn main() {
     };
     let backend = backend();
     let ours = ours(backend);
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir()?;
     let nginx = nginx(backend, folder.path());
-    let mut pairs = vec![("ours/ours", &ours, &ours)];
+    let about = "An HTTP request through the ingress: processor time of the serving thread, one thread each, keep-alive on both sides.";
+    let mut record = Record::new("ingress", about);
+    let mut pairs = vec![("against itself", &ours, &ours, "1.00x")];
     if let Some((nginx, _)) = &nginx {
-        pairs.push(("ours/nginx", &ours, nginx));
+        pairs.push(("against nginx", &ours, nginx, "as fast as can be"));
     } else {
         println!("nginx is not installed: comparing ours with itself only");
     }
     for subject in [Some(&ours), nginx.as_ref().map(|(n, _)| n)].into_iter().flatten() {
         load(subject.address, requests / 4, connections);
     }
-    for (name, a, b) in pairs {
-        let (mut ratios, mut costs) = (Vec::new(), (Vec::new(), Vec::new()));
+    for (name, a, b, aim) in pairs {
+        let mut here = Series::new(&format!("{}, {name}", a.name), "µs");
+        let mut there = Series::new(&format!("{}, beside it", b.name), "µs");
         for round in 0..rounds {
             let (first, second) = if round % 2 == 0 { (a, b) } else { (b, a) };
             let (x, y) = (cost(first, requests, connections), cost(second, requests, connections));
             let (of_a, of_b) = if round % 2 == 0 { (x, y) } else { (y, x) };
-            ratios.push(of_a / of_b);
-            costs.0.push(of_a);
-            costs.1.push(of_b);
+            here.values.push(of_a);
+            there.values.push(of_b);
         }
-        let (low, ratio, high) = spread(&mut ratios);
-        let (a_cost, b_cost) = (spread(&mut costs.0).1, spread(&mut costs.1).1);
-        println!(
-            "{name}: {ratio:.2} (quartiles {low:.2} {high:.2}); {} {a_cost:.1} us, {} {b_cost:.1} us a request; {rounds} pairs of {requests} requests, {connections} connections",
-            a.name, b.name
-        );
+        record.compare(&format!("a request, {name}"), &here, &there, aim);
     }
+    record.save()?;
     drop(nginx);
+    // The server of ours never ends.
     std::process::exit(0);
 }
 
@@ -234,11 +233,4 @@ fn nginx(backend: SocketAddr, folder: &std::path::Path) -> Option<(Subject, Runn
     }
     let stat = format!("/proc/{}/schedstat", child.0.id());
     Some((Subject { name: "nginx", address, stat }, child))
-}
-
-/// Lower quartile, median, upper quartile.
-fn spread(values: &mut [f64]) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    let at = |part: usize| values[(values.len() - 1) * part / 4];
-    (at(1), at(2), at(3))
 }
