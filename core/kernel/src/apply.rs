@@ -383,6 +383,8 @@ impl<'a> Run<'a> {
                 if !owned {
                     self.memory.borrowed.insert((op.place.clone(), wanted.key()));
                 }
+                // It is wanted from now on all the same, and not to be taken for a stray between two phases.
+                self.done.push(op.clone());
                 return Ok(());
             }
             Verdict::Wrong { owned: false, .. } => {

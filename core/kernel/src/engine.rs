@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Weak;
 
-use switchyard_netstate::{Change, Fragment, Key, Ledger, Object, Op, Phase, Place, Plan, UnitId};
+use switchyard_netstate::{Change, Fragment, IfName, Key, Ledger, Object, Op, Phase, Place, Plan, UnitId};
 use tracing::{debug, warn};
 
 use crate::apply::{Memory, Run, View};
@@ -99,7 +99,7 @@ impl Engine {
         validate::plan(plan.ops(), &self.places, &view)?;
         let set =
             |op: &Op, key: &Key| view.object(&op.place, key).or_else(|| self.ledger.wants(&op.place, key).cloned());
-        Ok(follow_addresses(make_room(plan.clone(), set)))
+        Ok(follow_ports(follow_addresses(make_room(plan.clone(), set))))
     }
 
     /// Makes units want these fragments (`None`: nothing any more), all or none of it. Gives the plan that was carried out.
@@ -236,7 +236,8 @@ impl Engine {
         detours.open(&mut self.places);
         let view = View { ledger: &self.ledger, overlay, sets: &none };
         let mut run = Run::new(self.owner.protocol, &mut self.places, view, &mut self.memory);
-        let links = if detours.is_empty() { 0 } else { ops.iter().take_while(|op| op.is_link()).count() };
+        let first = |op: &&Op| op.is_link() || op.frees_port();
+        let links = if detours.is_empty() { 0 } else { ops.iter().take_while(first).count() };
         let outcome = run.run(&ops[..links]).and_then(|()| {
             detours.arrived(&self.ledger, overlay, run.places);
             run.run(&ops[links..])
@@ -340,6 +341,27 @@ fn follow_addresses(plan: Plan) -> Plan {
         Object::Address(address) => !address.noprefixroute && added.contains(&(op.place.clone(), address.address)),
         _ => false,
     })
+}
+
+/// Has a bridge's entries for a port come and go with the port: it holds none for an interface that is not yet, or no longer, its own.
+fn follow_ports(plan: Plan) -> Plan {
+    let (mut come, mut leave) = (BTreeSet::new(), BTreeSet::new());
+    for op in plan.ops() {
+        let Change::Replace(Object::Link(from), Object::Link(to)) = &op.change else { continue };
+        match (&from.master, &to.master) {
+            (None, Some(_)) => drop(come.insert((op.place.clone(), to.name.clone()))),
+            (Some(_), None) => drop(leave.insert((op.place.clone(), to.name.clone()))),
+            _ => {}
+        }
+    }
+    if come.is_empty() && leave.is_empty() {
+        return plan;
+    }
+    let of = |op: &Op, ports: &BTreeSet<(Place, IfName)>| match op.object() {
+        Object::Fdb(entry) => entry.remote.is_none() && ports.contains(&(op.place.clone(), entry.dev.clone())),
+        _ => false,
+    };
+    plan.postpone(|op| of(op, &come)).hasten(|op| of(op, &leave))
 }
 
 /// What the phases carried out so far have made of the ledger.

@@ -106,6 +106,18 @@ impl Plan {
         Self::ordered(self.ops)
     }
 
+    /// Moves additions that `must` picks out from the preparation into the switch: what hangs on a link that only the switch makes fit for
+    /// it, such as an entry of a bridge for an interface that is not yet its port.
+    #[must_use]
+    pub fn postpone(mut self, must: impl Fn(&Op) -> bool) -> Self {
+        for op in &mut self.ops {
+            if op.phase == Phase::Prepare && matches!(op.change, Change::Add(_)) && must(op) {
+                op.phase = Phase::Switch;
+            }
+        }
+        Self::ordered(self.ops)
+    }
+
     /// The operations, in order.
     pub fn ops(&self) -> &[Op] {
         &self.ops
@@ -210,8 +222,9 @@ fn removed_in(object: &Object) -> Phase {
 
 impl Op {
     /// Phase first. Links before everything else in all places, since a veth pair joins two; then place by place, so that each
-    /// place is one batch; in a place, what is needed before what needs it. Removal runs the other way round.
-    fn order(&self) -> (Phase, bool, &Place, i8, Key) {
+    /// place is one batch; in a place, what is needed before what needs it. Removal runs the other way round. In the switch, a
+    /// bridge's entries for a port go before the port leaves it and takes them along.
+    fn order(&self) -> (Phase, u8, &Place, i8, Key) {
         let (object, sign) = match &self.change {
             Change::Add(object) | Change::Replace(_, object) => (object, 1),
             // A removal in the switch is part of a replacement.
@@ -219,7 +232,8 @@ impl Op {
         };
         let is_link = matches!(object, Object::Link(_));
         let links_first = if sign > 0 { !is_link } else { is_link };
-        (self.phase, links_first, &self.place, sign * rank(object), object.key())
+        let turn = if self.frees_port() { 0 } else { 1 + u8::from(links_first) };
+        (self.phase, turn, &self.place, sign * rank(object), object.key())
     }
 
     /// The object this is about, as it will be, or as it was if it goes.
@@ -227,6 +241,12 @@ impl Op {
         match &self.change {
             Change::Add(object) | Change::Replace(_, object) | Change::Remove(object) => object,
         }
+    }
+
+    /// Whether this removes, in the switch, an entry that a bridge has for one of its ports.
+    pub fn frees_port(&self) -> bool {
+        self.phase == Phase::Switch
+            && matches!(&self.change, Change::Remove(Object::Fdb(entry)) if entry.remote.is_none())
     }
 
     /// Whether this is about a link, which in a phase comes before everything else, or after it if it is removed.

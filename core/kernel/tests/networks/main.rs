@@ -95,3 +95,11 @@ fn a_swap_to_another_bridge_keeps_connections() {
         there_and_back(&network("kubenet", json!({})), &other, 1, 12);
     });
 }
+
+/// The network of the examples, and of `yard plugin new`.
+#[test]
+fn a_swap_from_a_bridge_to_cables_keeps_connections() {
+    isolated("a_swap_from_a_bridge_to_cables_keeps_connections", || {
+        there_and_back(&network("kubenet", json!({})), &network("hello", json!({})), 1, 24);
+    });
+}

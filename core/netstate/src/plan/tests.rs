@@ -1,5 +1,5 @@
 use super::*;
-use crate::{IfName, NextHop, PeerEnd, Route};
+use crate::{FdbEntry, IfName, NextHop, PeerEnd, Route};
 
 fn name(name: &str) -> IfName {
     IfName::new(name).unwrap()
@@ -104,4 +104,22 @@ fn a_hastened_removal_stands_beside_the_addition_that_needs_its_room() {
         "Switch + node/n: element ip yard-t nets { 10.0.0.0/16 }",
     ];
     assert_eq!(shown(&plan), wanted);
+}
+
+#[test]
+fn a_bridge_has_entries_for_a_port_while_it_is_one() {
+    let dev = IfName::new("veth1").unwrap();
+    let peer = PeerEnd { place: Place::pod("p"), name: IfName::new("eth0").unwrap() };
+    let link = |master: Option<&str>| {
+        let link = Link::new(dev.clone(), LinkKind::Veth { peer: peer.clone() });
+        Object::Link(Link { master: master.map(|name| IfName::new(name).unwrap()), ..link })
+    };
+    let entry = FdbEntry { dev: dev.clone(), mac: "02:00:00:00:00:01".parse().unwrap(), remote: None };
+    let port: Objects = [link(Some("br0")), Object::Fdb(entry)].into_iter().collect();
+    let cable: Objects = [link(None)].into_iter().collect();
+    let of_port = |op: &Op| matches!(op.object(), Object::Fdb(_));
+    let plan = |old, new| Plan::between_objects(&Place::node("n"), old, new).hasten(of_port).postpone(of_port);
+    let (fdb, veth) = ("node/n: fdb 02:00:00:00:00:01 dev veth1", "node/n: link veth1");
+    assert_eq!(shown(&plan(&port, &cable)), [format!("Switch - {fdb}"), format!("Switch ~ {veth}")]);
+    assert_eq!(shown(&plan(&cable, &port)), [format!("Switch ~ {veth}"), format!("Switch + {fdb}")]);
 }
