@@ -7,10 +7,8 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use switchyard_plugin::bridged::{address, any_way_back, default, full, gateway, host, neighbour, on_link, port};
-use switchyard_plugin::netstate::{
-    FdbEntry, Fragment, IfName, Link, LinkKind, Mac, NextHop, Object, PeerEnd, Place, PortSettings, Route, RouteScope,
-};
+use switchyard_plugin::bridged::{address, any_way_back, cable, default, full, gateway, host, neighbour, on_link};
+use switchyard_plugin::netstate::{Fragment, IfName, Link, LinkKind, Mac, NextHop, Object, Place, Route, RouteScope};
 use switchyard_plugin::{NodeFacts, PodFacts, PodSegment, SegmentFacts};
 
 /// The router's hardware address, on every node. It is the one that NSX's distributed routers have.
@@ -45,29 +43,15 @@ pub(crate) fn attachment(
     segment: &PodSegment,
     mtu: u32,
 ) -> Fragment {
-    let mut fragment = Fragment::new();
     let (here, there) = (&Place::node(&node.name), &Place::pod(&pod.uid));
     let (router, first) = (&device(), first(&segment.subnet));
-    let (port, dev, mac) = (port(&pod.uid), &name("eth0"), Mac::of_ip(pod.ip));
-    let end =
-        |place: &Place, name: &IfName| LinkKind::Veth { peer: PeerEnd { place: place.clone(), name: name.clone() } };
-
-    let link = Link {
-        mtu: Some(mtu),
-        master: Some(bridge.clone()),
-        port: PortSettings { isolated: true, learning: false, ..PortSettings::default() },
-        ..Link::new(port.clone(), end(there, dev))
-    };
-    fragment.want(here, Object::Link(link));
-    fragment.want(here, Object::Fdb(FdbEntry { dev: port.clone(), mac, remote: None }));
-    fragment.want(here, neighbour(router, pod.ip, mac));
+    let dev = &name("eth0");
+    let mut fragment = cable(bridge, node, pod, mtu);
+    fragment.want(here, neighbour(router, pod.ip, Mac::of_ip(pod.ip)));
     let route = Route::new(host(pod.ip), NextHop::dev(router.clone()));
     let route = Route { source: Some(gateway(node)), scope: Some(RouteScope::Link), ..route };
     fragment.want(here, Object::Route(route));
 
-    let link = Link { mtu: Some(mtu), mac: Some(mac), ..Link::new(dev.clone(), end(here, &port)) };
-    fragment.want(there, Object::Link(Link::new(name("lo"), LinkKind::Existing)));
-    fragment.want(there, Object::Link(link));
     fragment.want(there, address(dev, pod.ip, full(pod.ip)));
     fragment.want(there, neighbour(dev, first, ROUTER_MAC));
     fragment.want(there, on_link(dev, first));

@@ -78,28 +78,11 @@ impl Bridged {
 
     /// Both sides of a pod's attachment. A pod whose address is not of the node's block keeps it, with a route of its own.
     pub fn pod(&self, node: &NodeFacts, pod: &PodFacts, mtu: u32) -> Fragment {
-        let mut fragment = Fragment::new();
         let (here, there) = (&Place::node(&node.name), &Place::pod(&pod.uid));
         let (bridge, gateway) = (&self.bridge, gateway(node));
-        let (port, dev) = (port(&pod.uid), &name(POD_DEV));
-        let mac = Mac::of_ip(pod.ip);
-        let end = |place: &Place, name: &IfName| LinkKind::Veth {
-            peer: PeerEnd { place: place.clone(), name: name.clone() },
-        };
-
-        let link = Link {
-            mtu: Some(mtu),
-            master: Some(bridge.clone()),
-            port: PortSettings { isolated: true, learning: false, ..PortSettings::default() },
-            ..Link::new(port.clone(), end(there, dev))
-        };
-        fragment.want(here, Object::Link(link));
-        fragment.want(here, Object::Fdb(FdbEntry { dev: port.clone(), mac, remote: None }));
-        fragment.want(here, neighbour(bridge, pod.ip, mac));
-
-        let link = Link { mtu: Some(mtu), mac: Some(mac), ..Link::new(dev.clone(), end(here, &port)) };
-        fragment.want(there, Object::Link(Link::new(name("lo"), LinkKind::Existing)));
-        fragment.want(there, Object::Link(link));
+        let dev = &name(POD_DEV);
+        let mut fragment = cable(bridge, node, pod, mtu);
+        fragment.want(here, neighbour(bridge, pod.ip, Mac::of_ip(pod.ip)));
         fragment.want(there, neighbour(dev, gateway, Mac::of_ip(gateway)));
         fragment.want(there, on_link(dev, gateway));
         let via = NextHop { dev: Some(dev.clone()), ..NextHop::gateway(gateway) };
@@ -112,6 +95,27 @@ impl Bridged {
         }
         fragment
     }
+}
+
+/// A pod's veth: a port of `bridge` that learns nothing and speaks with the bridge alone, the bridge's entry for the pod, and in the pod
+/// `eth0` under the hardware address that follows from the pod's address.
+pub fn cable(bridge: &IfName, node: &NodeFacts, pod: &PodFacts, mtu: u32) -> Fragment {
+    let (here, there) = (&Place::node(&node.name), &Place::pod(&pod.uid));
+    let (port, dev, mac) = (port(&pod.uid), &name(POD_DEV), Mac::of_ip(pod.ip));
+    let end =
+        |place: &Place, name: &IfName| LinkKind::Veth { peer: PeerEnd { place: place.clone(), name: name.clone() } };
+    let near = Link {
+        mtu: Some(mtu),
+        master: Some(bridge.clone()),
+        port: PortSettings { isolated: true, learning: false, ..PortSettings::default() },
+        ..Link::new(port.clone(), end(there, dev))
+    };
+    let far = Link { mtu: Some(mtu), mac: Some(mac), ..Link::new(dev.clone(), end(here, &port)) };
+    let entry = FdbEntry { dev: port, mac, remote: None };
+    let mut fragment = Fragment::new();
+    fragment.want_all(here, [Object::Link(near), Object::Fdb(entry)]);
+    fragment.want_all(there, [Object::Link(Link::new(name("lo"), LinkKind::Existing)), Object::Link(far)]);
+    fragment
 }
 
 /// The first address of a node's block. A block of one address has no other.
