@@ -202,6 +202,10 @@ pub fn measured(folder: &Path) -> anyhow::Result<BTreeMap<String, Measured>> {
                 continue;
             }
             let file = path.join("estimates.json");
+            // A run that was cut short leaves a folder without results.
+            if !file.exists() || !path.join("benchmark.json").exists() {
+                continue;
+            }
             let benchmark: Benchmark = serde_json::from_slice(&std::fs::read(path.join("benchmark.json"))?)?;
             let Estimates { median } = serde_json::from_slice(&std::fs::read(&file)?)?;
             let Interval { lower_bound: low, upper_bound: high } = median.confidence_interval;

@@ -82,7 +82,7 @@ fn change(number: usize) -> (Place, Change) {
         2 => Object::Neighbour(Neighbour { dev, address: ip.into(), mac: "02:00:00:00:00:01".parse().expect("a MAC") }),
         _ => route(number, 1),
     };
-    let change = if number % 3 == 0 { Change::Remove(object) } else { Change::Add(object) };
+    let change = if number.is_multiple_of(3) { Change::Remove(object) } else { Change::Add(object) };
     (Place::node(format!("n{}", number % 8)), change)
 }
 

@@ -6,6 +6,9 @@ use criterion::{BatchSize, BenchmarkId, Criterion};
 use switchyard_benches::pieces::SIZES;
 use switchyard_benches::policed::{Policed, layer, policies};
 
+/// A change of a node, different from turn to turn.
+type Change = fn(&mut Policed, usize);
+
 pub(crate) fn all(criterion: &mut Criterion) {
     compiling(criterion);
     changing(criterion);
@@ -32,7 +35,7 @@ fn compiling(criterion: &mut Criterion) {
 
 /// From what is told to the layer to the kernel's acknowledgement.
 fn changing(criterion: &mut Criterion) {
-    let changes: [(&str, fn(&mut Policed, usize)); 3] = [
+    let changes: [(&str, Change); 3] = [
         ("label of a peer", Policed::relabel),
         ("a pod comes and goes", |node, _| node.pod_comes_and_goes()),
         ("a policy comes and goes", |node, _| node.policy_comes_and_goes()),
