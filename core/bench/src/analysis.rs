@@ -1,11 +1,15 @@
 //! From samples to comparisons. A report is all it looks at.
 
+mod breakdown;
+mod lives;
 mod metric;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub use breakdown::{Breakdown, breakdowns};
+pub use lives::{Life, Step, lives};
 pub use metric::Metric;
 
 use crate::experiment::{LoadKind, Workload};

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use crate::analysis::Analysis;
 use crate::experiment::{Experiment, LoadKind, Wiring, Workload};
-use crate::gauge::Machine;
+use crate::gauge::{Charges, Machine, Roll};
 use crate::load::{Load, Measured, Order};
 use crate::report::{API_VERSION, BASELINE, BY_HAND, EndedBy, KIND, Plugin, Report, Sample};
 use crate::schedule::{self, Contestant};
@@ -39,6 +39,8 @@ struct Run<'a> {
     stage: Stage,
     begun: Instant,
     report: Report,
+    /// The processes that are charged in this round.
+    roll: Roll,
     progress: &'a dyn Progress,
 }
 
@@ -65,8 +67,9 @@ pub fn run(experiment: &Experiment, setting: &Setting<'_>, progress: &dyn Progre
         samples: Vec::new(),
         swaps: Vec::new(),
         stays: Vec::new(),
+        trials: Vec::new(),
     };
-    let mut run = Run { experiment, stage, begun, report, progress };
+    let mut run = Run { experiment, stage, begun, report, roll: Roll::default(), progress };
     run.repeat()?;
     run.report.seconds = begun.elapsed().as_secs_f64();
     Ok(run.report)
@@ -127,6 +130,7 @@ impl Run<'_> {
                 break;
             }
             self.say(&format!("block {}: {name}, round {} of {}", block + 1, round + 1, spec.rounds));
+            self.roll = Roll::call(&[self.stage.cluster.supervisor, std::process::id()]);
             for (workload, order) in schedule::round(spec.seed, block, round, spec.workloads.len(), paths) {
                 let workload = &spec.workloads[workload];
                 let order = order.into_iter().filter(|&path| match contestant {
@@ -161,13 +165,13 @@ impl Run<'_> {
         // All samples of a round have the same requests at the same moments.
         let seed = Random::new(self.experiment.spec.seed ^ ((block as u64) << 32) ^ u64::from(round)).bits();
         let measured = self.measure(workload.kind, &workload.load(), along, seed);
-        let measured = measured.with_context(|| format!("{network}, {path}, {}", workload.name))?;
+        let (measured, charges) = measured.with_context(|| format!("{network}, {path}, {}", workload.name))?;
         let (network, path, workload) = (network.to_owned(), path.to_owned(), workload.name.clone());
-        self.report.samples.push(Sample { block, round, at, network, path, workload, measured });
+        self.report.samples.push(Sample { block, round, at, network, path, workload, measured, charges });
         Ok(())
     }
 
-    fn measure(&mut self, kind: LoadKind, load: &Load, along: Along, seed: u64) -> anyhow::Result<Measured> {
+    fn measure(&mut self, kind: LoadKind, load: &Load, along: Along, seed: u64) -> anyhow::Result<(Measured, Charges)> {
         let spec = &self.experiment.spec;
         let (agent, target, host) = match along {
             Along::Wires(wiring) => {
@@ -179,14 +183,15 @@ impl Run<'_> {
                 (agent, target, (route == crate::experiment::Route::Ingress).then(|| HOST.to_owned()))
             }
         };
-        agent.measure(&Order::Load {
+        let order = Order::Load {
             load: load.clone(),
             target,
             host,
             warmup_milliseconds: spec.warmup_milliseconds,
             sample_milliseconds: spec.sample_milliseconds,
             seed,
-        })
+        };
+        agent.measure_with(&order, &self.roll)
     }
 
     fn note_plugin(&mut self, name: &str) -> anyhow::Result<()> {

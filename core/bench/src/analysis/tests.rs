@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::experiment::Experiment;
+use crate::gauge::{Charges, Part};
 use crate::load::Measured;
-use crate::report::{BY_HAND, EndedBy, Stay};
+use crate::report::{BY_HAND, EndedBy, Stay, Trial};
 use crate::stats::{Histogram, Random};
 
 /// A report of a made-up machine that becomes slower all the time: `cost` says how many times the baseline a network is.
@@ -24,10 +25,21 @@ pub(crate) fn report(cost: impl Fn(&str) -> f64, change: impl Fn(&mut Sample)) -
         samples: Vec::new(),
         swaps: Vec::new(),
         stays: Vec::new(),
+        trials: Vec::new(),
     };
     let mut random = Random::new(11);
     for (block, network) in blocks.iter().enumerate() {
         report.stays.push(Stay { block, network: network.clone(), devices: vec!["eth0".into()], ..Stay::default() });
+        for _ in 0..if network == BY_HAND { 0 } else { 2 } {
+            let slow = cost(network) * (0.995 + 0.01 * random.share());
+            report.trials.push(Trial {
+                block,
+                network: network.clone(),
+                endpoint: 0.1,
+                detach: 20.0 * slow,
+                ..Trial::default()
+            });
+        }
         for (round, workload) in (0..3).flat_map(|round| experiment.spec.workloads.iter().map(move |one| (round, one)))
         {
             let paths = report.paths(network);
@@ -41,7 +53,8 @@ pub(crate) fn report(cost: impl Fn(&str) -> f64, change: impl Fn(&mut Sample)) -
                 let (block, at) = (block, report.samples.len() as f64 / 10.0);
                 let measured = measured(workload.kind, slow);
                 let (network, path, workload) = (network.into(), path.into(), workload.name.clone());
-                let mut sample = Sample { block, round, at, network, path, workload, measured };
+                let charges = Charges::from([(Part::Generator, 0.02 * slow), (Part::Servers, 0.03 * slow)]);
+                let mut sample = Sample { block, round, at, network, path, workload, measured, charges };
                 change(&mut sample);
                 report.samples.push(sample);
             }

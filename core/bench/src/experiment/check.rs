@@ -34,6 +34,7 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), Wrong> {
     within("spec.repetitions.least", spec.repetitions.least, 1..=1000)?;
     within("spec.repetitions.most", spec.repetitions.most, spec.repetitions.least..=1000)?;
     within("spec.rounds", spec.rounds, 1..=1000)?;
+    within("spec.trials", spec.trials, 0..=1000)?;
     within("spec.warmupMilliseconds", spec.warmup_milliseconds, 0..=60_000)?;
     within("spec.sampleMilliseconds", spec.sample_milliseconds, 10..=600_000)?;
     within("spec.topology.workers", spec.topology.workers, 2..=50)?;

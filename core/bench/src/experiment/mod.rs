@@ -58,6 +58,9 @@ pub struct Spec {
     /// Samples of each kind that are taken while a network is in force, fewer if the budget demands it, never none. Default 3.
     #[serde(default = "rounds")]
     pub rounds: u16,
+    /// Lives of pods, from creation to deletion, that are followed each time a network is in force. Default 2.
+    #[serde(default = "trials")]
+    pub trials: u16,
     /// Milliseconds at the beginning of each sample that do not count. Default 20.
     #[serde(default = "warmup")]
     pub warmup_milliseconds: u32,
@@ -198,6 +201,10 @@ fn precision() -> f64 {
 
 fn rounds() -> u16 {
     3
+}
+
+fn trials() -> u16 {
+    2
 }
 
 fn warmup() -> u32 {

@@ -38,6 +38,7 @@ pub(super) fn experiment(networks: &[&str]) -> Experiment {
             precision: super::precision(),
             repetitions: Repetitions::default(),
             rounds: super::rounds(),
+            trials: super::trials(),
             warmup_milliseconds: 10,
             sample_milliseconds: 80,
             topology: Topology::default(),

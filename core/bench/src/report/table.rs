@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use super::text::{mebibytes, number, ratio, times, with_unit};
 use super::{BY_HAND, EndedBy, Report};
-use crate::analysis::{Analysis, Comparison};
-use crate::stats::median;
+use crate::analysis::{self, Analysis, Comparison};
+use crate::experiment::Route;
+use crate::gauge::Part;
+use crate::stats::{Interval, median};
 use crate::verdict::Verdict;
 
 /// The whole of it.
@@ -28,9 +30,11 @@ pub fn table(report: &Report, analysis: &Analysis) -> String {
     text +=
         &grid(&["WORKLOAD", "NETWORK", "PATH", "RATIO", "INTERVAL", "VERDICT", "VALUE", "BASELINE"], &rows(analysis));
     text += "\n";
+    text += &processors(report);
     text += &costs(report);
+    text += &lives(report);
     text += &swaps(report);
-    text += &invalid(analysis);
+    text += &invalid(report, analysis);
     text
 }
 
@@ -59,7 +63,7 @@ fn rows(analysis: &Analysis) -> Vec<Vec<String>> {
 
 /// What it costs to have a network, however fast it is.
 fn costs(report: &Report) -> String {
-    let head = ["NETWORK", "POD MTU", "BYTES ADDED", "FIRST ANSWER", "AT REST", "MEMORY"];
+    let head = ["NETWORK", "POD MTU", "BYTES ADDED", "AT REST", "MEMORY"];
     let mut rows = Vec::new();
     for name in report.contestants().into_iter().filter(|name| *name != BY_HAND) {
         let stays: Vec<_> = report.stays.iter().filter(|stay| stay.network == name).collect();
@@ -69,12 +73,66 @@ fn costs(report: &Report) -> String {
             name.to_owned(),
             first.pod_mtu.to_string(),
             format!("{:.1} a packet", middle(&|stay| stay.wire.overhead())),
-            format!("{} ms", number(middle(&|stay| stay.first_answer))),
             format!("{} cpu", number(middle(&|stay| stay.rest_cluster / stay.rest_seconds))),
             mebibytes(middle(&|stay| stay.memory_bytes as f64) as u64),
         ]);
     }
     grid(&head, &rows)
+}
+
+/// Whose processor time a workload costs, on the path that asks most of a network and on the one through the ingress.
+fn processors(report: &Report) -> String {
+    let all = analysis::breakdowns(report);
+    let paths = &report.experiment.spec.paths;
+    let main = paths.iter().find(|path| **path == Route::OtherNode).or(paths.first()).map_or("", |path| path.name());
+    let shown: Vec<_> =
+        all.iter().filter(|one| [main, Route::Ingress.name(), "veth"].contains(&one.path.as_str())).collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let seen = |part: &Part| shown.iter().any(|one| one.parts.contains_key(part));
+    let parts: Vec<Part> = Part::ALL.into_iter().filter(seen).collect();
+    let names: Vec<String> = parts.iter().map(|part| part.name().to_uppercase()).collect();
+    let mut head = vec!["PROCESSOR TIME", "NETWORK", "PATH", "WHOLE"];
+    head.extend(names.iter().map(String::as_str));
+    head.push("REST");
+    let row = |one: &&analysis::Breakdown| {
+        let mut row = vec![format!("{} {}", one.workload, one.unit), one.network.clone(), one.path.clone()];
+        row.push(number(one.whole));
+        row.extend(parts.iter().map(|part| one.parts.get(part).map_or_else(|| "-".into(), |time| number(*time))));
+        row.push(number(one.rest));
+        row
+    };
+    grid(&head, &shown.iter().map(row).collect::<Vec<_>>()) + "\n"
+}
+
+/// Lives of pods, against those under the first network.
+fn lives(report: &Report) -> String {
+    let lives = analysis::lives(report);
+    if lives.is_empty() {
+        return String::new();
+    }
+    let row = |life: &analysis::Life| {
+        let range = |interval: &Interval| format!("{} to {}", number(interval.low), number(interval.high));
+        let most = life.times.iter().copied().fold(0.0, f64::max);
+        vec![
+            life.step.to_string(),
+            life.network.clone(),
+            life.middle.map_or_else(|| "-".into(), |middle| format!("{} ms", number(middle.ratio))),
+            life.middle.as_ref().map_or_else(|| "-".into(), range),
+            format!("{} ms", number(most)),
+            life.times.len().to_string(),
+            life.ratio.map_or_else(|| "-".into(), |interval| times(interval.ratio)),
+            life.ratio.map_or_else(|| "-".into(), |one| format!("{} to {}", ratio(one.low), ratio(one.high))),
+            match &life.verdict {
+                None => "reference".into(),
+                Some(Verdict::Invalid(_)) => "invalid".into(),
+                Some(other) => other.to_string(),
+            },
+        ]
+    };
+    let head = ["LIFE OF A POD", "NETWORK", "MEDIAN", "INTERVAL", "MOST", "TIMES", "RATIO", "INTERVAL", "VERDICT"];
+    format!("\n{}\n", grid(&head, &lives.iter().map(row).collect::<Vec<_>>()))
 }
 
 fn swaps(report: &Report) -> String {
@@ -100,12 +158,14 @@ fn swaps(report: &Report) -> String {
 }
 
 /// Why figures are invalid: one line for all that share a reason.
-fn invalid(analysis: &Analysis) -> String {
+fn invalid(report: &Report, analysis: &Analysis) -> String {
     let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
-    for one in &analysis.comparisons {
-        let Verdict::Invalid(reason) = &one.verdict else { continue };
+    let figures =
+        analysis.comparisons.iter().map(|one| (format!("{} {}", one.workload, one.metric), one.verdict.clone()));
+    let lives = analysis::lives(report).into_iter();
+    for (figure, verdict) in figures.chain(lives.filter_map(|life| Some((life.step.to_string(), life.verdict?)))) {
+        let Verdict::Invalid(reason) = verdict else { continue };
         let reason = reason.to_string();
-        let figure = format!("{} {}", one.workload, one.metric);
         match reasons.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, figures)) if figures.contains(&figure) => {}
             Some((_, figures)) => figures.push(figure),

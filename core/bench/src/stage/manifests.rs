@@ -10,7 +10,7 @@ use crate::load::ports;
 
 /// Where the client is.
 pub(crate) const CLIENT_NODE: &str = "worker-1";
-const OTHER_NODE: &str = "worker-2";
+pub(crate) const OTHER_NODE: &str = "worker-2";
 /// The name that the ingress knows.
 pub(crate) const HOST: &str = "bench.example.net";
 /// The first port that nodes may be reached at.
@@ -53,24 +53,54 @@ pub(crate) fn text(experiment: &Experiment) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// A pod on the other node, and the Service it answers behind, under names of their own in each block.
-pub(crate) fn fresh(block: usize) -> anyhow::Result<String> {
-    let name = format!("fresh-{block}");
-    let mut pod = pod(&name, OTHER_NODE);
-    // As soon as it runs.
-    pod["spec"]["containers"][0].as_object_mut().expect("a container").remove("readinessProbe");
+pub(crate) fn trial_name(number: usize) -> String {
+    format!("trial-{number}")
+}
+
+/// A pod on the other node, and the Service it answers behind, under names of their own each time.
+pub(crate) fn trial(number: usize) -> anyhow::Result<String> {
+    let name = trial_name(number);
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-        "spec": {"clusterIP": fresh_address(block), "selector": {"app": name}, "ports": [{"port": ports::ECHO}]},
+        "spec": {
+            "clusterIP": trial_address(number), "selector": {"app": name},
+            "ports": [{"port": ports::UDP, "protocol": "UDP"}],
+        },
     });
-    Ok(format!("{}---\n{}", serde_yaml_ng::to_string(&service)?, serde_yaml_ng::to_string(&pod)?))
+    Ok(format!("{}---\n{}", serde_yaml_ng::to_string(&service)?, serde_yaml_ng::to_string(&eager(&name))?))
+}
+
+/// A policy that lets nothing reach that pod.
+pub(crate) fn closed(number: usize) -> anyhow::Result<String> {
+    let name = trial_name(number);
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name},
+        "spec": {"podSelector": {"matchLabels": {"app": name}}, "policyTypes": ["Ingress"]},
+    });
+    Ok(serde_yaml_ng::to_string(&policy)?)
 }
 
 /// The address of that Service: no earlier one's that may still be known somewhere.
-pub(crate) fn fresh_address(block: usize) -> IpAddr {
-    let [high, low] = ((block % 50_000) as u16 + 1).to_be_bytes();
+pub(crate) fn trial_address(number: usize) -> IpAddr {
+    let [high, low] = ((number % 50_000) as u16 + 1).to_be_bytes();
     // The upper end of the Services' addresses: others are given from the lower one.
     IpAddr::from([10, 96, 255 - high, low])
+}
+
+pub(crate) fn resident_name(block: usize) -> String {
+    format!("resident-{block}")
+}
+
+/// A pod on the other node that is only there.
+pub(crate) fn resident(block: usize) -> anyhow::Result<String> {
+    Ok(serde_yaml_ng::to_string(&eager(&resident_name(block)))?)
+}
+
+/// A pod on the other node that is ready as soon as it runs.
+fn eager(name: &str) -> Value {
+    let mut pod = pod(name, OTHER_NODE);
+    pod["spec"]["containers"][0].as_object_mut().expect("a container").remove("readinessProbe");
+    pod
 }
 
 fn cluster(experiment: &Experiment) -> Value {

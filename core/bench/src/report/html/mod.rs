@@ -2,13 +2,15 @@
 
 mod facts;
 mod latency;
+mod lives;
 mod palette;
 mod plot;
 mod rates;
 mod ratios;
+mod shares;
 mod swaps;
 
-use crate::analysis::{Analysis, Comparison, Metric};
+use crate::analysis::{self, Analysis, Comparison, Metric};
 use crate::experiment::LoadKind;
 use crate::report::{EndedBy, Report};
 use palette::Palette;
@@ -35,6 +37,13 @@ pub fn page(report: &Report, analysis: &Analysis) -> String {
     text += &ratio_cards(report, analysis, &palette);
     titled(&mut text, "Distributions", &latency::cards(report, &palette));
     titled(&mut text, "Latency over rate", &rates::cards(report, analysis, &palette));
+    titled(&mut text, "Whose processor time", &shares::cards(report, &analysis::breakdowns(report)));
+    let lives = analysis::lives(report);
+    if !lives.is_empty() {
+        text += "<h2>Lives of pods</h2>";
+        text += &lives::introduction(report, &lives);
+        text += &section(&lives::cards(report, &lives, &palette));
+    }
     titled(&mut text, "Swaps under traffic", &swaps::cards(report, &palette));
     text += "<h2>What it costs to be there</h2>";
     text += &facts::costs(report);
