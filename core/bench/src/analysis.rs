@@ -3,6 +3,7 @@
 mod breakdown;
 mod lives;
 mod metric;
+mod sweeps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use breakdown::{Breakdown, breakdowns};
 pub use lives::{Life, Step, lives};
 pub use metric::Metric;
+pub use sweeps::{Curve, Figure, curves};
 
 use crate::experiment::{LoadKind, Workload};
 use crate::report::{BASELINE, Report, Sample};
@@ -72,8 +74,9 @@ const BUSY: f64 = 0.5;
 // === impl Analysis ===
 
 impl Analysis {
-    /// Of what a report holds; the same report gives the same analysis.
+    /// Of what a report holds, of a sweep its first level; the same report gives the same analysis.
     pub fn of(report: &Report) -> Self {
+        let report = &*report.base();
         let spec = &report.experiment.spec;
         let mut rounds: BTreeMap<(&str, usize, u16), Round<'_>> = BTreeMap::new();
         for sample in &report.samples {

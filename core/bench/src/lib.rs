@@ -19,7 +19,7 @@ pub mod stats;
 mod verdict;
 pub mod wires;
 
-pub use analysis::{Analysis, Breakdown, Comparison, Life, Metric, Step, breakdowns, lives};
+pub use analysis::{Analysis, Breakdown, Comparison, Curve, Figure, Life, Metric, Step, breakdowns, curves, lives};
 pub use experiment::Experiment;
 pub use gate::{Gate, GateError};
 pub use report::{Report, ReportError, compare, page, table};

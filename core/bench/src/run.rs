@@ -2,6 +2,7 @@
 
 mod stay;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use crate::analysis::Analysis;
-use crate::experiment::{Experiment, LoadKind, Wiring, Workload};
+use crate::experiment::{Experiment, Level, LoadKind, Wiring, Workload};
 use crate::gauge::{Charges, Machine, Roll};
 use crate::load::{Load, Measured, Order};
 use crate::report::{API_VERSION, BASELINE, BY_HAND, EndedBy, KIND, Plugin, Report, Sample};
@@ -41,6 +42,8 @@ struct Run<'a> {
     report: Report,
     /// The processes that are charged in this round.
     roll: Roll,
+    /// Lives of pods until now, those that do not count included.
+    lives: usize,
     progress: &'a dyn Progress,
 }
 
@@ -64,12 +67,13 @@ pub fn run(experiment: &Experiment, setting: &Setting<'_>, progress: &dyn Progre
         version: setting.version.into(),
         plugins: Vec::new(),
         blocks: Vec::new(),
+        levels: Vec::new(),
         samples: Vec::new(),
         swaps: Vec::new(),
         stays: Vec::new(),
         trials: Vec::new(),
     };
-    let mut run = Run { experiment, stage, begun, report, roll: Roll::default(), progress };
+    let mut run = Run { experiment, stage, begun, report, roll: Roll::default(), lives: 0, progress };
     run.repeat()?;
     run.report.seconds = begun.elapsed().as_secs_f64();
     Ok(run.report)
@@ -80,30 +84,67 @@ pub fn run(experiment: &Experiment, setting: &Setting<'_>, progress: &dyn Progre
 impl Run<'_> {
     fn repeat(&mut self) -> anyhow::Result<()> {
         let spec = &self.experiment.spec;
-        let budget = Duration::from_secs(spec.budget_seconds.into());
+        let end = self.begun + Duration::from_secs(spec.budget_seconds.into());
+        let levels = spec.sweep.levels();
+        if levels.is_empty() {
+            self.report.ended_by = self.repetitions(None, end)?;
+            return Ok(());
+        }
+        let mut before = None;
+        let mut ends = Vec::new();
+        for (number, &level) in levels.iter().enumerate() {
+            self.crowd(before, level)?;
+            let share = end.saturating_duration_since(Instant::now()) / (levels.len() - number) as u32;
+            ends.push(self.repetitions(Some(level), Instant::now() + share)?);
+            before = Some(level);
+        }
+        let worst = [EndedBy::Budget, EndedBy::Repetitions].into_iter().find(|one| ends.contains(one));
+        self.report.ended_by = worst.unwrap_or(EndedBy::Precision);
+        Ok(())
+    }
+
+    /// Times through all contestants, until all that is known is known well enough, or the time is over.
+    fn repetitions(&mut self, level: Option<Level>, end: Instant) -> anyhow::Result<EndedBy> {
+        let spec = &self.experiment.spec;
         for number in 0..spec.repetitions.most {
             let begun = Instant::now();
             let order = schedule::repetition(spec.seed, number, spec.networks.len(), !spec.by_hand.is_empty());
             let blocks = order.len() as u32;
             for (done, contestant) in (0..).zip(order) {
                 // Who is slow leaves time for those that are still to come.
-                let share = budget.saturating_sub(self.begun.elapsed() + RESERVE) / (blocks - done);
+                let share = end.saturating_duration_since(Instant::now() + RESERVE) / (blocks - done);
+                self.report.levels.extend(level);
                 self.block(contestant, Instant::now() + share)?;
             }
             let took = begun.elapsed();
             if number + 1 < spec.repetitions.least {
                 continue;
             }
-            if Analysis::of(&self.report).is_precise(spec.precision) {
-                self.report.ended_by = EndedBy::Precision;
-                break;
+            let known = level.map_or(Cow::Borrowed(&self.report), |level| Cow::Owned(self.report.at(level)));
+            if Analysis::of(&known).is_precise(spec.precision) {
+                return Ok(EndedBy::Precision);
             }
-            if number + 1 < spec.repetitions.most && self.begun.elapsed() + took + RESERVE > budget {
-                self.report.ended_by = EndedBy::Budget;
-                break;
+            if number + 1 < spec.repetitions.most && Instant::now() + took + RESERVE > end {
+                return Ok(EndedBy::Budget);
             }
         }
-        Ok(())
+        Ok(EndedBy::Repetitions)
+    }
+
+    /// More of something than before, or none of it any more and some of something else.
+    fn crowd(&mut self, before: Option<Level>, level: Level) -> anyhow::Result<()> {
+        self.say(&format!("making it {level}"));
+        let same = before.filter(|before| before.of == level.of);
+        if let Some(other) = before.filter(|before| before.of != level.of) {
+            self.stage.crowd(other.of, other.number, 0)?;
+        }
+        self.stage.crowd(level.of, same.map_or(0, |before| before.number), level.number)?;
+        // Nodes learn of things in their order: who has served a pod that came later has what came before.
+        let news = self.stage.listen(self.lives)?;
+        let trial = self.stage.trial(&news, self.lives);
+        self.lives += 1;
+        trial.with_context(|| format!("life of a pod beside {level}"))?;
+        self.stage.rest(news)
     }
 
     /// One contestant, once. After `until` no further round begins.

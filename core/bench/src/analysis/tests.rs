@@ -22,6 +22,7 @@ pub(crate) fn report(cost: impl Fn(&str) -> f64, change: impl Fn(&mut Sample)) -
         version: "0.0.0".into(),
         plugins: Vec::new(),
         blocks: blocks.to_vec(),
+        levels: Vec::new(),
         samples: Vec::new(),
         swaps: Vec::new(),
         stays: Vec::new(),
@@ -123,4 +124,37 @@ fn a_report_survives_being_written() {
     let latencies =
         |report: &Report| report.samples.iter().map(|sample| sample.measured.latency.clone()).collect::<Vec<_>>();
     assert_eq!(latencies(&again), latencies(&report));
+}
+
+#[test]
+fn a_sweep_gives_a_figure_at_each_number_and_the_first_one_is_what_is_told() {
+    use crate::experiment::{Crowd, Level};
+    let of_overlay = |sample: &mut Sample| {
+        // There and back again are two levels here, and the second has made one network slower.
+        if sample.network == "overlay" && sample.block >= 3 {
+            let mut slower = Histogram::default();
+            slower.record(Duration::from_micros(90));
+            sample.measured.latency = slower;
+        }
+    };
+    let mut swept = report(|_| 1.0, of_overlay);
+    swept.experiment.spec.sweep.services = vec![0, 500];
+    let level = |number| Level { of: Crowd::Services, number };
+    swept.levels = [0, 0, 0, 500, 500, 500].map(level).to_vec();
+    let curves = curves(&swept);
+    let p50 = Figure::Load { workload: "rr".into(), path: "other-node", metric: Metric::P50 };
+    let ratios = |network: &str| {
+        let curve = curves.iter().find(|one| one.figure == p50 && one.network == network).unwrap();
+        curve.points.iter().map(|(number, one)| (*number, (one.ratio * 10.0).round() / 10.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(ratios("kubenet"), [(0, 1.0), (500, 1.0)]);
+    assert!(matches!(ratios("overlay")[..], [(0, 1.0), (500, slower)] if slower > 2.0), "{curves:?}");
+    let told = Analysis::of(&swept);
+    let overlay = told.find("overlay", "other-node", "rr", Metric::P50).unwrap();
+    assert!((overlay.interval.unwrap().ratio - 1.0).abs() < 0.05 && overlay.ratios.len() == 3, "{overlay:?}");
+    assert!(curves.iter().any(|one| one.figure == Figure::Life(Step::Detach)));
+    let text = crate::report::table(&swept, &told);
+    assert!(text.contains("BY SERVICES") && text.contains("500"), "{text}");
+    let page = crate::report::page(&swept, &told);
+    assert!(page.contains("By number of services") && !page.contains("NaN"));
 }

@@ -3,6 +3,7 @@
 
 mod check;
 mod quick;
+mod sweep;
 mod words;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use switchyard_api::{Hosting, PluginOptions};
 
 pub use crate::load::{Arrivals, Load};
+pub use sweep::{Crowd, Level, Sweep};
 pub use words::{LoadKind, Route, Wiring};
 
 /// An experiment.
@@ -83,6 +85,9 @@ pub struct Spec {
     /// What is wrong with the wires between the nodes. Default nothing.
     #[serde(default)]
     pub impairments: Impairments,
+    /// Numbers of pods, Services or policies that everything is measured by. Default none.
+    #[serde(default, skip_serializing_if = "Sweep::is_empty")]
+    pub sweep: Sweep,
 }
 
 /// How often.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Contestant, Experiment, Impairments, LoadKind, Metadata, Repetitions, Spec, Topology, Wiring, Workload, pod_to_pod,
+    Contestant, Experiment, Impairments, LoadKind, Metadata, Repetitions, Spec, Sweep, Topology, Wiring, Workload,
+    pod_to_pod,
 };
 
 pub(super) fn experiment(networks: &[&str]) -> Experiment {
@@ -47,6 +48,7 @@ pub(super) fn experiment(networks: &[&str]) -> Experiment {
             workloads,
             paths: pod_to_pod(),
             impairments: Impairments::default(),
+            sweep: Sweep::default(),
         },
     }
 }

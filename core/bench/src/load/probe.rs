@@ -4,7 +4,8 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use super::LIMIT;
 use super::server::ECHO;
 use crate::gauge::now;
 
+/// Ports that datagrams leave from.
+const PORTS: Range<u16> = 5_200..65_200;
 /// Between two datagrams to a target.
 const PACE: Duration = Duration::from_millis(1);
 /// How long an answer may take.
@@ -146,11 +149,26 @@ impl Shared {
     }
 }
 
+/// A socket with a port that none has had for long: at a millisecond's pace it takes a minute until a port comes again, and connection
+/// tracking forgets a datagram and its answer after half of that. With ports that the kernel chooses at random some would be known
+/// still, and let through whatever a policy says by now.
+fn fresh() -> std::io::Result<UdpSocket> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let mut tries = PORTS;
+    loop {
+        let port = PORTS.start + (NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len()) as u16;
+        match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries.next().is_some() => {}
+            bound => return bound,
+        }
+    }
+}
+
 // === impl Open ===
 
 impl Open {
     fn send(target: SocketAddr) -> std::io::Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let socket = fresh()?;
         socket.connect(target)?;
         socket.set_nonblocking(true)?;
         let (at, begun) = (now(), Instant::now());

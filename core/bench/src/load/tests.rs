@@ -77,8 +77,10 @@ fn every_load_is_answered_by_the_server_and_counted() {
         (Load::Http { rate: None, connections: 2, arrivals: Arrivals::Constant, body: 10 }, ports::HTTP),
     ];
     for (load, port) in loads {
-        let measured = run(&load, at, port, 40);
-        assert!(measured.bytes > 0 && measured.errors == 0, "{load:?}: {measured:?}");
+        // On a machine that is busy with other tests, nothing at all may happen in a few milliseconds.
+        let mut tries = (0..20).map(|_| run(&load, at, port, 40));
+        let measured = tries.find(|measured| measured.bytes > 0).expect("something happens once");
+        assert!(measured.errors == 0, "{load:?}: {measured:?}");
         assert!(measured.seconds >= 0.039, "{load:?}: {measured:?}");
         match load {
             Load::Stream { .. } => assert!(measured.bytes > 1 << 20),

@@ -5,6 +5,7 @@ mod html;
 mod table;
 mod text;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ pub use compare::compare;
 pub use html::page;
 pub use table::table;
 
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Level, Sweep};
 use crate::gauge::{Charges, Cpu, Machine};
 use crate::load::Measured;
 use crate::stage::Swapped;
@@ -42,6 +43,9 @@ pub struct Report {
     pub plugins: Vec<Plugin>,
     /// Who was measured when, by the contestants' names.
     pub blocks: Vec<String>,
+    /// How many of what there were in each block, if the experiment sweeps anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<Level>,
     /// Every sample, in order.
     pub samples: Vec<Sample>,
     /// Every swap, in order.
@@ -224,6 +228,26 @@ impl Report {
         let networks = self.experiment.spec.networks.iter().map(|network| network.name.as_str());
         let by_hand = (!self.experiment.spec.by_hand.is_empty()).then_some(BY_HAND);
         networks.chain(by_hand).collect()
+    }
+
+    /// What was measured at one level of a sweep, as if there had been no other.
+    pub fn at(&self, level: Level) -> Self {
+        let is_meant = |block: usize| self.levels.get(block) == Some(&level);
+        let mut report = Self { levels: Vec::new(), ..self.clone() };
+        report.experiment.spec.sweep = Sweep::default();
+        report.samples.retain(|sample| is_meant(sample.block));
+        report.swaps.retain(|swap| is_meant(swap.block));
+        report.stays.retain(|stay| is_meant(stay.block));
+        report.trials.retain(|trial| is_meant(trial.block));
+        report
+    }
+
+    /// What was measured at the first level of a sweep; all of it if there was none.
+    pub fn base(&self) -> Cow<'_, Self> {
+        match self.levels.first() {
+            Some(&first) => Cow::Owned(self.at(first)),
+            None => Cow::Borrowed(self),
+        }
     }
 
     /// Share of the processors that programs outside the cluster used while it rested, in the middle of all times.

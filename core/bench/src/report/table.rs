@@ -11,7 +11,8 @@ use crate::stats::{Interval, median};
 use crate::verdict::Verdict;
 
 /// The whole of it.
-pub fn table(report: &Report, analysis: &Analysis) -> String {
+pub fn table(whole: &Report, analysis: &Analysis) -> String {
+    let report = &*whole.base();
     let mut text = String::new();
     let ended = match report.ended_by {
         EndedBy::Precision => "every interval is narrow enough",
@@ -22,8 +23,8 @@ pub fn table(report: &Report, analysis: &Analysis) -> String {
         text,
         "{} samples in {} blocks, {:.0} s, seed {}; {ended}\n\
          ratios to a pair of veth devices wired by hand, 95 % intervals; latency and cpu: less is better\n",
-        report.samples.len(),
-        report.blocks.len(),
+        whole.samples.len(),
+        whole.blocks.len(),
         report.seconds,
         report.experiment.spec.seed
     );
@@ -34,6 +35,7 @@ pub fn table(report: &Report, analysis: &Analysis) -> String {
     text += &costs(report);
     text += &lives(report);
     text += &swaps(report);
+    text += &sweeps(whole);
     text += &invalid(report, analysis);
     text
 }
@@ -104,6 +106,33 @@ fn processors(report: &Report) -> String {
         row
     };
     grid(&head, &shown.iter().map(row).collect::<Vec<_>>()) + "\n"
+}
+
+/// Figures by the number of something.
+fn sweeps(report: &Report) -> String {
+    let all = analysis::curves(report);
+    let mut text = String::new();
+    for (of, numbers) in report.experiment.spec.sweep.lists().into_iter().filter(|(_, numbers)| !numbers.is_empty()) {
+        let title = format!("BY {}", of.name().to_uppercase());
+        let columns: Vec<String> = numbers.iter().map(u16::to_string).collect();
+        let head: Vec<&str> =
+            [title.as_str(), "NETWORK"].into_iter().chain(columns.iter().map(String::as_str)).collect();
+        let row = |curve: &analysis::Curve| {
+            let unit = curve.figure.unit();
+            let cell = |wanted: &u16| match curve.points.iter().find(|(at, _)| at == wanted) {
+                Some((_, one)) if unit == "x" => {
+                    format!("{} [{} to {}]", times(one.ratio), ratio(one.low), ratio(one.high))
+                }
+                Some((_, one)) => format!("{} {unit}", number(one.ratio)),
+                None => "-".into(),
+            };
+            let start = [curve.figure.title(), curve.network.clone()];
+            start.into_iter().chain(numbers.iter().map(cell)).collect::<Vec<_>>()
+        };
+        let rows: Vec<_> = all.iter().filter(|curve| curve.of == of).map(row).collect();
+        text += &format!("\n{}", grid(&head, &rows));
+    }
+    text
 }
 
 /// Lives of pods, against those under the first network.

@@ -85,14 +85,15 @@ impl Run<'_> {
         if trials == 0 {
             return Ok(());
         }
-        let news = self.stage.listen(block)?;
+        let news = self.stage.listen(self.lives)?;
         for number in 0..trials {
             self.say(&format!("block {}: {name}, life {} of {trials} of a pod", block + 1, number + 1));
-            let trial = self.stage.trial(&news, self.report.trials.len());
+            let trial = self.stage.trial(&news, self.lives);
+            self.lives += 1;
             let trial = trial.with_context(|| format!("{name}, life of a pod"))?;
             self.report.trials.push(Trial { block, network: name.to_owned(), ..trial });
         }
-        self.stage.rest(block, news)
+        self.stage.rest(news)
     }
 }
 

@@ -2,10 +2,11 @@
 //! on the other node, and the ingress if there is a path through it.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use crate::experiment::{Experiment, Route};
+use crate::experiment::{Crowd, Experiment, Route};
 use crate::load::ports;
 
 /// Where the client is.
@@ -15,6 +16,8 @@ pub(crate) const OTHER_NODE: &str = "worker-2";
 pub(crate) const HOST: &str = "bench.example.net";
 /// The first port that nodes may be reached at.
 const FIRST_NODE_PORT: u16 = 30_100;
+/// The ReplicaSet of pods that are only there.
+pub(crate) const IDLE: &str = "idle";
 /// The ingress controller, as it is written for people.
 const CONTROLLER: &str = include_str!("../../../../examples/sphinx/controller.yaml");
 
@@ -34,7 +37,7 @@ pub(crate) fn text(experiment: &Experiment) -> anyhow::Result<String> {
     objects.push(pod("near", CLIENT_NODE));
     objects.push(pod("far", OTHER_NODE));
     objects.push(service());
-    objects.extend((0..spec.topology.idle_services).map(idle_service));
+    objects.extend((0..spec.topology.idle_services).map(|number| idle_service(&format!("idle-{number}"))));
     if spec.topology.idle_pods > 0 {
         objects.push(idle_pods(spec.topology.idle_pods));
     }
@@ -87,13 +90,13 @@ pub(crate) fn trial_address(number: usize) -> IpAddr {
     IpAddr::from([10, 96, 255 - high, low])
 }
 
-pub(crate) fn resident_name(block: usize) -> String {
-    format!("resident-{block}")
+pub(crate) fn resident_name(number: usize) -> String {
+    format!("resident-{number}")
 }
 
 /// A pod on the other node that is only there.
-pub(crate) fn resident(block: usize) -> anyhow::Result<String> {
-    Ok(serde_yaml_ng::to_string(&eager(&resident_name(block)))?)
+pub(crate) fn resident(number: usize) -> anyhow::Result<String> {
+    Ok(serde_yaml_ng::to_string(&eager(&resident_name(number)))?)
 }
 
 /// A pod on the other node that is ready as soon as it runs.
@@ -103,10 +106,44 @@ fn eager(name: &str) -> Value {
     pod
 }
 
+/// Pods that are only there, as a file.
+pub(crate) fn idle_set(count: u16) -> anyhow::Result<String> {
+    Ok(serde_yaml_ng::to_string(&idle_pods(count))?)
+}
+
+/// Some of the many Services or policies of a sweep.
+pub(crate) fn crowd(of: Crowd, numbers: Range<u16>) -> anyhow::Result<String> {
+    let one = |number: u16| {
+        let object = match of {
+            Crowd::Policies => policy(number),
+            Crowd::Pods | Crowd::Services => idle_service(&format!("crowd-{number}")),
+        };
+        Ok(format!("---\n{}", serde_yaml_ng::to_string(&object)?))
+    };
+    numbers.map(one).collect()
+}
+
+/// Policies of a sweep select the pods that load goes to. The first lets everything in, each other one an address that nobody has.
+fn policy(number: u16) -> Value {
+    let [high, low] = number.to_be_bytes();
+    let rule = match number {
+        0 => json!({}),
+        _ => json!({
+            "from": [{"ipBlock": {"cidr": format!("10.200.{high}.{low}/32")}}],
+            "ports": [{"protocol": "TCP", "port": 10_000 + number}],
+        }),
+    };
+    let selector = json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["near", "far"]}]});
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": format!("crowd-{number}")},
+        "spec": {"podSelector": selector, "policyTypes": ["Ingress"], "ingress": [rule]},
+    })
+}
+
 fn cluster(experiment: &Experiment) -> Value {
     let spec = &experiment.spec;
     let workers = (1..=spec.topology.workers).map(|number| {
-        let most = 110 + u32::from(spec.topology.idle_pods);
+        let most = 110 + u32::from(spec.topology.idle_pods) + u32::from(spec.sweep.pods.last().copied().unwrap_or(0));
         json!({"name": format!("worker-{number}"), "podCIDR": format!("10.40.{number}.0/24"), "maxPods": most})
     });
     let nodes: Vec<Value> = [json!({"name": "controlplane", "role": "control-plane", "podCIDR": "10.40.0.0/24"})]
@@ -150,16 +187,16 @@ fn service() -> Value {
     })
 }
 
-fn idle_service(number: u16) -> Value {
+fn idle_service(name: &str) -> Value {
     json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("idle-{number}")},
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"selector": {"app": "nobody"}, "ports": [{"port": 80}]},
     })
 }
 
 fn idle_pods(count: u16) -> Value {
     json!({
-        "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "idle"},
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": IDLE},
         "spec": {
             "replicas": count,
             "selector": {"matchLabels": {"app": "idle"}},

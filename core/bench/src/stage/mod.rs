@@ -2,6 +2,7 @@
 
 mod agent;
 mod cluster;
+mod crowd;
 mod manifests;
 mod network;
 mod trial;

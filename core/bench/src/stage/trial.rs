@@ -26,6 +26,8 @@ struct Asked {
 pub(crate) struct News {
     pods: Watch,
     policies: Watch,
+    /// The pod that stays.
+    resident: String,
 }
 
 /// Places of the targets that are probed.
@@ -37,19 +39,18 @@ const SERVICE: usize = 1;
 impl Stage {
     /// Begins to listen, and asks for a pod that stays while trials are made: what pods of a namespace share (nsx: its segment) is
     /// not to come and go with each of them.
-    pub(crate) fn listen(&mut self, block: usize) -> anyhow::Result<News> {
+    pub(crate) fn listen(&mut self, number: usize) -> anyhow::Result<News> {
         let yard = &self.cluster.yard;
-        let news = News { pods: Watch::start(yard, "pods")?, policies: Watch::start(yard, "networkpolicies")? };
-        let name = manifests::resident_name(block);
-        yard.apply(&format!("{name}.yaml"), &manifests::resident(block)?)?;
-        news.pods.until(&name, "ready", |event| is_ready(event).then_some(()))?;
-        Ok(news)
+        let (pods, policies) = (Watch::start(yard, "pods")?, Watch::start(yard, "networkpolicies")?);
+        let resident = manifests::resident_name(number);
+        yard.apply(&format!("{resident}.yaml"), &manifests::resident(number)?)?;
+        pods.until(&resident, "ready", |event| is_ready(event).then_some(()))?;
+        Ok(News { pods, policies, resident })
     }
 
     /// The end of [`listen`](Self::listen).
-    pub(crate) fn rest(&mut self, block: usize, news: News) -> anyhow::Result<()> {
-        drop(news);
-        self.cluster.yard.run(&["delete", "pod", &manifests::resident_name(block), "--no-wait"]).map(drop)
+    pub(crate) fn rest(&mut self, news: News) -> anyhow::Result<()> {
+        self.cluster.yard.run(&["delete", "pod", &news.resident, "--no-wait"]).map(drop)
     }
 
     /// A pod is asked for, served, closed off, opened again and deleted. `number` counts all trials of the experiment.
@@ -74,6 +75,9 @@ impl Stage {
         done(self.follower.ask(&Order::Probe { targets: targets.to_vec() })?)?;
         let reached = self.turned(POD, true)?;
         let served = self.turned(SERVICE, true)?;
+        // From here on the pod alone is asked, so that ports last longer.
+        done(self.follower.ask(&Order::Probe { targets: targets[..1].to_vec() })?)?;
+        self.turned(POD, true)?;
         let own: BTreeSet<String> = self.things()?.difference(&before).cloned().collect();
         ensure!(!own.is_empty(), "pod {name} has brought its node neither a device nor a route");
 

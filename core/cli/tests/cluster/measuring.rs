@@ -56,6 +56,53 @@ fn a_tiny_experiment_measures_every_path() {
     assert!(rig.yard(&["status"]).lines().count() <= 1, "the experiment's cluster was its own");
 }
 
+/// One load on one path, with a few of each kind of thing.
+const SWEEP: &str = "\
+apiVersion: switchyard.dev/v1alpha1
+kind: Experiment
+metadata: {name: sweep}
+spec:
+  budgetSeconds: 300
+  repetitions: {least: 1, most: 1}
+  rounds: 1
+  trials: 1
+  warmupMilliseconds: 5
+  sampleMilliseconds: 15
+  byHand: []
+  networks: [{plugin: kubenet}]
+  workloads: [{kind: rr}]
+  paths: [other-node]
+  sweep: {pods: [0, 2], services: [0, 3], policies: [0, 3]}
+";
+
+#[test]
+fn a_sweep_measures_everything_by_number() {
+    let rig = Cluster::prepare_with(Powers::Nobody, |folder| {
+        let outside = folder.parent().expect("the test's folder");
+        std::fs::write(outside.join("sweep.yaml"), SWEEP).unwrap();
+    });
+    let (file, out) = (rig.file("sweep.yaml"), rig.file("home/out"));
+    let table = rig.yard(&["bench", "-f", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    for title in ["BY PODS", "BY SERVICES", "BY POLICIES", "rr p50, other-node"] {
+        assert!(table.contains(title), "{title}: {table}");
+    }
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(out.join("report.json")).unwrap()).unwrap();
+    let levels = [("pods", 0), ("pods", 2), ("services", 0), ("services", 3), ("policies", 0), ("policies", 3)];
+    let wanted: Vec<Value> = levels
+        .iter()
+        .flat_map(|(of, number)| {
+            let level = serde_json::json!({"of": of, "number": number});
+            [level.clone(), level]
+        })
+        .collect();
+    assert_eq!(report["levels"].as_array().unwrap(), &wanted, "each level there and back");
+    assert_eq!(
+        report["trials"].as_array().unwrap().len(),
+        wanted.len(),
+        "those that only wait for a level do not count"
+    );
+}
+
 #[track_caller]
 fn everything_was_measured(report: &Value) {
     let samples = report["samples"].as_array().unwrap();
