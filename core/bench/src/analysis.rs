@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use breakdown::{Breakdown, breakdowns};
 pub use lives::{Life, Step, lives};
 pub use metric::Metric;
-pub use sweeps::{Curve, Figure, curves};
+pub use sweeps::{Curve, Figure, Point, curves};
 
 use crate::experiment::{LoadKind, Workload};
 use crate::report::{BASELINE, Report, Sample};

@@ -14,8 +14,19 @@ pub struct Curve {
     pub figure: Figure,
     /// The network.
     pub network: String,
-    /// The number, and the figure with its 95 % interval.
-    pub points: Vec<(u16, Interval)>,
+    /// In the order of the numbers.
+    pub points: Vec<Point>,
+}
+
+/// A figure at one number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Of how many things.
+    pub number: u16,
+    /// The figure with its 95 % interval.
+    pub interval: Interval,
+    /// Whether anything may be said of it.
+    pub valid: bool,
 }
 
 /// What may be shown by number.
@@ -43,8 +54,8 @@ pub fn curves(report: &Report) -> Vec<Curve> {
     let mut curves: Vec<Curve> = Vec::new();
     for level in report.experiment.spec.sweep.levels() {
         let at = report.at(level);
-        for (figure, network, interval) in figures(&at) {
-            let point = (level.number, interval);
+        for (figure, network, interval, valid) in figures(&at) {
+            let point = Point { number: level.number, interval, valid };
             match curves.iter_mut().find(|one| (one.of, &one.figure, &one.network) == (level.of, &figure, &network)) {
                 Some(curve) => curve.points.push(point),
                 None => curves.push(Curve { of: level.of, figure, network, points: vec![point] }),
@@ -55,7 +66,7 @@ pub fn curves(report: &Report) -> Vec<Curve> {
 }
 
 /// Figures of one level, in the order in which they are shown.
-fn figures(report: &Report) -> Vec<(Figure, String, Interval)> {
+fn figures(report: &Report) -> Vec<(Figure, String, Interval, bool)> {
     let analysis = Analysis::of(report);
     let paths = &report.experiment.spec.paths;
     let main = paths.iter().copied().find(|path| *path == Route::OtherNode).or(paths.first().copied());
@@ -68,13 +79,21 @@ fn figures(report: &Report) -> Vec<(Figure, String, Interval)> {
                 };
                 if one.workload == workload.name && one.metric == metric && one.network != BY_HAND {
                     let (workload, path) = (workload.name.clone(), path.name());
-                    figures.push((Figure::Load { workload, path, metric }, one.network.clone(), interval));
+                    figures.push((
+                        Figure::Load { workload, path, metric },
+                        one.network.clone(),
+                        interval,
+                        one.verdict.is_valid(),
+                    ));
                 }
             }
         }
     }
     let lives = lives(report).into_iter();
-    figures.extend(lives.filter_map(|life| Some((Figure::Life(life.step), life.network, life.middle?))));
+    figures.extend(lives.filter_map(|life| {
+        let valid = life.verdict.is_none_or(|verdict| verdict.is_valid());
+        Some((Figure::Life(life.step), life.network, life.middle?, valid))
+    }));
     for network in report.contestants().into_iter().filter(|network| *network != BY_HAND) {
         let stays: Vec<_> = report.stays.iter().filter(|stay| stay.network == network).collect();
         let spread = |of: &dyn Fn(&crate::report::Stay) -> f64| {
@@ -84,8 +103,8 @@ fn figures(report: &Report) -> Vec<(Figure, String, Interval)> {
         };
         let rest = spread(&|stay| stay.rest_cluster / stay.rest_seconds);
         let memory = spread(&|stay| stay.memory_bytes as f64 / f64::from(1 << 20));
-        figures.extend(rest.map(|rest| (Figure::Rest, network.to_owned(), rest)));
-        figures.extend(memory.map(|memory| (Figure::Memory, network.to_owned(), memory)));
+        figures.extend(rest.map(|rest| (Figure::Rest, network.to_owned(), rest, true)));
+        figures.extend(memory.map(|memory| (Figure::Memory, network.to_owned(), memory, true)));
     }
     figures
 }

@@ -145,7 +145,7 @@ fn a_sweep_gives_a_figure_at_each_number_and_the_first_one_is_what_is_told() {
     let p50 = Figure::Load { workload: "rr".into(), path: "other-node", metric: Metric::P50 };
     let ratios = |network: &str| {
         let curve = curves.iter().find(|one| one.figure == p50 && one.network == network).unwrap();
-        curve.points.iter().map(|(number, one)| (*number, (one.ratio * 10.0).round() / 10.0)).collect::<Vec<_>>()
+        curve.points.iter().map(|one| (one.number, (one.interval.ratio * 10.0).round() / 10.0)).collect::<Vec<_>>()
     };
     assert_eq!(ratios("kubenet"), [(0, 1.0), (500, 1.0)]);
     assert!(matches!(ratios("overlay")[..], [(0, 1.0), (500, slower)] if slower > 2.0), "{curves:?}");

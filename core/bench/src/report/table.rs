@@ -113,18 +113,20 @@ fn sweeps(report: &Report) -> String {
     let all = analysis::curves(report);
     let mut text = String::new();
     for (of, numbers) in report.experiment.spec.sweep.lists().into_iter().filter(|(_, numbers)| !numbers.is_empty()) {
+        // A question mark is an invalid figure.
         let title = format!("BY {}", of.name().to_uppercase());
         let columns: Vec<String> = numbers.iter().map(u16::to_string).collect();
         let head: Vec<&str> =
             [title.as_str(), "NETWORK"].into_iter().chain(columns.iter().map(String::as_str)).collect();
         let row = |curve: &analysis::Curve| {
             let unit = curve.figure.unit();
-            let cell = |wanted: &u16| match curve.points.iter().find(|(at, _)| at == wanted) {
-                Some((_, one)) if unit == "x" => {
-                    format!("{} [{} to {}]", times(one.ratio), ratio(one.low), ratio(one.high))
+            let cell = |wanted: &u16| {
+                let Some(point) = curve.points.iter().find(|point| point.number == *wanted) else { return "-".into() };
+                let (one, mark) = (point.interval, if point.valid { "" } else { " ?" });
+                match unit {
+                    "x" => format!("{} [{} to {}]{mark}", times(one.ratio), ratio(one.low), ratio(one.high)),
+                    unit => format!("{} {unit}{mark}", number(one.ratio)),
                 }
-                Some((_, one)) => format!("{} {unit}", number(one.ratio)),
-                None => "-".into(),
             };
             let start = [curve.figure.title(), curve.network.clone()];
             start.into_iter().chain(numbers.iter().map(cell)).collect::<Vec<_>>()

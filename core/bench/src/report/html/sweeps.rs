@@ -29,7 +29,7 @@ pub(super) fn sections(report: &Report, palette: &Palette) -> String {
             figures.iter().map(|figure| card(of.name(), numbers, figure, &with(figure), palette)).collect();
         text += &format!(
             "<h2>By number of {}</h2><p>The same cluster with more and more of them. Dots are middles, the lines through them 95 % intervals; \
-             steps on the x-axis are the numbers of the experiment, not distances. All other sections are about the first number.</p>{}",
+             what is invalid is faint; steps on the x-axis are the numbers of the experiment, not distances. All other sections are about the first number.</p>{}",
             of.name(),
             section(&cards)
         );
@@ -57,7 +57,9 @@ fn card(of: &str, numbers: &[u16], figure: &Figure, curves: &[&Curve], palette: 
 fn drawing(title: &str, of: &str, numbers: &[u16], figure: &Figure, curves: &[&Curve], palette: &Palette) -> String {
     let mut drawing = Drawing::new(BOTTOM + 30.0, title);
     let x = Scale::linear((-0.2, numbers.len() as f64 - 0.8), (LEFT, WIDTH - 8.0));
-    let ends = curves.iter().flat_map(|curve| curve.points.iter().flat_map(|(_, one)| [one.low, one.ratio, one.high]));
+    let ends = curves
+        .iter()
+        .flat_map(|curve| curve.points.iter().map(|one| one.interval).flat_map(|one| [one.low, one.ratio, one.high]));
     let ends: Vec<f64> = ends.filter(|end| *end > 0.0).collect();
     let (low, high) = range(ends.iter().copied(), ends.first().copied().unwrap_or(1.0));
     let y = Scale::logarithmic((low / 1.25, high * 1.25), (BOTTOM, TOP));
@@ -74,12 +76,14 @@ fn drawing(title: &str, of: &str, numbers: &[u16], figure: &Figure, curves: &[&C
         // A little beside each other, or equal figures would hide each other.
         let aside = (row as f64 - (curves.len() - 1) as f64 / 2.0) * 5.0;
         let place = |number: u16| numbers.iter().position(|one| *one == number).map(|place| x.at(place as f64) + aside);
-        let placed: Vec<_> = curve.points.iter().filter_map(|(number, one)| Some((place(*number)?, one))).collect();
-        let line: Vec<_> = placed.iter().map(|(at, one)| (*at, y.at(one.ratio))).collect();
-        drawing.curve(&line, 1.5, &format!("stroke:{colour};opacity:.6"));
+        let placed: Vec<_> = curve.points.iter().filter_map(|one| Some((place(one.number)?, one))).collect();
+        let line: Vec<_> = placed.iter().map(|(at, one)| (*at, y.at(one.interval.ratio))).collect();
+        drawing.curve(&line, 1.5, &format!("stroke:{colour};opacity:.4"));
         for (at, one) in placed {
-            drawing.stroke((at, y.at(one.low)), (at, y.at(one.high)), 1.8, &format!("stroke:{colour}"));
-            drawing.dot((at, y.at(one.ratio)), 3.4, &format!("fill:{colour}"));
+            let (interval, faint) = (one.interval, if one.valid { "" } else { ";opacity:.4" });
+            let stroke = format!("stroke:{colour}{faint}");
+            drawing.stroke((at, y.at(interval.low)), (at, y.at(interval.high)), 1.8, &stroke);
+            drawing.dot((at, y.at(interval.ratio)), 3.4, &format!("fill:{colour}{faint}"));
         }
     }
     drawing.finish()
