@@ -1,12 +1,18 @@
 //! From samples to comparisons. A report is all it looks at.
 
+mod breakdown;
+mod lives;
 mod metric;
+mod sweeps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub use breakdown::{Breakdown, breakdowns};
+pub use lives::{Life, Step, lives};
 pub use metric::Metric;
+pub use sweeps::{Curve, Figure, Point, curves};
 
 use crate::experiment::{LoadKind, Workload};
 use crate::report::{BASELINE, Report, Sample};
@@ -68,8 +74,9 @@ const BUSY: f64 = 0.5;
 // === impl Analysis ===
 
 impl Analysis {
-    /// Of what a report holds; the same report gives the same analysis.
+    /// Of what a report holds, of a sweep its first level; the same report gives the same analysis.
     pub fn of(report: &Report) -> Self {
+        let report = &*report.base();
         let spec = &report.experiment.spec;
         let mut rounds: BTreeMap<(&str, usize, u16), Round<'_>> = BTreeMap::new();
         for sample in &report.samples {

@@ -19,7 +19,9 @@ pub mod stats;
 mod verdict;
 pub mod wires;
 
-pub use analysis::{Analysis, Comparison, Metric};
+pub use analysis::{
+    Analysis, Breakdown, Comparison, Curve, Figure, Life, Metric, Point, Step, breakdowns, curves, lives,
+};
 pub use experiment::Experiment;
 pub use gate::{Gate, GateError};
 pub use report::{Report, ReportError, compare, page, table};

@@ -2,6 +2,7 @@
 
 mod stay;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use crate::analysis::Analysis;
-use crate::experiment::{Experiment, LoadKind, Wiring, Workload};
-use crate::gauge::Machine;
+use crate::experiment::{Experiment, Level, LoadKind, Wiring, Workload};
+use crate::gauge::{Charges, Machine, Roll};
 use crate::load::{Load, Measured, Order};
 use crate::report::{API_VERSION, BASELINE, BY_HAND, EndedBy, KIND, Plugin, Report, Sample};
 use crate::schedule::{self, Contestant};
@@ -39,6 +40,10 @@ struct Run<'a> {
     stage: Stage,
     begun: Instant,
     report: Report,
+    /// The processes that are charged in this round.
+    roll: Roll,
+    /// Lives of pods until now, those that do not count included.
+    lives: usize,
     progress: &'a dyn Progress,
 }
 
@@ -62,11 +67,13 @@ pub fn run(experiment: &Experiment, setting: &Setting<'_>, progress: &dyn Progre
         version: setting.version.into(),
         plugins: Vec::new(),
         blocks: Vec::new(),
+        levels: Vec::new(),
         samples: Vec::new(),
         swaps: Vec::new(),
         stays: Vec::new(),
+        trials: Vec::new(),
     };
-    let mut run = Run { experiment, stage, begun, report, progress };
+    let mut run = Run { experiment, stage, begun, report, roll: Roll::default(), lives: 0, progress };
     run.repeat()?;
     run.report.seconds = begun.elapsed().as_secs_f64();
     Ok(run.report)
@@ -77,30 +84,67 @@ pub fn run(experiment: &Experiment, setting: &Setting<'_>, progress: &dyn Progre
 impl Run<'_> {
     fn repeat(&mut self) -> anyhow::Result<()> {
         let spec = &self.experiment.spec;
-        let budget = Duration::from_secs(spec.budget_seconds.into());
+        let end = self.begun + Duration::from_secs(spec.budget_seconds.into());
+        let levels = spec.sweep.levels();
+        if levels.is_empty() {
+            self.report.ended_by = self.repetitions(None, end)?;
+            return Ok(());
+        }
+        let mut before = None;
+        let mut ends = Vec::new();
+        for (number, &level) in levels.iter().enumerate() {
+            self.crowd(before, level)?;
+            let share = end.saturating_duration_since(Instant::now()) / (levels.len() - number) as u32;
+            ends.push(self.repetitions(Some(level), Instant::now() + share)?);
+            before = Some(level);
+        }
+        let worst = [EndedBy::Budget, EndedBy::Repetitions].into_iter().find(|one| ends.contains(one));
+        self.report.ended_by = worst.unwrap_or(EndedBy::Precision);
+        Ok(())
+    }
+
+    /// Times through all contestants, until all that is known is known well enough, or the time is over.
+    fn repetitions(&mut self, level: Option<Level>, end: Instant) -> anyhow::Result<EndedBy> {
+        let spec = &self.experiment.spec;
         for number in 0..spec.repetitions.most {
             let begun = Instant::now();
             let order = schedule::repetition(spec.seed, number, spec.networks.len(), !spec.by_hand.is_empty());
             let blocks = order.len() as u32;
             for (done, contestant) in (0..).zip(order) {
                 // Who is slow leaves time for those that are still to come.
-                let share = budget.saturating_sub(self.begun.elapsed() + RESERVE) / (blocks - done);
+                let share = end.saturating_duration_since(Instant::now() + RESERVE) / (blocks - done);
+                self.report.levels.extend(level);
                 self.block(contestant, Instant::now() + share)?;
             }
             let took = begun.elapsed();
             if number + 1 < spec.repetitions.least {
                 continue;
             }
-            if Analysis::of(&self.report).is_precise(spec.precision) {
-                self.report.ended_by = EndedBy::Precision;
-                break;
+            let known = level.map_or(Cow::Borrowed(&self.report), |level| Cow::Owned(self.report.at(level)));
+            if Analysis::of(&known).is_precise(spec.precision) {
+                return Ok(EndedBy::Precision);
             }
-            if number + 1 < spec.repetitions.most && self.begun.elapsed() + took + RESERVE > budget {
-                self.report.ended_by = EndedBy::Budget;
-                break;
+            if number + 1 < spec.repetitions.most && Instant::now() + took + RESERVE > end {
+                return Ok(EndedBy::Budget);
             }
         }
-        Ok(())
+        Ok(EndedBy::Repetitions)
+    }
+
+    /// More of something than before, or none of it any more and some of something else.
+    fn crowd(&mut self, before: Option<Level>, level: Level) -> anyhow::Result<()> {
+        self.say(&format!("making it {level}"));
+        let same = before.filter(|before| before.of == level.of);
+        if let Some(other) = before.filter(|before| before.of != level.of) {
+            self.stage.crowd(other.of, other.number, 0)?;
+        }
+        self.stage.crowd(level.of, same.map_or(0, |before| before.number), level.number)?;
+        // Nodes learn of things in their order: who has served a pod that came later has what came before.
+        let news = self.stage.listen(self.lives)?;
+        let trial = self.stage.trial(&news, self.lives);
+        self.lives += 1;
+        trial.with_context(|| format!("life of a pod beside {level}"))?;
+        self.stage.rest(news)
     }
 
     /// One contestant, once. After `until` no further round begins.
@@ -127,6 +171,7 @@ impl Run<'_> {
                 break;
             }
             self.say(&format!("block {}: {name}, round {} of {}", block + 1, round + 1, spec.rounds));
+            self.roll = Roll::call(&[self.stage.cluster.supervisor, std::process::id()]);
             for (workload, order) in schedule::round(spec.seed, block, round, spec.workloads.len(), paths) {
                 let workload = &spec.workloads[workload];
                 let order = order.into_iter().filter(|&path| match contestant {
@@ -161,13 +206,13 @@ impl Run<'_> {
         // All samples of a round have the same requests at the same moments.
         let seed = Random::new(self.experiment.spec.seed ^ ((block as u64) << 32) ^ u64::from(round)).bits();
         let measured = self.measure(workload.kind, &workload.load(), along, seed);
-        let measured = measured.with_context(|| format!("{network}, {path}, {}", workload.name))?;
+        let (measured, charges) = measured.with_context(|| format!("{network}, {path}, {}", workload.name))?;
         let (network, path, workload) = (network.to_owned(), path.to_owned(), workload.name.clone());
-        self.report.samples.push(Sample { block, round, at, network, path, workload, measured });
+        self.report.samples.push(Sample { block, round, at, network, path, workload, measured, charges });
         Ok(())
     }
 
-    fn measure(&mut self, kind: LoadKind, load: &Load, along: Along, seed: u64) -> anyhow::Result<Measured> {
+    fn measure(&mut self, kind: LoadKind, load: &Load, along: Along, seed: u64) -> anyhow::Result<(Measured, Charges)> {
         let spec = &self.experiment.spec;
         let (agent, target, host) = match along {
             Along::Wires(wiring) => {
@@ -179,14 +224,15 @@ impl Run<'_> {
                 (agent, target, (route == crate::experiment::Route::Ingress).then(|| HOST.to_owned()))
             }
         };
-        agent.measure(&Order::Load {
+        let order = Order::Load {
             load: load.clone(),
             target,
             host,
             warmup_milliseconds: spec.warmup_milliseconds,
             sample_milliseconds: spec.sample_milliseconds,
             seed,
-        })
+        };
+        agent.measure_with(&order, &self.roll)
     }
 
     fn note_plugin(&mut self, name: &str) -> anyhow::Result<()> {

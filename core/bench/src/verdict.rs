@@ -137,6 +137,13 @@ fn is_quiet(control: &Interval) -> bool {
     control.contains(1.0) || (control.ratio - 1.0).abs() <= CONTROL
 }
 
+impl Verdict {
+    /// Whether anything may be said.
+    pub fn is_valid(&self) -> bool {
+        !matches!(self, Self::Invalid(_))
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::experiment::Experiment;
+use crate::gauge::{Charges, Part};
 use crate::load::Measured;
-use crate::report::{BY_HAND, EndedBy, Stay};
+use crate::report::{BY_HAND, EndedBy, Stay, Trial};
 use crate::stats::{Histogram, Random};
 
 /// A report of a made-up machine that becomes slower all the time: `cost` says how many times the baseline a network is.
@@ -21,13 +22,25 @@ pub(crate) fn report(cost: impl Fn(&str) -> f64, change: impl Fn(&mut Sample)) -
         version: "0.0.0".into(),
         plugins: Vec::new(),
         blocks: blocks.to_vec(),
+        levels: Vec::new(),
         samples: Vec::new(),
         swaps: Vec::new(),
         stays: Vec::new(),
+        trials: Vec::new(),
     };
     let mut random = Random::new(11);
     for (block, network) in blocks.iter().enumerate() {
         report.stays.push(Stay { block, network: network.clone(), devices: vec!["eth0".into()], ..Stay::default() });
+        for _ in 0..if network == BY_HAND { 0 } else { 2 } {
+            let slow = cost(network) * (0.995 + 0.01 * random.share());
+            report.trials.push(Trial {
+                block,
+                network: network.clone(),
+                endpoint: 0.1,
+                detach: 20.0 * slow,
+                ..Trial::default()
+            });
+        }
         for (round, workload) in (0..3).flat_map(|round| experiment.spec.workloads.iter().map(move |one| (round, one)))
         {
             let paths = report.paths(network);
@@ -41,7 +54,8 @@ pub(crate) fn report(cost: impl Fn(&str) -> f64, change: impl Fn(&mut Sample)) -
                 let (block, at) = (block, report.samples.len() as f64 / 10.0);
                 let measured = measured(workload.kind, slow);
                 let (network, path, workload) = (network.into(), path.into(), workload.name.clone());
-                let mut sample = Sample { block, round, at, network, path, workload, measured };
+                let charges = Charges::from([(Part::Generator, 0.02 * slow), (Part::Servers, 0.03 * slow)]);
+                let mut sample = Sample { block, round, at, network, path, workload, measured, charges };
                 change(&mut sample);
                 report.samples.push(sample);
             }
@@ -110,4 +124,37 @@ fn a_report_survives_being_written() {
     let latencies =
         |report: &Report| report.samples.iter().map(|sample| sample.measured.latency.clone()).collect::<Vec<_>>();
     assert_eq!(latencies(&again), latencies(&report));
+}
+
+#[test]
+fn a_sweep_gives_a_figure_at_each_number_and_the_first_one_is_what_is_told() {
+    use crate::experiment::{Crowd, Level};
+    let of_overlay = |sample: &mut Sample| {
+        // There and back again are two levels here, and the second has made one network slower.
+        if sample.network == "overlay" && sample.block >= 3 {
+            let mut slower = Histogram::default();
+            slower.record(Duration::from_micros(90));
+            sample.measured.latency = slower;
+        }
+    };
+    let mut swept = report(|_| 1.0, of_overlay);
+    swept.experiment.spec.sweep.services = vec![0, 500];
+    let level = |number| Level { of: Crowd::Services, number };
+    swept.levels = [0, 0, 0, 500, 500, 500].map(level).to_vec();
+    let curves = curves(&swept);
+    let p50 = Figure::Load { workload: "rr".into(), path: "other-node", metric: Metric::P50 };
+    let ratios = |network: &str| {
+        let curve = curves.iter().find(|one| one.figure == p50 && one.network == network).unwrap();
+        curve.points.iter().map(|one| (one.number, (one.interval.ratio * 10.0).round() / 10.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(ratios("kubenet"), [(0, 1.0), (500, 1.0)]);
+    assert!(matches!(ratios("overlay")[..], [(0, 1.0), (500, slower)] if slower > 2.0), "{curves:?}");
+    let told = Analysis::of(&swept);
+    let overlay = told.find("overlay", "other-node", "rr", Metric::P50).unwrap();
+    assert!((overlay.interval.unwrap().ratio - 1.0).abs() < 0.05 && overlay.ratios.len() == 3, "{overlay:?}");
+    assert!(curves.iter().any(|one| one.figure == Figure::Life(Step::Detach)));
+    let text = crate::report::table(&swept, &told);
+    assert!(text.contains("BY SERVICES") && text.contains("500"), "{text}");
+    let page = crate::report::page(&swept, &told);
+    assert!(page.contains("By number of services") && !page.contains("NaN"));
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use super::{Experiment, LoadKind, Route, Wiring, Workload};
+use super::{Crowd, Experiment, LoadKind, Route, Wiring, Workload};
 
 /// A field that is not what it should be.
 #[derive(Debug, PartialEq)]
@@ -17,6 +17,10 @@ const API_VERSION: &str = "switchyard.dev/v1alpha1";
 const KIND: &str = "Experiment";
 /// Names of networks and workloads are words of `--fail-if` expressions and of attributes in the page.
 const NAME: &str = "must be 1 to 40 of a-z, 0-9 and -";
+/// Numbers of one list of a sweep.
+const MOST_LEVELS: usize = 8;
+/// Addresses of a worker, less those that other pods may need.
+const PODS_OF_A_WORKER: u16 = 200;
 /// What stands for wires made by hand in results.
 pub(crate) const RESERVED: [&str; 2] = ["baseline", "by-hand"];
 
@@ -34,6 +38,7 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), Wrong> {
     within("spec.repetitions.least", spec.repetitions.least, 1..=1000)?;
     within("spec.repetitions.most", spec.repetitions.most, spec.repetitions.least..=1000)?;
     within("spec.rounds", spec.rounds, 1..=1000)?;
+    within("spec.trials", spec.trials, 0..=1000)?;
     within("spec.warmupMilliseconds", spec.warmup_milliseconds, 0..=60_000)?;
     within("spec.sampleMilliseconds", spec.sample_milliseconds, 10..=600_000)?;
     within("spec.topology.workers", spec.topology.workers, 2..=50)?;
@@ -46,6 +51,7 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), Wrong> {
     }
     networks(experiment)?;
     workloads(experiment)?;
+    sweep(experiment)?;
     distinct("spec.paths", spec.paths.iter().map(|path| path.name()))?;
     if spec.paths.is_empty() {
         return wrong("spec.paths", "[]", "needs at least one, same-node for instance");
@@ -90,6 +96,38 @@ fn workloads(experiment: &Experiment) -> Result<(), Wrong> {
         self::workload(&format!("spec.workloads[{at}]"), workload)?;
     }
     distinct("spec.workloads", workloads.iter().map(|workload| workload.name.as_str()))
+}
+
+/// Numbers of a list grow, so that things only have to come; a list has two at least, or nothing is swept.
+fn sweep(experiment: &Experiment) -> Result<(), Wrong> {
+    let (spec, topology) = (&experiment.spec, &experiment.spec.topology);
+    for (of, numbers) in spec.sweep.lists().into_iter().filter(|(_, numbers)| !numbers.is_empty()) {
+        let field = format!("spec.sweep.{}", of.name());
+        if !(2..=MOST_LEVELS).contains(&numbers.len()) {
+            let right = format_args!("must have from 2 to {MOST_LEVELS} numbers, as in [0, 100, 1000]");
+            return wrong(field, format_args!("{numbers:?}"), right);
+        }
+        let most = match of {
+            Crowd::Pods => PODS_OF_A_WORKER * u16::from(topology.workers),
+            Crowd::Services | Crowd::Policies => 10_000,
+        };
+        for (at, &number) in numbers.iter().enumerate() {
+            within(&format!("{field}[{at}]"), number, 0..=most)?;
+            if at > 0 && number <= numbers[at - 1] {
+                return wrong(format!("{field}[{at}]"), number, format_args!("must be above {}", numbers[at - 1]));
+            }
+        }
+        let (there, name) = match of {
+            Crowd::Pods => (topology.idle_pods, "idlePods"),
+            Crowd::Services => (topology.idle_services, "idleServices"),
+            Crowd::Policies => (0, ""),
+        };
+        if there > 0 {
+            let right = format_args!("must be 0 while {field} is swept: its first number is what there is at first");
+            return wrong(format!("spec.topology.{name}"), there, right);
+        }
+    }
+    Ok(())
 }
 
 fn workload(field: &str, workload: &Workload) -> Result<(), Wrong> {
@@ -214,5 +252,18 @@ mod tests {
         );
         assert!(error(&GOOD.replace("Experiment", "Cluster")).ends_with("kind: Cluster: must be Experiment"));
         assert!(with("  impairments: {loss: .nan}\n").contains("spec.impairments.loss"));
+        let sweep = |text: &str| with(&format!("  sweep: {text}\n"));
+        assert_eq!(
+            sweep("{services: [0]}"),
+            "t.yaml: spec.sweep.services: [0]: must have from 2 to 8 numbers, as in [0, 100, 1000]"
+        );
+        assert_eq!(sweep("{pods: [0, 401]}"), "t.yaml: spec.sweep.pods[1]: 401: must be from 0 to 400");
+        assert_eq!(sweep("{policies: [5, 5]}"), "t.yaml: spec.sweep.policies[1]: 5: must be above 5");
+        assert!(sweep("{nodes: [1, 2]}").contains("spec.sweep.nodes: unknown field `nodes`, expected one of"));
+        assert_eq!(
+            with("  topology: {idleServices: 3}\n  sweep: {services: [0, 5]}\n"),
+            "t.yaml: spec.topology.idleServices: 3: must be 0 while spec.sweep.services is swept: its first number is what \
+             there is at first"
+        );
     }
 }

@@ -3,6 +3,7 @@
 
 mod check;
 mod quick;
+mod sweep;
 mod words;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use switchyard_api::{Hosting, PluginOptions};
 
 pub use crate::load::{Arrivals, Load};
+pub use sweep::{Crowd, Level, Sweep};
 pub use words::{LoadKind, Route, Wiring};
 
 /// An experiment.
@@ -58,6 +60,9 @@ pub struct Spec {
     /// Samples of each kind that are taken while a network is in force, fewer if the budget demands it, never none. Default 3.
     #[serde(default = "rounds")]
     pub rounds: u16,
+    /// Lives of pods, from creation to deletion, that are followed each time a network is in force. Default 2.
+    #[serde(default = "trials")]
+    pub trials: u16,
     /// Milliseconds at the beginning of each sample that do not count. Default 20.
     #[serde(default = "warmup")]
     pub warmup_milliseconds: u32,
@@ -80,6 +85,9 @@ pub struct Spec {
     /// What is wrong with the wires between the nodes. Default nothing.
     #[serde(default)]
     pub impairments: Impairments,
+    /// Numbers of pods, Services or policies that everything is measured by. Default none.
+    #[serde(default, skip_serializing_if = "Sweep::is_empty")]
+    pub sweep: Sweep,
 }
 
 /// How often.
@@ -198,6 +206,10 @@ fn precision() -> f64 {
 
 fn rounds() -> u16 {
     3
+}
+
+fn trials() -> u16 {
+    2
 }
 
 fn warmup() -> u32 {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Contestant, Experiment, Impairments, LoadKind, Metadata, Repetitions, Spec, Topology, Wiring, Workload, pod_to_pod,
+    Contestant, Experiment, Impairments, LoadKind, Metadata, Repetitions, Spec, Sweep, Topology, Wiring, Workload,
+    pod_to_pod,
 };
 
 pub(super) fn experiment(networks: &[&str]) -> Experiment {
@@ -38,6 +39,7 @@ pub(super) fn experiment(networks: &[&str]) -> Experiment {
             precision: super::precision(),
             repetitions: Repetitions::default(),
             rounds: super::rounds(),
+            trials: super::trials(),
             warmup_milliseconds: 10,
             sample_milliseconds: 80,
             topology: Topology::default(),
@@ -46,6 +48,7 @@ pub(super) fn experiment(networks: &[&str]) -> Experiment {
             workloads,
             paths: pod_to_pod(),
             impairments: Impairments::default(),
+            sweep: Sweep::default(),
         },
     }
 }

@@ -75,13 +75,17 @@ fn family(root: u32) -> Vec<u32> {
     let mut waiting = vec![root];
     while let Some(pid) = waiting.pop() {
         found.push(pid);
-        let tasks = std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
-        for task in tasks.into_iter().flatten().flatten() {
-            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            waiting.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-        }
+        waiting.extend(children(pid));
     }
     found
+}
+
+/// Processes that any thread of a process has started.
+pub(super) fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
+    let of_task = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+    let texts: Vec<String> = tasks.into_iter().flatten().flatten().map(of_task).collect();
+    texts.iter().flat_map(|text| text.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
 }
 
 #[cfg(test)]

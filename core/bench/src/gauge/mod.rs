@@ -1,9 +1,14 @@
 //! What the kernel counts: processor time, memory, bytes on devices. Texts of `/proc` are read here and nowhere else.
 
+mod charges;
+mod clock;
 mod cpu;
 mod device;
 mod memory;
 
+pub(crate) use charges::Roll;
+pub use charges::{Charges, Part};
+pub(crate) use clock::now;
 pub use cpu::Cpu;
 pub use device::Device;
 pub(crate) use memory::{Machine, family_cpu_seconds, family_pss_bytes};

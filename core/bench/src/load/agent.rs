@@ -9,43 +9,71 @@ use anyhow::Context as _;
 use super::follow::Follower;
 use super::http::Plan;
 use super::meter::Span;
-use super::{Load, Measured, Order, Reply, crr, http, knock, rr, stream, udp};
+use super::observe::Observer;
+use super::probe::Prober;
+use super::{Load, Measured, Order, Reply, crr, http, rr, stream, udp};
 use crate::gauge::Device;
+
+/// What goes on between two orders.
+#[derive(Default)]
+pub(super) struct Hands {
+    follower: Option<Follower>,
+    prober: Option<Prober>,
+    observer: Option<Observer>,
+}
 
 /// Runs until standard input ends.
 pub fn run() -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut say = |reply: &Reply| -> anyhow::Result<()> {
-        out.write_all((serde_json::to_string(reply)? + "\n").as_bytes())?;
-        Ok(out.flush()?)
-    };
     say(&Reply::Ready)?;
-    let mut follower = None;
+    let mut hands = Hands::default();
     for line in std::io::stdin().lock().lines() {
-        let reply = serde_json::from_str(&line?).context("read an order").and_then(|order| obey(order, &mut follower));
+        let reply = serde_json::from_str(&line?).context("read an order").and_then(|order| obey(order, &mut hands));
         say(&reply.unwrap_or_else(|error| Reply::Failed(format!("{error:#}"))))?;
     }
     Ok(())
 }
 
-pub(super) fn obey(order: Order, follower: &mut Option<Follower>) -> anyhow::Result<Reply> {
+fn say(reply: &Reply) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all((serde_json::to_string(reply)? + "\n").as_bytes())?;
+    Ok(out.flush()?)
+}
+
+pub(super) fn obey(order: Order, hands: &mut Hands) -> anyhow::Result<Reply> {
     Ok(match order {
         Order::Load { load, target, host, warmup_milliseconds, sample_milliseconds, seed } => {
             let span = Span {
                 warmup: Duration::from_millis(warmup_milliseconds.into()),
                 sample: Duration::from_millis(sample_milliseconds.into()),
+                // Who does not listen any more gets no sample either.
+                told: |reply| drop(say(reply)),
             };
             Reply::Measured(Box::new(sample(&load, target, host.as_deref(), span, seed)?))
         }
         Order::Follow { target } => {
-            *follower = Some(Follower::start(target)?);
+            hands.follower = Some(Follower::start(target)?);
             Reply::Following
         }
-        Order::Stop => Reply::Followed(follower.take().context("nothing is followed")?.stop()?),
-        Order::Knock { target } => {
-            knock::until_answered(target)?;
-            Reply::Answered
+        Order::Stop => Reply::Followed(hands.follower.take().context("nothing is followed")?.stop()?),
+        Order::Probe { targets } => {
+            hands.prober = Some(Prober::start(&targets)?);
+            Reply::Done
         }
+        Order::Await { target, answers } => {
+            Reply::Since(hands.prober.as_ref().context("nothing is probed")?.until(target, answers)?)
+        }
+        Order::Rest => {
+            hands.prober = None;
+            Reply::Done
+        }
+        Order::Observe => Reply::Things(match &hands.observer {
+            Some(observer) => observer.things(),
+            None => hands.observer.insert(Observer::start()?).things(),
+        }),
+        Order::Vanish { things } => {
+            Reply::Since(hands.observer.as_ref().context("nothing is observed")?.until_gone(&things)?)
+        }
+        Order::Observed => Reply::Changes(hands.observer.take().context("nothing is observed")?.changes()),
         Order::Devices => Reply::Devices(Device::read()?),
         Order::Mtu { target } => Reply::Mtu(mtu(target)?),
     })

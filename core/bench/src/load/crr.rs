@@ -26,7 +26,7 @@ pub(super) fn run(target: SocketAddr, bytes: u32, span: Span) -> anyhow::Result<
         once().with_context(|| format!("connect to {target}"))?;
     }
     let mut measured = Measured::default();
-    let meter = Meter::start()?;
+    let meter = Meter::start(span.told)?;
     let begun = Instant::now();
     let mut before = begun;
     loop {

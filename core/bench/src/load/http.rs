@@ -44,6 +44,7 @@ struct Run {
     target: SocketAddr,
     begun: Instant,
     warm: Duration,
+    told: fn(&super::Reply),
     measured: Measured,
 }
 
@@ -58,8 +59,8 @@ pub(super) fn run(plan: &Plan<'_>) -> anyhow::Result<Measured> {
     let host = plan.host.map_or_else(|| plan.target.to_string(), str::to_owned);
     let request = format!("GET /bytes/{} HTTP/1.1\r\nHost: {host}\r\n\r\n", plan.body).into_bytes();
     let warm = plan.span.warmup;
-    let mut run =
-        Run { connections, request, target: plan.target, begun: Instant::now(), warm, measured: Measured::default() };
+    let (told, begun, measured) = (plan.span.told, Instant::now(), Measured::default());
+    let mut run = Run { connections, request, target: plan.target, begun, warm, told, measured };
     run.go(&mut Schedule::new(plan))?;
     Ok(run.measured)
 }
@@ -84,7 +85,7 @@ impl Run {
         loop {
             let now = self.begun.elapsed();
             if !metered && now >= self.warm {
-                meter = Some(Meter::start()?);
+                meter = Some(Meter::start(self.told)?);
                 metered = true;
             }
             let free = self.connections.iter().filter(|connection| connection.due.is_none()).count();
@@ -252,7 +253,7 @@ mod tests {
     #[test]
     fn requests_are_due_at_the_rate_that_was_asked_for() {
         for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
-            let span = Span { warmup: Duration::ZERO, sample: Duration::from_secs(10) };
+            let span = Span { warmup: Duration::ZERO, sample: Duration::from_secs(10), told: |_| () };
             let target = ([127, 0, 0, 1], 1).into();
             let plan =
                 Plan { target, host: None, rate: Some(1000.0), connections: 1, arrivals, body: 1, span, seed: 7 };

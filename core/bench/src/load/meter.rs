@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::Measured;
+use super::{Measured, Reply};
 use crate::gauge::Cpu;
 
 /// Readings at the end of the warm-up.
@@ -12,6 +12,7 @@ pub(super) struct Meter {
     begun: Instant,
     cpu: Cpu,
     own: (f64, f64),
+    told: fn(&Reply),
 }
 
 /// The times of a sample.
@@ -19,13 +20,16 @@ pub(super) struct Meter {
 pub(super) struct Span {
     pub(super) warmup: Duration,
     pub(super) sample: Duration,
+    /// Who hears of the moments between which time counts: others measure meanwhile, too.
+    pub(super) told: fn(&Reply),
 }
 
 // === impl Meter ===
 
 impl Meter {
-    pub(super) fn start() -> anyhow::Result<Self> {
-        Ok(Self { cpu: Cpu::read()?, own: own()?, begun: Instant::now() })
+    pub(super) fn start(told: fn(&Reply)) -> anyhow::Result<Self> {
+        told(&Reply::Begun);
+        Ok(Self { told, cpu: Cpu::read()?, own: own()?, begun: Instant::now() })
     }
 
     /// Fills in what passed since the start.
@@ -35,6 +39,7 @@ impl Meter {
         measured.generator_user = own.0 - self.own.0;
         measured.generator_system = own.1 - self.own.1;
         measured.cpu = Cpu::read()?.since(&self.cpu);
+        (self.told)(&Reply::Ended);
         Ok(())
     }
 }

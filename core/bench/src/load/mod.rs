@@ -8,13 +8,15 @@ pub mod agent;
 mod crr;
 mod follow;
 mod http;
-mod knock;
 mod meter;
+mod observe;
+mod probe;
 mod rr;
 pub mod server;
 mod stream;
 mod udp;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -114,11 +116,29 @@ pub enum Order {
     },
     /// The end of `Follow`; answered by what it saw.
     Stop,
-    /// Try again and again until somebody answers.
-    Knock {
-        /// Where.
-        target: SocketAddr,
+    /// Send each target a datagram every millisecond, each from a port of its own, until `Rest`.
+    Probe {
+        /// Whom.
+        targets: Vec<SocketAddr>,
     },
+    /// Wait until a target of `Probe` answers, or does not any more.
+    Await {
+        /// Which, counted from 0.
+        target: usize,
+        /// What is waited for.
+        answers: bool,
+    },
+    /// The end of `Probe`.
+    Rest,
+    /// Say what there is here, devices and routes, and remember when it changes, until `Observed`.
+    Observe,
+    /// Wait until none of these things is there any more.
+    Vanish {
+        /// Which.
+        things: BTreeSet<String>,
+    },
+    /// The end of `Observe`; answered by the changes.
+    Observed,
     /// What the interfaces here have counted.
     Devices,
     /// The largest packet that goes to a target unfragmented.
@@ -140,8 +160,18 @@ pub enum Reply {
     Following,
     /// Of `Stop`.
     Followed(Followed),
-    /// Of `Knock`.
-    Answered,
+    /// A sample's time begins to count.
+    Begun,
+    /// A sample's time has ended; what it measured follows.
+    Ended,
+    /// Of `Probe` and `Rest`.
+    Done,
+    /// Of `Await` and `Vanish`: when it came to be so, nanoseconds of the monotonic clock.
+    Since(u64),
+    /// Of `Observe`.
+    Things(BTreeSet<String>),
+    /// Of `Observed`.
+    Changes(Vec<Change>),
     /// Of `Devices`.
     Devices(Vec<crate::gauge::Device>),
     /// Of `Mtu`.
@@ -191,8 +221,21 @@ pub struct Followed {
     pub trips: Vec<(u32, u32)>,
 }
 
+/// A change of what is there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// When it was seen, nanoseconds of the monotonic clock.
+    pub at: u64,
+    /// What came.
+    pub came: Vec<String>,
+    /// What went.
+    pub went: Vec<String>,
+}
+
 /// How long anything may take beyond its time.
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+/// Longest that anything is waited for.
+pub(crate) const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

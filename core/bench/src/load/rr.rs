@@ -24,7 +24,7 @@ pub(super) fn run(target: SocketAddr, bytes: u32, span: Span) -> anyhow::Result<
         trip(&mut stream)?;
     }
     let mut measured = Measured::default();
-    let meter = Meter::start()?;
+    let meter = Meter::start(span.told)?;
     let begun = Instant::now();
     let mut before = begun;
     loop {

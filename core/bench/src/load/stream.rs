@@ -27,7 +27,7 @@ pub(super) fn run(target: SocketAddr, connections: u16, span: Span) -> anyhow::R
             .map(|stream| scope.spawn(move || send(stream, span, || (warm.wait(), metered.wait()))))
             .collect();
         warm.wait();
-        let meter = Meter::start();
+        let meter = Meter::start(span.told);
         metered.wait();
         for sender in senders {
             measured.bytes += sender.join().map_err(|_| anyhow!("a sender panicked"))??;

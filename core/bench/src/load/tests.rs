@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use super::agent::{obey, sample};
+use super::agent::{Hands, obey, sample};
 use super::meter::Span;
 use super::{Arrivals, Load, Measured, Order, Reply, ports, server};
 
@@ -33,7 +33,8 @@ fn serve() -> Ipv4Addr {
 }
 
 fn run(load: &Load, at: Ipv4Addr, port: u16, milliseconds: u64) -> Measured {
-    let span = Span { warmup: Duration::from_millis(5), sample: Duration::from_millis(milliseconds) };
+    let sample_time = Duration::from_millis(milliseconds);
+    let span = Span { warmup: Duration::from_millis(5), sample: sample_time, told: |_| () };
     sample(load, SocketAddr::new(IpAddr::V4(at), port), None, span, 1).unwrap()
 }
 
@@ -76,8 +77,10 @@ fn every_load_is_answered_by_the_server_and_counted() {
         (Load::Http { rate: None, connections: 2, arrivals: Arrivals::Constant, body: 10 }, ports::HTTP),
     ];
     for (load, port) in loads {
-        let measured = run(&load, at, port, 40);
-        assert!(measured.bytes > 0 && measured.errors == 0, "{load:?}: {measured:?}");
+        // On a machine that is busy with other tests, nothing at all may happen in a few milliseconds.
+        let mut tries = (0..20).map(|_| run(&load, at, port, 40));
+        let measured = tries.find(|measured| measured.bytes > 0).expect("something happens once");
+        assert!(measured.errors == 0, "{load:?}: {measured:?}");
         assert!(measured.seconds >= 0.039, "{load:?}: {measured:?}");
         match load {
             Load::Stream { .. } => assert!(measured.bytes > 1 << 20),
@@ -91,14 +94,14 @@ fn every_load_is_answered_by_the_server_and_counted() {
 #[test]
 fn a_flow_is_followed_until_somebody_says_stop() {
     let target = SocketAddr::new(IpAddr::V4(serve()), ports::UDP);
-    let mut follower = None;
-    assert!(matches!(obey(Order::Follow { target }, &mut follower).unwrap(), Reply::Following));
+    let mut hands = Hands::default();
+    assert!(matches!(obey(Order::Follow { target }, &mut hands).unwrap(), Reply::Following));
     // The flow is what is waited for: it ends by order only.
     run(&Load::Rr { bytes: 1 }, serve(), ports::ECHO, 50);
-    let Reply::Followed(followed) = obey(Order::Stop, &mut follower).unwrap() else { panic!("another reply") };
+    let Reply::Followed(followed) = obey(Order::Stop, &mut hands).unwrap() else { panic!("another reply") };
     assert!(followed.sent > 0 && followed.answered > 0 && followed.longest_gap > 0.0, "{followed:?}");
     assert_eq!(followed.trips.len() as u64, followed.answered);
-    assert!(obey(Order::Stop, &mut follower).is_err());
+    assert!(obey(Order::Stop, &mut hands).is_err());
 }
 
 #[test]
@@ -119,7 +122,7 @@ fn latency_counts_from_the_moment_a_request_was_due() {
         }
     });
     let load = Load::Http { rate: Some(200.0), connections: 1, arrivals: Arrivals::Constant, body: 1 };
-    let span = Span { warmup: Duration::ZERO, sample: Duration::from_millis(200) };
+    let span = Span { warmup: Duration::ZERO, sample: Duration::from_millis(200), told: |_| () };
     let measured = sample(&load, at, None, span, 1).unwrap();
     // 39 requests, each 20 ms, due every 5 ms: the last one waits for some 600 ms.
     assert_eq!((measured.operations, measured.errors), (39, 0));

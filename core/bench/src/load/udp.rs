@@ -23,7 +23,7 @@ pub(super) fn run(target: SocketAddr, rate: Option<f64>, bytes: u32, span: Span)
     send(&socket, &datagram, rate, span.warmup)?;
     let before = count(&socket).with_context(|| format!("ask {target}"))?;
     let mut measured = Measured::default();
-    let meter = Meter::start()?;
+    let meter = Meter::start(span.told)?;
     let (sent, late) = send(&socket, &datagram, rate, span.sample)?;
     meter.stop(&mut measured)?;
     measured.operations = count(&socket).with_context(|| format!("ask {target}"))?.saturating_sub(before);

@@ -5,6 +5,7 @@ mod html;
 mod table;
 mod text;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -13,8 +14,8 @@ pub use compare::compare;
 pub use html::page;
 pub use table::table;
 
-use crate::experiment::Experiment;
-use crate::gauge::{Cpu, Machine};
+use crate::experiment::{Experiment, Level, Sweep};
+use crate::gauge::{Charges, Cpu, Machine};
 use crate::load::Measured;
 use crate::stage::Swapped;
 
@@ -42,12 +43,18 @@ pub struct Report {
     pub plugins: Vec<Plugin>,
     /// Who was measured when, by the contestants' names.
     pub blocks: Vec<String>,
+    /// How many of what there were in each block, if the experiment sweeps anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<Level>,
     /// Every sample, in order.
     pub samples: Vec<Sample>,
     /// Every swap, in order.
     pub swaps: Vec<Swapped>,
     /// Each time a network was in force: what it cost to be there.
     pub stays: Vec<Stay>,
+    /// Every life of a pod, in order.
+    #[serde(default)]
+    pub trials: Vec<Trial>,
 }
 
 /// Why an experiment ended.
@@ -94,6 +101,33 @@ pub struct Sample {
     /// What was measured.
     #[serde(flatten)]
     pub measured: Measured,
+    /// Processor seconds by part of the cluster, as they were charged to processes meanwhile.
+    #[serde(default, skip_serializing_if = "Charges::is_empty")]
+    pub charges: Charges,
+}
+
+/// The life of one pod on another node than the client's, in milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Trial {
+    /// In which block.
+    pub block: usize,
+    /// Under which network, by its name in the experiment.
+    pub network: String,
+    /// From the binding to a node until its devices and routes were there.
+    pub attach: f64,
+    /// From its creation until it was ready.
+    pub pod_ready: f64,
+    /// From then until its Service, which had no other endpoint, answered a pod of another node.
+    pub endpoint: f64,
+    /// From the creation of a policy that forbids it until nothing reached it any more.
+    pub deny: f64,
+    /// From the deletion of that policy until the next one reached it.
+    pub allow: f64,
+    /// From its deletion until devices and routes were gone and its address was silent.
+    pub detach: f64,
+    /// From asking for pod and Service, `yard` included, until the first answer through the Service.
+    pub first_answer: f64,
 }
 
 /// A network in force, once.
@@ -104,14 +138,12 @@ pub struct Stay {
     pub block: usize,
     /// Its name in the experiment.
     pub network: String,
-    /// Devices on the client's node.
+    /// Devices on the client's node after the trials, when the block's own pods had come and gone.
     pub devices: Vec<String>,
     /// The largest packet between pods of two nodes.
     pub pod_mtu: u32,
     /// What datagrams between pods of two nodes were on the wire between the nodes.
     pub wire: Wire,
-    /// Milliseconds from asking for a pod and its Service until another node's pod had an answer through it.
-    pub first_answer: f64,
     /// Memory of all processes of the cluster, shared pages by the share.
     pub memory_bytes: u64,
     /// Seconds of rest that were looked at.
@@ -196,6 +228,26 @@ impl Report {
         let networks = self.experiment.spec.networks.iter().map(|network| network.name.as_str());
         let by_hand = (!self.experiment.spec.by_hand.is_empty()).then_some(BY_HAND);
         networks.chain(by_hand).collect()
+    }
+
+    /// What was measured at one level of a sweep, as if there had been no other.
+    pub fn at(&self, level: Level) -> Self {
+        let is_meant = |block: usize| self.levels.get(block) == Some(&level);
+        let mut report = Self { levels: Vec::new(), ..self.clone() };
+        report.experiment.spec.sweep = Sweep::default();
+        report.samples.retain(|sample| is_meant(sample.block));
+        report.swaps.retain(|swap| is_meant(swap.block));
+        report.stays.retain(|stay| is_meant(stay.block));
+        report.trials.retain(|trial| is_meant(trial.block));
+        report
+    }
+
+    /// What was measured at the first level of a sweep; all of it if there was none.
+    pub fn base(&self) -> Cow<'_, Self> {
+        match self.levels.first() {
+            Some(&first) => Cow::Owned(self.at(first)),
+            None => Cow::Borrowed(self),
+        }
     }
 
     /// Share of the processors that programs outside the cluster used while it rested, in the middle of all times.

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::Run;
 use crate::gauge::{Cpu, Device, family_cpu_seconds, family_pss_bytes};
-use crate::load::{Load, Order, Reply};
-use crate::report::{Stay, Wire};
+use crate::load::{Load, Order};
+use crate::report::{Stay, Trial, Wire};
 
 /// How long the cluster is left alone, to see what it costs to be there.
 const REST: Duration = Duration::from_millis(300);
@@ -34,7 +34,10 @@ impl Run<'_> {
         let before = Look::take(supervisor)?;
         std::thread::sleep(REST);
         let after = Look::take(supervisor)?;
-        let (wire, devices) = self.wire()?;
+        let wire = self.wire()?;
+        self.trials(block, name)?;
+        // Networks make devices for the first pod of a kind, so what is left is looked at when there has been one each time.
+        let devices = self.stage.devices()?;
         let mut devices: Vec<String> = devices.into_iter().map(|device| device.name).collect();
         devices.sort();
         Ok(Stay {
@@ -43,7 +46,6 @@ impl Run<'_> {
             devices,
             pod_mtu: self.stage.pod_mtu()?,
             wire,
-            first_answer: self.first_answer(block)?,
             memory_bytes: family_pss_bytes(supervisor),
             rest_seconds: (after.at - before.at).as_secs_f64(),
             rest_cluster: (after.cluster - before.cluster).max(0.0),
@@ -52,7 +54,7 @@ impl Run<'_> {
     }
 
     /// Datagrams of a known size to the other node, as the card of the client's node counts them.
-    fn wire(&mut self) -> anyhow::Result<(Wire, Vec<Device>)> {
+    fn wire(&mut self) -> anyhow::Result<Wire> {
         let before = self.stage.devices()?;
         let (agent, target) = self.stage.followed();
         let sent = agent.measure(&Order::Load {
@@ -69,32 +71,29 @@ impl Run<'_> {
             card.map(|card| (card.sent_packets, card.sent_bytes)).context("the node has no card")
         };
         let (then, now) = (card(&before)?, card(&after)?);
-        let wire = Wire {
+        Ok(Wire {
             datagrams: sent.operations + sent.errors,
             payload: WIRE_PAYLOAD,
             packets: now.0.saturating_sub(then.0),
             bytes: now.1.saturating_sub(then.1),
-        };
-        Ok((wire, after))
+        })
     }
 
-    /// Milliseconds from asking for a pod and its Service until a pod of another node has its first answer.
-    fn first_answer(&mut self, block: usize) -> anyhow::Result<f64> {
-        let fresh = self.stage.cluster.fresh(block)?;
-        let begun = Instant::now();
-        let agent = self.stage.pod();
-        let asked = std::thread::scope(|scope| {
-            let asked = scope.spawn(|| fresh.ask());
-            let answered = agent.ask(&Order::Knock { target: fresh.target });
-            asked.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-            answered
-        })?;
-        let took = begun.elapsed();
-        fresh.forget()?;
-        match asked {
-            Reply::Answered => Ok(took.as_secs_f64() * 1e3),
-            other => bail!("an answer was waited for, not {other:?}"),
+    /// Lives of pods, one after the other.
+    fn trials(&mut self, block: usize, name: &str) -> anyhow::Result<()> {
+        let trials = self.experiment.spec.trials;
+        if trials == 0 {
+            return Ok(());
         }
+        let news = self.stage.listen(self.lives)?;
+        for number in 0..trials {
+            self.say(&format!("block {}: {name}, life {} of {trials} of a pod", block + 1, number + 1));
+            let trial = self.stage.trial(&news, self.lives);
+            self.lives += 1;
+            let trial = trial.with_context(|| format!("{name}, life of a pod"))?;
+            self.report.trials.push(Trial { block, network: name.to_owned(), ..trial });
+        }
+        self.stage.rest(news)
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use anyhow::{Context as _, bail};
 
 use super::Yard;
+use crate::gauge::{Charges, Roll};
 use crate::load::{Measured, Order, Reply};
 
 /// An agent; it ends with this.
@@ -49,9 +50,24 @@ impl Agent {
 
     /// One sample.
     pub(crate) fn measure(&mut self, order: &Order) -> anyhow::Result<Measured> {
-        match self.ask(order)? {
-            Reply::Measured(measured) => Ok(*measured),
-            other => bail!("a sample was asked for, not {other:?}"),
+        self.measure_with(order, &Roll::default()).map(|(measured, _)| measured)
+    }
+
+    /// One sample, and what processes were charged while it counted.
+    pub(crate) fn measure_with(&mut self, order: &Order, roll: &Roll) -> anyhow::Result<(Measured, Charges)> {
+        let mut reply = self.ask(order)?;
+        let (mut before, mut after) = (None, None);
+        loop {
+            match reply {
+                Reply::Begun => before = Some(roll.read()),
+                Reply::Ended => after = Some(roll.read()),
+                Reply::Measured(measured) => {
+                    let charges = before.zip(after).map(|(before, after)| roll.between(&before, &after));
+                    return Ok((*measured, charges.unwrap_or_default()));
+                }
+                other => bail!("a sample was asked for, not {other:?}"),
+            }
+            reply = self.reply()?;
         }
     }
 

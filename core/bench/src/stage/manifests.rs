@@ -2,19 +2,22 @@
 //! on the other node, and the ingress if there is a path through it.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use crate::experiment::{Experiment, Route};
+use crate::experiment::{Crowd, Experiment, Route};
 use crate::load::ports;
 
 /// Where the client is.
 pub(crate) const CLIENT_NODE: &str = "worker-1";
-const OTHER_NODE: &str = "worker-2";
+pub(crate) const OTHER_NODE: &str = "worker-2";
 /// The name that the ingress knows.
 pub(crate) const HOST: &str = "bench.example.net";
 /// The first port that nodes may be reached at.
 const FIRST_NODE_PORT: u16 = 30_100;
+/// The ReplicaSet of pods that are only there.
+pub(crate) const IDLE: &str = "idle";
 /// The ingress controller, as it is written for people.
 const CONTROLLER: &str = include_str!("../../../../examples/sphinx/controller.yaml");
 
@@ -34,7 +37,7 @@ pub(crate) fn text(experiment: &Experiment) -> anyhow::Result<String> {
     objects.push(pod("near", CLIENT_NODE));
     objects.push(pod("far", OTHER_NODE));
     objects.push(service());
-    objects.extend((0..spec.topology.idle_services).map(idle_service));
+    objects.extend((0..spec.topology.idle_services).map(|number| idle_service(&format!("idle-{number}"))));
     if spec.topology.idle_pods > 0 {
         objects.push(idle_pods(spec.topology.idle_pods));
     }
@@ -53,30 +56,94 @@ pub(crate) fn text(experiment: &Experiment) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// A pod on the other node, and the Service it answers behind, under names of their own in each block.
-pub(crate) fn fresh(block: usize) -> anyhow::Result<String> {
-    let name = format!("fresh-{block}");
-    let mut pod = pod(&name, OTHER_NODE);
-    // As soon as it runs.
-    pod["spec"]["containers"][0].as_object_mut().expect("a container").remove("readinessProbe");
+pub(crate) fn trial_name(number: usize) -> String {
+    format!("trial-{number}")
+}
+
+/// A pod on the other node, and the Service it answers behind, under names of their own each time.
+pub(crate) fn trial(number: usize) -> anyhow::Result<String> {
+    let name = trial_name(number);
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-        "spec": {"clusterIP": fresh_address(block), "selector": {"app": name}, "ports": [{"port": ports::ECHO}]},
+        "spec": {
+            "clusterIP": trial_address(number), "selector": {"app": name},
+            "ports": [{"port": ports::UDP, "protocol": "UDP"}],
+        },
     });
-    Ok(format!("{}---\n{}", serde_yaml_ng::to_string(&service)?, serde_yaml_ng::to_string(&pod)?))
+    Ok(format!("{}---\n{}", serde_yaml_ng::to_string(&service)?, serde_yaml_ng::to_string(&eager(&name))?))
+}
+
+/// A policy that lets nothing reach that pod.
+pub(crate) fn closed(number: usize) -> anyhow::Result<String> {
+    let name = trial_name(number);
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name},
+        "spec": {"podSelector": {"matchLabels": {"app": name}}, "policyTypes": ["Ingress"]},
+    });
+    Ok(serde_yaml_ng::to_string(&policy)?)
 }
 
 /// The address of that Service: no earlier one's that may still be known somewhere.
-pub(crate) fn fresh_address(block: usize) -> IpAddr {
-    let [high, low] = ((block % 50_000) as u16 + 1).to_be_bytes();
+pub(crate) fn trial_address(number: usize) -> IpAddr {
+    let [high, low] = ((number % 50_000) as u16 + 1).to_be_bytes();
     // The upper end of the Services' addresses: others are given from the lower one.
     IpAddr::from([10, 96, 255 - high, low])
+}
+
+pub(crate) fn resident_name(number: usize) -> String {
+    format!("resident-{number}")
+}
+
+/// A pod on the other node that is only there.
+pub(crate) fn resident(number: usize) -> anyhow::Result<String> {
+    Ok(serde_yaml_ng::to_string(&eager(&resident_name(number)))?)
+}
+
+/// A pod on the other node that is ready as soon as it runs.
+fn eager(name: &str) -> Value {
+    let mut pod = pod(name, OTHER_NODE);
+    pod["spec"]["containers"][0].as_object_mut().expect("a container").remove("readinessProbe");
+    pod
+}
+
+/// Pods that are only there, as a file.
+pub(crate) fn idle_set(count: u16) -> anyhow::Result<String> {
+    Ok(serde_yaml_ng::to_string(&idle_pods(count))?)
+}
+
+/// Some of the many Services or policies of a sweep.
+pub(crate) fn crowd(of: Crowd, numbers: Range<u16>) -> anyhow::Result<String> {
+    let one = |number: u16| {
+        let object = match of {
+            Crowd::Policies => policy(number),
+            Crowd::Pods | Crowd::Services => idle_service(&format!("crowd-{number}")),
+        };
+        Ok(format!("---\n{}", serde_yaml_ng::to_string(&object)?))
+    };
+    numbers.map(one).collect()
+}
+
+/// Policies of a sweep select the pods that load goes to. The first lets everything in, each other one an address that nobody has.
+fn policy(number: u16) -> Value {
+    let [high, low] = number.to_be_bytes();
+    let rule = match number {
+        0 => json!({}),
+        _ => json!({
+            "from": [{"ipBlock": {"cidr": format!("10.200.{high}.{low}/32")}}],
+            "ports": [{"protocol": "TCP", "port": 10_000 + number}],
+        }),
+    };
+    let selector = json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["near", "far"]}]});
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": format!("crowd-{number}")},
+        "spec": {"podSelector": selector, "policyTypes": ["Ingress"], "ingress": [rule]},
+    })
 }
 
 fn cluster(experiment: &Experiment) -> Value {
     let spec = &experiment.spec;
     let workers = (1..=spec.topology.workers).map(|number| {
-        let most = 110 + u32::from(spec.topology.idle_pods);
+        let most = 110 + u32::from(spec.topology.idle_pods) + u32::from(spec.sweep.pods.last().copied().unwrap_or(0));
         json!({"name": format!("worker-{number}"), "podCIDR": format!("10.40.{number}.0/24"), "maxPods": most})
     });
     let nodes: Vec<Value> = [json!({"name": "controlplane", "role": "control-plane", "podCIDR": "10.40.0.0/24"})]
@@ -120,16 +187,16 @@ fn service() -> Value {
     })
 }
 
-fn idle_service(number: u16) -> Value {
+fn idle_service(name: &str) -> Value {
     json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("idle-{number}")},
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"selector": {"app": "nobody"}, "ports": [{"port": 80}]},
     })
 }
 
 fn idle_pods(count: u16) -> Value {
     json!({
-        "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "idle"},
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": IDLE},
         "spec": {
             "replicas": count,
             "selector": {"matchLabels": {"app": "idle"}},

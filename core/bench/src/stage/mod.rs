@@ -2,9 +2,11 @@
 
 mod agent;
 mod cluster;
-mod fresh;
+mod crowd;
 mod manifests;
 mod network;
+mod trial;
+mod watch;
 mod yard;
 
 use std::collections::BTreeMap;
@@ -33,6 +35,8 @@ pub(crate) struct Stage {
     outside: Agent,
     /// On the node of the client's pod.
     node: Agent,
+    /// On the node of the pod that the client reaches on another node.
+    far_node: Agent,
     wires: BTreeMap<Wiring, Agent>,
     pub(crate) cluster: Cluster,
 }
@@ -48,7 +52,8 @@ impl Stage {
         say("starting agents");
         let agent = |place: &str| Agent::start(&cluster.yard, place, &["agent"]);
         let (pod, follower) = (agent("pod/client")?, agent("pod/client")?);
-        let (outside, node) = (agent("router")?, agent(manifests::CLIENT_NODE)?);
+        let (outside, node, far_node) =
+            (agent("router")?, agent(manifests::CLIENT_NODE)?, agent(manifests::OTHER_NODE)?);
         let wire = |wiring: Wiring| {
             let mtu = spec.topology.mtu.to_string();
             let mut arguments = vec!["wires", wiring.name(), "--mtu", &mtu];
@@ -63,7 +68,7 @@ impl Stage {
         if spec.impairments != Impairments::default() {
             cluster.impair(&spec.impairments)?;
         }
-        Ok(Self { cluster, pod, follower, outside, node, wires })
+        Ok(Self { cluster, pod, follower, outside, node, far_node, wires })
     }
 
     /// Who sends along a path of the cluster, and where to.
@@ -89,11 +94,6 @@ impl Stage {
     /// Who follows a flow to the pod on the other node, and where that is.
     pub(crate) fn followed(&mut self) -> (&mut Agent, SocketAddr) {
         (&mut self.follower, SocketAddr::new(self.cluster.targets.far, ports::UDP))
-    }
-
-    /// The agent in the client's pod.
-    pub(crate) fn pod(&mut self) -> &mut Agent {
-        &mut self.pod
     }
 
     /// The largest packet from the client's pod to the pod on the other node.

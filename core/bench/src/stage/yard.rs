@@ -45,6 +45,19 @@ impl Yard {
         String::from_utf8(output.stdout).context("yard's output")
     }
 
+    /// Writes a file into its home.
+    pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let file = self.home.join(name);
+        std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// Asks for what a text describes.
+    pub(crate) fn apply(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let file = self.write(name, text)?;
+        self.run(&["apply", "-f", &file.to_string_lossy()]).map(drop)
+    }
+
     /// The same with `-o json`.
     pub(crate) fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
         let text = self.run(&[arguments, &["-o", "json"]].concat())?;

@@ -14,6 +14,7 @@ spec:
   budgetSeconds: 300
   repetitions: {least: 1, most: 1}
   rounds: 1
+  trials: 1
   warmupMilliseconds: 5
   sampleMilliseconds: 15
   byHand: [loopback, vxlan]
@@ -40,16 +41,66 @@ fn a_tiny_experiment_measures_every_path() {
     let report: Value = serde_json::from_str(&text).unwrap();
     everything_was_measured(&report);
     packets_are_as_large_as_arithmetic_says(&report);
+    time_is_charged_to_whom_it_belongs(&report);
+    lives_are_followed_from_creation_to_deletion(&report);
+    assert!(table.contains("endpoint-programming") && !table.contains("a swap left something"), "{table}");
     let swaps = report["swaps"].as_array().unwrap();
     assert!(!swaps.is_empty() && swaps.iter().all(|swap| swap["flow"]["answered"].as_u64() > Some(0)), "{swaps:?}");
     let page = std::fs::read_to_string(rig.file("home/out/report.html")).unwrap();
-    assert!(page.contains("<svg") && page.contains("Swaps under traffic"));
+    assert!(page.contains("<svg") && page.contains("Swaps under traffic") && page.contains("Lives of pods"));
     let same = rig.file("home/out/report.json");
     let same = same.to_str().unwrap();
     assert!(rig.yard(&["bench", "compare", same, same]).contains("1.00x"));
     let wrong = rig.try_yard(&["bench", "-f", file, "--fail-if", "flannel.rr.p99 > 1x"]);
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("no network flannel: there are kubenet, tunnel"));
     assert!(rig.yard(&["status"]).lines().count() <= 1, "the experiment's cluster was its own");
+}
+
+/// One load on one path, with a few of each kind of thing.
+const SWEEP: &str = "\
+apiVersion: switchyard.dev/v1alpha1
+kind: Experiment
+metadata: {name: sweep}
+spec:
+  budgetSeconds: 300
+  repetitions: {least: 1, most: 1}
+  rounds: 1
+  trials: 1
+  warmupMilliseconds: 5
+  sampleMilliseconds: 15
+  byHand: []
+  networks: [{plugin: kubenet}]
+  workloads: [{kind: rr}]
+  paths: [other-node]
+  sweep: {pods: [0, 2], services: [0, 3], policies: [0, 3]}
+";
+
+#[test]
+fn a_sweep_measures_everything_by_number() {
+    let rig = Cluster::prepare_with(Powers::Nobody, |folder| {
+        let outside = folder.parent().expect("the test's folder");
+        std::fs::write(outside.join("sweep.yaml"), SWEEP).unwrap();
+    });
+    let (file, out) = (rig.file("sweep.yaml"), rig.file("home/out"));
+    let table = rig.yard(&["bench", "-f", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    for title in ["BY PODS", "BY SERVICES", "BY POLICIES", "rr p50, other-node"] {
+        assert!(table.contains(title), "{title}: {table}");
+    }
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(out.join("report.json")).unwrap()).unwrap();
+    let levels = [("pods", 0), ("pods", 2), ("services", 0), ("services", 3), ("policies", 0), ("policies", 3)];
+    let wanted: Vec<Value> = levels
+        .iter()
+        .flat_map(|(of, number)| {
+            let level = serde_json::json!({"of": of, "number": number});
+            [level.clone(), level]
+        })
+        .collect();
+    assert_eq!(report["levels"].as_array().unwrap(), &wanted, "each level there and back");
+    assert_eq!(
+        report["trials"].as_array().unwrap().len(),
+        wanted.len(),
+        "those that only wait for a level do not count"
+    );
 }
 
 #[track_caller]
@@ -93,6 +144,37 @@ fn whole(network: &str, path: &str, workload: &str, samples: &[Value]) {
     assert!(samples.iter().any(|sample| sample["bytes"].as_u64() > Some(0)), "{what}: {samples:?}");
     for sample in samples {
         assert!(["udp", "flood"].contains(&workload) || sample["errors"] == 0, "{what}: {sample}");
+    }
+}
+
+/// In so few milliseconds a single sample may see nothing of a part, all together may not.
+#[track_caller]
+fn time_is_charged_to_whom_it_belongs(report: &Value) {
+    let charged = |part: &str, on: &dyn Fn(&Value) -> bool| {
+        let samples = report["samples"].as_array().unwrap().iter().filter(|sample| on(sample));
+        samples.filter_map(|sample| sample["charges"][part].as_f64()).sum::<f64>()
+    };
+    let everywhere = |_: &Value| true;
+    let ingress = |sample: &Value| sample["path"] == "ingress";
+    let by_hand = |sample: &Value| sample["path"] == "veth";
+    for (part, on) in
+        [("generator", &everywhere as &dyn Fn(&Value) -> bool), ("servers", &everywhere), ("servers", &by_hand)]
+    {
+        assert!(charged(part, on) > 0.0, "{part}");
+    }
+    assert!(charged("ingress", &ingress) > charged("ingress", &by_hand), "what goes through the ingress costs it time");
+}
+
+#[track_caller]
+fn lives_are_followed_from_creation_to_deletion(report: &Value) {
+    let trials = report["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 4, "one each time one of two networks was in force: {trials:?}");
+    for trial in trials {
+        let took = |step: &str| trial[step].as_f64().unwrap_or_else(|| panic!("{step}: {trial}"));
+        for step in ["attach", "podReady", "endpoint", "deny", "allow", "detach"] {
+            assert!((0.0..30_000.0).contains(&took(step)), "{step}: {trial}");
+        }
+        assert!(took("podReady") > 0.0 && took("detach") > 0.0 && took("firstAnswer") > took("endpoint"), "{trial}");
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) fn warnings(analysis: &Analysis) -> String {
 /// What it costs to have a network, however fast it is.
 pub(super) fn costs(report: &Report) -> String {
     let mut text = String::from(
-        "<div class=scroll><table><tr><th>network<th>pod MTU<th>bytes added to a packet<th>by arithmetic<th>first answer<th>processors at rest<th>memory<th>swap \
+        "<div class=scroll><table><tr><th>network<th>pod MTU<th>bytes added to a packet<th>by arithmetic<th>processors at rest<th>memory<th>swap \
          to it<th>longest silence",
     );
     let mtu = report.experiment.spec.topology.mtu;
@@ -97,12 +97,11 @@ pub(super) fn costs(report: &Report) -> String {
         let gap = swaps.iter().map(|swap| swap.flow.longest_gap).fold(f64::NAN, f64::max);
         let _ = write!(
             text,
-            "<tr><td><b>{}</b><td>{}<td>{:.1}<td>{}<td>{} ms<td>{}<td>{}<td>{} ms<td>{} ms",
+            "<tr><td><b>{}</b><td>{}<td>{:.1}<td>{}<td>{}<td>{}<td>{} ms<td>{} ms",
             escaped(name),
             first.pod_mtu,
             middle(&|stay| stay.wire.overhead()),
             mtu.saturating_sub(first.pod_mtu),
-            number(middle(&|stay| stay.first_answer)),
             number(middle(&|stay| stay.rest_cluster / stay.rest_seconds)),
             mebibytes(middle(&|stay| stay.memory_bytes as f64) as u64),
             number(took),
@@ -110,8 +109,7 @@ pub(super) fn costs(report: &Report) -> String {
         );
     }
     text += "</table></div><p class=soft>Bytes are those that the node's card counted for datagrams of a known size, less Ethernet, IP and UDP; \
-             the MTU of pods says what they should be. The first answer is that of a new pod on \
-             another node through a new Service, from the moment both were asked for. Processors and memory are those of all processes of the cluster, pods and \
+             the MTU of pods says what they should be. Processors and memory are those of all processes of the cluster, pods and \
              generators included.</p>";
     text
 }

@@ -2,13 +2,16 @@
 
 mod facts;
 mod latency;
+mod lives;
 mod palette;
 mod plot;
 mod rates;
 mod ratios;
+mod shares;
 mod swaps;
+mod sweeps;
 
-use crate::analysis::{Analysis, Comparison, Metric};
+use crate::analysis::{self, Analysis, Comparison, Metric};
 use crate::experiment::LoadKind;
 use crate::report::{EndedBy, Report};
 use palette::Palette;
@@ -17,7 +20,8 @@ use plot::escaped;
 const STYLE: &str = include_str!("style.css");
 
 /// The whole page.
-pub fn page(report: &Report, analysis: &Analysis) -> String {
+pub fn page(whole: &Report, analysis: &Analysis) -> String {
+    let report = &*whole.base();
     let contestants = report.contestants();
     let palette = Palette::new(&contestants);
     let name = escaped(&report.experiment.metadata.name);
@@ -25,7 +29,7 @@ pub fn page(report: &Report, analysis: &Analysis) -> String {
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width, initial-scale=1\">\
          <title>{name}: what do these networks cost?</title><style>{STYLE}</style></head><body><main>\n"
     );
-    text += &head(report, &name);
+    text += &head(whole, &name);
     text += &facts::warnings(analysis);
     text += "<h2>At a glance</h2>";
     text += &facts::glance(report, analysis);
@@ -35,11 +39,19 @@ pub fn page(report: &Report, analysis: &Analysis) -> String {
     text += &ratio_cards(report, analysis, &palette);
     titled(&mut text, "Distributions", &latency::cards(report, &palette));
     titled(&mut text, "Latency over rate", &rates::cards(report, analysis, &palette));
+    titled(&mut text, "Whose processor time", &shares::cards(report, &analysis::breakdowns(report)));
+    let lives = analysis::lives(report);
+    if !lives.is_empty() {
+        text += "<h2>Lives of pods</h2>";
+        text += &lives::introduction(report, &lives);
+        text += &section(&lives::cards(report, &lives, &palette));
+    }
+    text += &sweeps::sections(whole, &palette);
     titled(&mut text, "Swaps under traffic", &swaps::cards(report, &palette));
     text += "<h2>What it costs to be there</h2>";
     text += &facts::costs(report);
     text += "<h2>How this was measured</h2>";
-    text += &facts::method(report);
+    text += &facts::method(whole);
     text += &facts::numbers(analysis);
     text += "</main></body></html>\n";
     text

@@ -155,6 +155,15 @@ impl Drawing {
         );
     }
 
+    pub(super) fn bar(&mut self, from: (f64, f64), to: (f64, f64), style: &str) {
+        let (width, height) = ((to.0 - from.0).max(0.0), (to.1 - from.1).max(0.0));
+        let _ = write!(
+            self.body,
+            r#"<rect x="{:.1}" y="{:.1}" width="{width:.1}" height="{height:.1}" style="{style}"/>"#,
+            from.0, from.1
+        );
+    }
+
     /// A line through points.
     pub(super) fn curve(&mut self, points: &[(f64, f64)], width: f64, style: &str) {
         let mut path = String::new();
