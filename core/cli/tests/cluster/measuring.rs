@@ -174,7 +174,8 @@ fn lives_are_followed_from_creation_to_deletion(report: &Value) {
         for step in ["attach", "podReady", "endpoint", "deny", "allow", "detach"] {
             assert!((0.0..30_000.0).contains(&took(step)), "{step}: {trial}");
         }
-        assert!(took("podReady") > 0.0 && took("detach") > 0.0 && took("firstAnswer") > took("endpoint"), "{trial}");
+        // What the API says may be heard after what it does; on a busy machine the steps between the two shrink to nothing.
+        assert!(took("podReady") > 0.0 && took("firstAnswer") > took("endpoint"), "{trial}");
     }
 }
 
