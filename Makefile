@@ -30,10 +30,11 @@ check:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
-# Programs and plugin first: the end-to-end tests boot real clusters with them.
+# Programs and plugin first: the end-to-end tests boot real clusters with them. Those wait more than they compute, so there is one more
+# at a time than there are processors.
 test: tools
 	$(CARGO) build --workspace --lib --bins --tests
-	$(CARGO) test --workspace
+	RUST_TEST_THREADS=$$(($$(nproc) + 1)) $(CARGO) test --workspace
 
 tools:
 	@missing=""; for pair in $(TOOLS); do command -v "$${pair%%:*}" > /dev/null || missing="$$missing $${pair##*:}"; done; \
