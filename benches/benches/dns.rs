@@ -187,10 +187,11 @@ impl Server {
         };
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("start")?;
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.connect(address)?;
-        let server = Self { name, child, address, socket };
+        let mut server = Self { name, child, address, socket: asking(address)? };
         server.wait()?;
+        // What was asked in vain while it started may still be answered, but not here.
+        server.socket = asking(address)?;
+        server.socket.set_read_timeout(Some(Duration::from_secs(2)))?;
         Ok(server)
     }
 
@@ -204,7 +205,6 @@ impl Server {
             if let Ok(length) = self.socket.recv(&mut answer)
                 && answer[..length].windows(4).any(|part| part == address(SERVICES - 1).octets())
             {
-                self.socket.set_read_timeout(Some(Duration::from_secs(2)))?;
                 return Ok(());
             }
         }
@@ -224,6 +224,8 @@ impl Server {
             }
             if received < sent {
                 self.socket.recv(&mut answer).with_context(|| format!("{}: an answer is missing", self.name))?;
+                let turn = (received % queries.len()) as u16;
+                anyhow::ensure!(answer[..2] == turn.to_be_bytes(), "{}: an answer out of turn", self.name);
                 received += 1;
             }
         }
@@ -243,6 +245,13 @@ impl Server {
         }
         Ok(sum)
     }
+}
+
+/// A socket that asks one server and hears nobody else.
+fn asking(server: SocketAddr) -> anyhow::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.connect(server)?;
+    Ok(socket)
 }
 
 impl Drop for Server {

@@ -18,8 +18,9 @@ use super::limits::{Budgets, Limits};
 use super::reply::Replier;
 use super::wire::QUERY_MAX;
 
-/// Datagrams taken at once.
+/// Datagrams taken at once: twice as many as came last, as preparing for more than come is most of what one costs.
 const BATCH: usize = 64;
+const BATCH_MIN: usize = 4;
 
 /// A datagram that was received.
 #[derive(Clone, Copy)]
@@ -31,6 +32,8 @@ struct Received {
 /// Memory that is used again for each batch.
 struct Batch {
     queries: Vec<Box<[u8]>>,
+    /// Datagrams that are asked for next.
+    room: usize,
     received: Vec<Received>,
     receiving: MultiHeaders<SockaddrStorage>,
     answers: Vec<Vec<u8>>,
@@ -56,9 +59,8 @@ pub(super) async fn serve(socket: std::net::UdpSocket, replier: Arc<Replier>, li
     loop {
         socket.readable().await?;
         let received = socket.try_io(Interest::READABLE, || {
-            batch.receive(&socket)?;
-            // Fewer than there is room for: nothing is left, and what comes now is told again. That saves a call that finds nothing.
-            if batch.received.len() < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            // Fewer than there was room for: nothing is left, and what comes now is told again. That saves a call that finds nothing.
+            if batch.receive(&socket)? { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });
         match received {
             Ok(()) => {}
@@ -132,6 +134,7 @@ impl Batch {
         Self {
             // One byte more than is taken, so that what is longer shows.
             queries: (0..BATCH).map(|_| vec![0; QUERY_MAX + 1].into_boxed_slice()).collect(),
+            room: BATCH_MIN,
             received: Vec::with_capacity(BATCH),
             receiving: MultiHeaders::preallocate(BATCH, None),
             answers: Vec::with_capacity(BATCH),
@@ -140,14 +143,17 @@ impl Batch {
         }
     }
 
-    fn receive(&mut self, socket: &UdpSocket) -> Result<(), Errno> {
+    /// Takes what has arrived. True: as much as there was room for, and there may be more.
+    fn receive(&mut self, socket: &UdpSocket) -> Result<bool, Errno> {
         self.received.clear();
         self.to.clear();
-        let mut slices: Vec<_> = self.queries.iter_mut().map(|query| [IoSliceMut::new(query)]).collect();
+        let mut slices: Vec<_> = self.queries[..self.room].iter_mut().map(|query| [IoSliceMut::new(query)]).collect();
         let flags = MsgFlags::MSG_DONTWAIT;
         let received = recvmmsg(socket.as_raw_fd(), &mut self.receiving, slices.iter_mut(), flags, None)?;
         self.received.extend(received.map(|one| Received { bytes: one.bytes, from: one.address }));
-        Ok(())
+        let full = self.received.len() == self.room;
+        self.room = (2 * self.received.len()).clamp(BATCH_MIN, BATCH);
+        Ok(full)
     }
 
     /// Sends all answers. UDP may lose them, so one that cannot be sent is lost.
