@@ -51,10 +51,13 @@ pub(super) fn look(message: &[u8]) -> Look<'_> {
     if questions != 1 || answers != 0 || authorities > 1 || additionals > 2 || message.len() > QUERY_MAX {
         return Look::Refuse(ResponseCode::FormErr);
     }
+    let end = match question_end(message) {
+        Ok(end) => end,
+        Err(look) => return look,
+    };
     if authorities != 0 || additionals > 1 || message[2] & 0x02 != 0 {
         return Look::Decode;
     }
-    let Some(end) = question_end(message) else { return Look::Decode };
     let question = &message[HEADER..end];
     if question[question.len() - 2..] != [0, 1] {
         return Look::Decode;
@@ -75,24 +78,26 @@ pub(super) fn look(message: &[u8]) -> Look<'_> {
     }
 }
 
-/// Where the question ends, if its name is written out in full.
-fn question_end(message: &[u8]) -> Option<usize> {
+/// Where the question ends, if its name is written out in full; or what to do instead.
+fn question_end(message: &[u8]) -> Result<usize, Look<'static>> {
     let mut at = HEADER;
     loop {
-        let length = usize::from(*message.get(at)?);
+        let length = usize::from(*message.get(at).ok_or(Look::Decode)?);
         at += 1;
         match length {
             0 => break,
             1..=63 => at += length,
-            // Compression points backwards, and before the question there is only the header.
-            _ => return None,
+            // Compression points backwards, and before the question there is only the header: a name that is another one in the
+            // answer, whose header differs.
+            0xc0.. => return Err(Look::Refuse(ResponseCode::FormErr)),
+            _ => return Err(Look::Decode),
         }
         if at - HEADER >= NAME_MAX {
-            return None;
+            return Err(Look::Decode);
         }
     }
     let end = at + 4;
-    (end <= message.len()).then_some(end)
+    if end <= message.len() { Ok(end) } else { Err(Look::Decode) }
 }
 
 /// A code and nothing else, for a message of which only the header was read.
