@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hickory_proto::rr::{LowerName, Name};
+use litemap::LiteMap;
 
 use crate::{Data, Entry, Zone};
 pub use answer::{Answer, Found};
@@ -47,8 +48,8 @@ struct Node {
     holders: usize,
 }
 
-/// Records, and how many units say each.
-type Counted = BTreeMap<Data, usize>;
+/// Records, and how many units say each. Most names have one, and a cluster has many names, so it is no larger than what it holds.
+type Counted = LiteMap<Data, usize>;
 
 /// An index that one writes to while others read. Both are short.
 #[derive(Clone, Debug)]
@@ -121,7 +122,14 @@ impl Index {
             Some(glob) => node.globs.entry(glob).or_default(),
             None => &mut node.data,
         };
-        *counted.entry(data.clone()).or_default() += 1;
+        if let Some(count) = counted.get_mut(data) {
+            *count += 1;
+            return;
+        }
+        if counted.is_empty() {
+            *counted = Counted::with_capacity(1);
+        }
+        counted.insert(data.clone(), 1);
     }
 
     fn take(&mut self, entry: &Entry) {

@@ -3,6 +3,7 @@
 //! rtnetlink and nfnetlink act on a request before `send` returns, so everything a batch has to say is in the socket's queue by
 //! then. Reading never waits: an empty queue means that the kernel had nothing to say, which is an error of its own.
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -22,7 +23,6 @@ pub(crate) enum Family {
 pub(crate) struct Connection {
     socket: Socket,
     sequence: u32,
-    buffer: Vec<u8>,
     send_limit: usize,
 }
 
@@ -43,6 +43,8 @@ pub(crate) const PORT_MASK: u32 = 0xffff_0000;
 
 /// Messages of one `send`: each is answered, and the answers must fit the socket's receive queue.
 const BATCH: usize = 64;
+/// Largest datagram: what the kernel puts into one of a dump is half of it.
+const DATAGRAM_MAX: usize = 64 << 10;
 /// A dump that another change interrupted is started again so many times.
 const DUMP_ATTEMPTS: usize = 8;
 
@@ -79,7 +81,7 @@ impl Connection {
         }
         enlarge(&socket);
         let send_limit = rustix::net::sockopt::socket_send_buffer_size(&socket)?.saturating_sub(4096).max(16 << 10);
-        Ok(Self { socket, sequence: 0, buffer: vec![0; 64 << 10], send_limit })
+        Ok(Self { socket, sequence: 0, send_limit })
     }
 
     /// Bytes that one `send` may have.
@@ -187,8 +189,12 @@ impl Connection {
 
     /// Reads one datagram and hands over each message in it: sequence number, type, flags, payload.
     pub(crate) fn receive(&mut self, mut each: impl FnMut(u32, u16, u16, &[u8])) -> io::Result<()> {
+        // There is a socket for every pod, and one is read at a time.
+        thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+        let mut buffer = BUFFER.take();
+        buffer.resize(DATAGRAM_MAX, 0);
         let length = loop {
-            let got = self.socket.recv(&mut &mut self.buffer[..], libc::MSG_DONTWAIT | libc::MSG_TRUNC);
+            let got = self.socket.recv(&mut &mut buffer[..], libc::MSG_DONTWAIT | libc::MSG_TRUNC);
             match got {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -197,12 +203,13 @@ impl Connection {
                 other => break other?,
             }
         };
-        let Some(bytes) = self.buffer.get(..length) else {
+        let Some(bytes) = buffer.get(..length) else {
             return Err(io::Error::other(format!("a netlink message of {length} bytes is larger than expected")));
         };
         for (sequence, kind, flags, _, payload) in split(bytes) {
             each(sequence, kind, flags, payload);
         }
+        BUFFER.set(buffer);
         Ok(())
     }
 }

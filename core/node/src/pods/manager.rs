@@ -33,7 +33,7 @@ struct Known {
     namespace: String,
     name: String,
     tell: mpsc::UnboundedSender<Note>,
-    latest: Pod,
+    latest: Arc<Pod>,
 }
 
 // === impl Manager ===
@@ -80,9 +80,10 @@ impl Manager {
     fn apply(&mut self, mut pod: Pod) {
         pod.metadata.managed_fields = None;
         let Some(uid) = pod.uid().filter(|uid| is_plain(uid)) else { return };
+        let pod = Arc::new(pod);
         if let Some(known) = self.pods.get_mut(&uid) {
-            known.latest = pod.clone();
-            let _ = known.tell.send(Note::Pod(Box::new(pod)));
+            known.latest = Arc::clone(&pod);
+            let _ = known.tell.send(Note::Pod(pod));
             return;
         }
         if !self.begun {
@@ -94,7 +95,7 @@ impl Manager {
                 }
             }
         }
-        let (namespace, name, latest) = (pod.namespace().unwrap_or_default(), pod.name_any(), pod.clone());
+        let (namespace, name, latest) = (pod.namespace().unwrap_or_default(), pod.name_any(), Arc::clone(&pod));
         let (worker, tell) = Worker::new(Arc::clone(&self.context), pod);
         self.pods.insert(uid.clone(), Known { namespace, name, tell, latest });
         let over = self.over.clone();
@@ -153,7 +154,7 @@ impl Manager {
         match ask {
             Ask::Pods { reply } => {
                 let items: BTreeMap<_, _> =
-                    self.pods.values().map(|known| ((&known.namespace, &known.name), &known.latest)).collect();
+                    self.pods.values().map(|known| ((&known.namespace, &known.name), known.latest.as_ref())).collect();
                 let list = json!({
                     "apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items.values().collect::<Vec<_>>(),
                 });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition};
 use kube::ResourceExt;
 use switchyard_api::names::POD_IP;
 use switchyard_plugin::PodFacts;
@@ -34,7 +34,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// What a worker hears from the rest of the agent.
 pub(crate) enum Note {
     /// The object as it is now.
-    Pod(Box<Pod>),
+    Pod(Arc<Pod>),
     /// The object is gone.
     Gone,
     /// A status write is through.
@@ -110,14 +110,14 @@ impl Drop for Live {
 
 impl Worker {
     /// A worker for this pod, and the way to tell it something.
-    pub(crate) fn new(context: Arc<Context>, pod: Pod) -> (Self, mpsc::UnboundedSender<Note>) {
+    pub(crate) fn new(context: Arc<Context>, pod: Arc<Pod>) -> (Self, mpsc::UnboundedSender<Note>) {
         let (tell, notes) = mpsc::unbounded_channel();
         let start_time = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
         let worker = Self {
             places: Places::of(&context.config, &pod),
             network: context.network.state(),
             context,
-            pod: Arc::new(pod),
+            pod,
             notes,
             to_self: tell.downgrade(),
             sandbox: None,
@@ -255,7 +255,7 @@ impl Worker {
 
     async fn note(&mut self, note: Note) {
         match note {
-            Note::Pod(pod) => self.update(*pod),
+            Note::Pod(pod) => self.update(pod),
             Note::Gone => self.gone = true,
             Note::Written { ok } => self.written.done(ok, Instant::now()),
             Note::Probe { container, restart, kind, verdict } => self.probed(&container, restart, kind, verdict),
@@ -270,7 +270,7 @@ impl Worker {
     }
 
     /// The object changed. What the agent itself knows better stays.
-    fn update(&mut self, mut pod: Pod) {
+    fn update(&mut self, mut pod: Arc<Pod>) {
         let ready = |pod: &Pod| {
             let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
             conditions.into_iter().find(|one| one.type_ == "Ready").map(|one| one.status)
@@ -279,7 +279,8 @@ impl Worker {
             self.written.forget();
         }
         let own = self.pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-        let conditions = &mut pod.status.get_or_insert_default().conditions.get_or_insert_default();
+        let theirs = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let mut conditions = theirs.cloned().unwrap_or_default();
         for condition in own {
             match conditions.iter_mut().find(|one| one.type_ == condition.type_) {
                 Some(other) if crate::pods::status::is_own(&condition.type_) => *other = condition,
@@ -287,13 +288,20 @@ impl Worker {
                 None => conditions.push(condition),
             }
         }
-        self.pod = Arc::new(pod);
+        if theirs != Some(&conditions) {
+            Arc::make_mut(&mut pod).status.get_or_insert_default().conditions = Some(conditions);
+        }
+        self.pod = pod;
     }
 
     /// Writes the status if it is another than the one written last.
     pub(super) fn publish(&mut self) {
         let status = self.status();
-        if let Ok(conditions) = serde_json::from_value(status["conditions"].clone()) {
+        // What is as the API has it is shared with whoever follows pods.
+        let ours = self.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        if let Ok(conditions) = serde_json::from_value::<Option<Vec<PodCondition>>>(status["conditions"].clone())
+            && conditions.as_ref() != ours
+        {
             Arc::make_mut(&mut self.pod).status.get_or_insert_default().conditions = conditions;
         }
         let (Some(status), Some(tell)) = (self.written.next(status, Instant::now()), self.to_self.upgrade()) else {

@@ -14,8 +14,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// What was written of one pod's status, and what is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    last: Option<Value>,
-    under_way: Option<Value>,
+    last: Option<Box<str>>,
+    under_way: Option<Box<str>>,
     retry: Duration,
     /// When a write that failed is tried again.
     pub(crate) retry_at: Option<Instant>,
@@ -27,10 +27,14 @@ impl Written {
     /// The status to write now, if there is something to write.
     pub(crate) fn next(&mut self, status: Value, now: Instant) -> Option<Value> {
         let held_back = self.retry_at.is_some_and(|at| at > now);
-        if self.under_way.is_some() || held_back || self.last.as_ref() == Some(&status) {
+        if self.under_way.is_some() || held_back {
             return None;
         }
-        self.under_way = Some(status.clone());
+        let text = text(&status);
+        if self.last.as_ref() == Some(&text) {
+            return None;
+        }
+        self.under_way = Some(text);
         self.retry_at = None;
         Some(status)
     }
@@ -58,8 +62,13 @@ impl Written {
 
     /// Whether this status is the one in the API, as far as we know.
     pub(crate) fn is_current(&self, status: &Value) -> bool {
-        self.under_way.is_none() && self.last.as_ref() == Some(status)
+        self.under_way.is_none() && self.last.as_ref() == Some(&text(status))
     }
+}
+
+/// A tenth of what the value holds of memory, for as long as the pod lives.
+fn text(status: &Value) -> Box<str> {
+    status.to_string().into()
 }
 
 /// Writes the status of this very pod, not of one that was made since under its name.
