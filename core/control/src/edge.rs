@@ -70,7 +70,7 @@ async fn step(context: &Context) -> Result<Next> {
     Ok(Next::Change)
 }
 
-/// The role of each. Where nobody is alive, everything stays as it is.
+/// The role of each. Where nobody of those that may is alive, everything stays as it is: there is nobody better, or nobody yet.
 fn elect(candidates: &[Candidate]) -> Vec<Option<EdgeRole>> {
     let chosen = candidates.iter().any(|one| one.chosen);
     let workers = candidates.iter().any(|one| !one.control_plane);
@@ -81,8 +81,8 @@ fn elect(candidates: &[Candidate]) -> Vec<Option<EdgeRole>> {
         // Who lives; then who has it; then by name.
         (!one.alive, one.role.is_none(), one.role, &one.name)
     });
-    if ranked.first().is_some_and(|first| !candidates[*first].alive) {
-        ranked.sort_by_key(|at| (candidates[*at].role.is_none(), candidates[*at].role, &candidates[*at].name));
+    if ranked.first().is_none_or(|first| !candidates[*first].alive) {
+        return candidates.iter().map(|one| one.role).collect();
     }
     let mut roles = vec![None; candidates.len()];
     for (place, at) in ranked.into_iter().take(EDGES).enumerate() {
@@ -130,6 +130,17 @@ mod tests {
         nodes[3].chosen = true;
         assert_eq!(after(&mut nodes), ["d Active"]);
         assert_eq!(after(&mut [Candidate { control_plane: true, ..node("a") }]), ["a Active"]);
+    }
+
+    #[test]
+    fn nobody_carries_gateways_before_it_lives() {
+        let mut nodes = [node("a"), node("b")];
+        nodes.iter_mut().for_each(|node| node.alive = false);
+        assert!(after(&mut nodes).is_empty());
+        nodes[1].alive = true;
+        assert_eq!(after(&mut nodes), ["a Standby", "b Active"]);
+        nodes[0].alive = true;
+        assert_eq!(after(&mut nodes), ["a Standby", "b Active"], "the first one that lived keeps it");
     }
 
     #[test]

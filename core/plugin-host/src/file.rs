@@ -7,9 +7,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use object::{Object as _, ObjectSection as _};
+use ring::digest::{SHA256, digest};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use switchyard_plugin::{Manifest, abi};
 
 /// Largest plugin file in bytes.
@@ -123,7 +123,7 @@ pub fn inspect(path: &Path) -> Result<Inspected, InspectError> {
 impl Content {
     pub(crate) fn read(path: &Path) -> Result<Self, InspectError> {
         let bytes = read(path)?;
-        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = digest(&SHA256, &bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { path: path.to_owned(), sha256, bytes })
     }
 
