@@ -1,4 +1,5 @@
-//! Pod to pod on a cluster, against the same wiring made by hand: bulk throughput and round trips, on one node and between nodes.
+//! Pod to pod on a cluster, against the same wiring made by hand, bare and with what Services need of the kernel: bulk throughput and
+//! round trips, on one node and between nodes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -24,49 +25,55 @@ fn main() -> anyhow::Result<()> {
     let cluster = Cluster::prepare(|_, text| text.replace("plugin: kubenet", &format!("plugin: {plugin}")))?;
     cluster.up()?;
     let ours = pods(&cluster)?;
-    let hand = byhand::Network::make(&[2, 1]);
-    let theirs = [(0, 0), (0, 1), (1, 0)].map(|(node, pod): (u8, u8)| Pod {
-        netns: hand.nodes[usize::from(node)].1[usize::from(pod)].try_clone().expect("a descriptor"),
-        ip: byhand::Network::pod_address(node, pod).into(),
-    });
-    let mut record = Record::new("path", "Pod to pod, against the same namespaces and wires made by hand.");
+    let bare = byhand::Network::make(&[2, 1]);
+    let tracked = byhand::Network::make_tracked(&[2, 1])?;
+    let worlds = [ours, by_hand(&bare), by_hand(&tracked)];
+    let mut record = Record::new(
+        "path",
+        "Pod to pod, against the same namespaces and wires made by hand: bare, where the bridge of a node passes frames between its \
+         pods, and as Services need them, where every packet is routed and every connection tracked.",
+    );
     for (place, to) in [("same node", 1), ("other node", 2)] {
-        measure(
-            &mut record,
-            &format!("{plugin}: throughput, {place}"),
-            "Gbit/s",
-            (&ours, &theirs),
-            to,
-            load::Pair::gigabits,
-        )?;
+        let name = format!("{plugin}: throughput, {place}");
+        measure(&mut record, &name, "Gbit/s", &worlds, to, load::Pair::gigabits)?;
         let name = format!("{plugin}: round trips, {place}");
-        measure(&mut record, &name, "1/s", (&ours, &theirs), to, load::Pair::round_trips)?;
+        measure(&mut record, &name, "1/s", &worlds, to, load::Pair::round_trips)?;
     }
     Ok(record.save()?)
 }
 
+fn by_hand(network: &byhand::Network) -> [Pod; 3] {
+    [(0, 0), (0, 1), (1, 0)].map(|(node, pod): (u8, u8)| Pod {
+        netns: network.nodes[usize::from(node)].1[usize::from(pod)].try_clone().expect("a descriptor"),
+        ip: byhand::Network::pod_address(node, pod).into(),
+    })
+}
+
+/// Our pods first, then those by hand.
 fn measure(
     record: &mut Record,
     name: &str,
     unit: &str,
-    (ours, theirs): (&[Pod; 3], &[Pod; 3]),
+    worlds: &[[Pod; 3]; 3],
     to: usize,
     run: impl Fn(load::Pair, Duration) -> anyhow::Result<f64>,
 ) -> anyhow::Result<()> {
-    let mut here = Series::new(name, unit);
-    let mut there = Series::new(&format!("by hand: {name}"), unit);
-    let once = |pods: &[Pod; 3]| run(load::Pair::connect(&pods[0].netns, (&pods[to].netns, pods[to].ip))?, LASTING);
+    let names = [name.to_owned(), format!("by hand, bare: {name}"), format!("by hand, tracked: {name}")];
+    let mut series = names.map(|name| Series::new(&name, unit));
     for round in 0..=ROUNDS {
-        let order = round % 2 == 0;
-        let first = once(if order { ours } else { theirs })?;
-        let second = once(if order { theirs } else { ours })?;
-        // The first round warms up.
-        if round > 0 {
-            here.values.push(if order { first } else { second });
-            there.values.push(if order { second } else { first });
+        for turn in 0..worlds.len() {
+            let at = (round + turn) % worlds.len();
+            let pods = &worlds[at];
+            let value = run(load::Pair::connect(&pods[0].netns, (&pods[to].netns, pods[to].ip))?, LASTING)?;
+            // The first round warms up.
+            if round > 0 {
+                series[at].values.push(value);
+            }
         }
     }
-    record.compare(name, &here, &there, "at least 0.99x");
+    let [ours, bare, tracked] = &series;
+    record.compare(&format!("{name}, against bare wires"), ours, bare, "at least 0.99x");
+    record.compare(&format!("{name}, against tracked ones"), ours, tracked, "at least 0.99x");
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::process::Command;
 
 use netlink_sys::{Socket, SocketAddr};
 use switchyard_kernel::Netns;
@@ -98,6 +99,15 @@ impl Batch {
         });
     }
 
+    /// A route to one neighbour on a link.
+    pub fn link_route(&mut self, index: Index, to: Ipv4Addr) {
+        self.message(NEW_ROUTE, CREATE, |m| {
+            m.extend([2, 32, 0, 0, 254, 4, 253, 1, 0, 0, 0, 0]);
+            attribute(m, 1, &to.octets());
+            attribute(m, 4, &index.to_ne_bytes());
+        });
+    }
+
     /// Takes a route back.
     pub fn unroute(&mut self, to: Ipv4Addr, length: u8) {
         self.message(DELETE_ROUTE, 0, |m| {
@@ -189,6 +199,11 @@ const ANYWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 impl Network {
     /// Makes one with so many pods on each node; IP forwarding is on.
     pub fn make(pods: &[u8]) -> Self {
+        Self::wire(pods, 24)
+    }
+
+    /// `seen`: the length of the prefix that a pod takes for its own link.
+    fn wire(pods: &[u8], seen: u8) -> Self {
         let fresh = || Netns::create().expect("a network namespace");
         let router = fresh();
         let nodes: Vec<_> =
@@ -202,12 +217,27 @@ impl Network {
             let port = format!("node{number}");
             upstream.veth(FIRST_PORT + Index::from(number), &port, BRIDGE, node, (CARD, "eth0"));
             upstream.send();
-            make_node(node, address, number, pods);
+            make_node(node, address, number, (pods, seen));
             upstream.route(block, 24, address);
         }
         upstream.send();
         forward(&router);
         Self { router, nodes }
+    }
+
+    /// The same as a Kubernetes node needs it, whatever its plugin: packets between pods of one node are routed too, and every
+    /// connection is tracked, for the translated addresses of Services. `nft` writes the one rule that it takes.
+    pub fn make_tracked(pods: &[u8]) -> anyhow::Result<Self> {
+        let network = Self::wire(pods, 32);
+        track(&network.router)?;
+        for (node, _) in &network.nodes {
+            track(node)?;
+            // A redirect would lead pods around the node.
+            for interface in ["all", "cbr0"] {
+                set(node, &format!("net/ipv4/conf/{interface}/send_redirects"), "0");
+            }
+        }
+        Ok(network)
     }
 
     /// The address of a pod.
@@ -216,7 +246,7 @@ impl Network {
     }
 }
 
-fn make_node(node: &Netns, address: Ipv4Addr, number: u8, pods: &[Netns]) {
+fn make_node(node: &Netns, address: Ipv4Addr, number: u8, (pods, seen): (&[Netns], u8)) {
     let gateway = Ipv4Addr::new(10, 40, number, 1);
     let mut here = Batch::new(node);
     here.up(LOOPBACK);
@@ -233,7 +263,10 @@ fn make_node(node: &Netns, address: Ipv4Addr, number: u8, pods: &[Netns]) {
         let mut there = Batch::new(netns);
         there.up(LOOPBACK);
         there.up(POD_CARD);
-        there.address(POD_CARD, Network::pod_address(number, pod), 24);
+        there.address(POD_CARD, Network::pod_address(number, pod), seen);
+        if seen == 32 {
+            there.link_route(POD_CARD, gateway);
+        }
         there.route(ANYWHERE, 0, gateway);
         there.send();
     }
@@ -241,7 +274,20 @@ fn make_node(node: &Netns, address: Ipv4Addr, number: u8, pods: &[Netns]) {
 }
 
 fn forward(netns: &Netns) {
+    set(netns, "net/ipv4/ip_forward", "1");
+}
+
+fn set(netns: &Netns, key: &str, value: &str) {
     // The thread's own view: /proc/sys/net follows the namespace of who opens it.
-    let set = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
-    netns.run(set).expect("enter a namespace").expect("IP forwarding");
+    let set = || std::fs::write(format!("/proc/sys/{key}"), value);
+    netns.run(set).expect("enter a namespace").unwrap_or_else(|error| panic!("{key}: {error}"));
+}
+
+/// A rule that asks for the state of connections makes the kernel track them.
+fn track(netns: &Netns) -> anyhow::Result<()> {
+    const RULES: &str = "table ip by-hand { chain forward { type filter hook forward priority 0; \
+                         ct state established,related accept; }; }";
+    let status = netns.run(|| Command::new("nft").arg(RULES).status())??;
+    anyhow::ensure!(status.success(), "nft: {status}");
+    Ok(())
 }
