@@ -1,9 +1,9 @@
 //! From the start of `yard up` to the first 200 through the ingress of examples/sphinx (3 nodes, 8 pods), against a hand-written batch
-//! that only makes the same namespaces, links, addresses and routes.
+//! that only makes the same namespaces, links, addresses and routes. Before each, the kernel has got rid of the one before.
 
 use std::time::Instant;
 
-use switchyard_benches::{Cluster, Record, Series, byhand, in_namespaces};
+use switchyard_benches::{Cluster, Record, Series, byhand, in_namespaces, settle};
 
 const ROUNDS: usize = 15;
 /// Pods on the control-plane node and the workers.
@@ -18,10 +18,13 @@ fn main() -> anyhow::Result<()> {
     let (mut boot, mut again) = (Series::new("yard up to first 200", "ms"), Series::new("again, from its store", "ms"));
     let mut hand = Series::new("namespaces, links, addresses, routes by hand", "ms");
     for _ in 0..ROUNDS {
+        settle()?;
         boot.values.push(cluster.time_to_first_answer()?.as_secs_f64() * 1e3);
         cluster.yard(&["down", "--grace", "0"])?;
+        settle()?;
         again.values.push(cluster.time_to_first_answer()?.as_secs_f64() * 1e3);
         cluster.delete()?;
+        settle()?;
         let begun = Instant::now();
         let network = byhand::Network::make(&PODS);
         hand.values.push(begun.elapsed().as_secs_f64() * 1e3);

@@ -70,7 +70,9 @@ impl Kind {
     /// The kind of an object.
     pub(crate) async fn of(api: &Api, object: &Value) -> anyhow::Result<Self> {
         let (version, kind) = (object["apiVersion"].as_str().unwrap_or(""), object["kind"].as_str().unwrap_or(""));
-        ensure!(!version.is_empty() && !kind.is_empty(), "an object without apiVersion and kind: {}", brief(object));
+        for (field, value, like) in [("apiVersion", version, "v1 or apps/v1"), ("kind", kind, "Pod")] {
+            ensure!(!value.is_empty(), "{field}: missing, would be a word such as {like}, in {}", brief(object));
+        }
         if let Some(known) = KNOWN.iter().find(|known| known.0 == version && known.1 == kind) {
             return Ok(Self::known(known));
         }
