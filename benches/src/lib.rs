@@ -14,8 +14,10 @@ pub mod pieces;
 pub mod policed;
 mod record;
 mod series;
+mod steal;
 mod world;
 
 pub use record::{Comparison, Fact, Record, folder, machine, testing, turns};
 pub use series::{Ratio, Series};
+pub use steal::{Conditions, Steal};
 pub use world::{Cluster, Pod, in_namespaces};

@@ -1,6 +1,7 @@
 //! From samples to comparisons. A report is all it looks at.
 
 mod breakdown;
+pub(crate) mod doubts;
 mod lives;
 mod metric;
 mod sweeps;

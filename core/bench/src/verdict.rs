@@ -1,5 +1,6 @@
 //! What may be said about a comparison.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -155,27 +156,93 @@ impl fmt::Display for Verdict {
     }
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |share: &f64| share * 100.0;
-        match self {
-            Self::TooFew { samples } => write!(f, "{samples} samples are too few, {FEWEST} would do"),
-            Self::Errors { errors, operations } => write!(f, "{errors} operations failed, {operations} did not"),
-            Self::GeneratorWasTheCeiling { share } => {
-                write!(f, "the generator was the ceiling ({:.1} % of it)", percent(share))
-            }
-            Self::CpuStolen { share } => write!(f, "{:.1} % of the processors was stolen", percent(share)),
-            Self::MachineWasBusy { share } => {
-                write!(f, "other programs used {:.0} % of the processors", percent(share))
-            }
-            Self::ControlOff { control } => write!(
-                f,
+impl Reason {
+    /// What reasons of one kind say together; those of other kinds than the first are not looked at.
+    pub fn together(reasons: &[&Self]) -> String {
+        let numbers =
+            |of: &dyn Fn(&Self) -> Option<f64>| reasons.iter().filter_map(|one| of(one)).collect::<Vec<f64>>();
+        let percent = |digits, of: &dyn Fn(&Self) -> Option<f64>| {
+            let shares: Vec<f64> = numbers(of).into_iter().map(|share| share * 100.0).collect();
+            format!("{} %", span(&shares, digits))
+        };
+        match reasons {
+            [] => String::new(),
+            [Self::ControlOff { control }] => format!(
                 "the baseline against itself was {:.2}x [{:.2} to {:.2}]",
                 control.ratio, control.low, control.high
             ),
-            Self::SwapResidue { devices } => write!(f, "a swap left something: {}", devices.join(", ")),
+            [Self::TooFew { .. }, ..] => {
+                let samples = span(
+                    &numbers(&|one| if let Self::TooFew { samples } = one { Some(*samples as f64) } else { None }),
+                    0,
+                );
+                let words = if samples == "1" { "sample is" } else { "samples are" };
+                format!("{samples} {words} too few, {FEWEST} would do")
+            }
+            [Self::Errors { .. }, ..] => {
+                let failed =
+                    numbers(&|one| if let Self::Errors { errors, .. } = one { Some(*errors as f64) } else { None });
+                let fine = numbers(&|one| {
+                    if let Self::Errors { operations, .. } = one { Some(*operations as f64) } else { None }
+                });
+                format!("{} operations failed, {} did not", span(&failed, 0), span(&fine, 0))
+            }
+            [Self::GeneratorWasTheCeiling { .. }, ..] => {
+                let share = percent(1, &|one| match one {
+                    Self::GeneratorWasTheCeiling { share } => Some(*share),
+                    _ => None,
+                });
+                format!("the generator was the ceiling ({share} of it)")
+            }
+            [Self::CpuStolen { .. }, ..] => {
+                let share = percent(1, &|one| if let Self::CpuStolen { share } = one { Some(*share) } else { None });
+                format!("{share} of the processors was stolen")
+            }
+            [Self::MachineWasBusy { .. }, ..] => {
+                let share =
+                    percent(0, &|one| if let Self::MachineWasBusy { share } = one { Some(*share) } else { None });
+                format!("other programs used {share} of the processors")
+            }
+            [Self::ControlOff { .. }, ..] => {
+                let ratios =
+                    numbers(&|one| if let Self::ControlOff { control } = one { Some(control.ratio) } else { None });
+                format!("the baseline against itself was {}x", span(&ratios, 2))
+            }
+            [Self::SwapResidue { .. }, ..] => {
+                let of =
+                    |one: &&Self| if let Self::SwapResidue { devices } = one { devices.clone() } else { Vec::new() };
+                let all: BTreeSet<String> = reasons.iter().flat_map(of).collect();
+                format!("a swap left something: {}", all.into_iter().collect::<Vec<_>>().join(", "))
+            }
         }
     }
+
+    /// What somebody may do about it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::TooFew { .. } => "a larger budget makes more",
+            Self::Errors { .. } => "look for the cause before speed",
+            Self::GeneratorWasTheCeiling { .. } => "a lower rate, or a machine with more processors",
+            Self::CpuStolen { .. } => "a machine that is not shared with others",
+            Self::MachineWasBusy { .. } => "leave the machine alone meanwhile",
+            Self::ControlOff { .. } => "a quieter machine, or a larger budget",
+            Self::SwapResidue { .. } => "the network that left it has to be mended",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Self::together(&[self]))
+    }
+}
+
+/// `1.3 to 2.5`, or one number if both ends read alike.
+fn span(values: &[f64], digits: usize) -> String {
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (low, high) = (format!("{low:.digits$}"), format!("{high:.digits$}"));
+    if low == high { low } else { format!("{low} to {high}") }
 }
 
 #[cfg(test)]
@@ -216,6 +283,11 @@ mod tests {
         for (change, wanted) in cases {
             assert_eq!(of(1.5, 1.6, Better::Lower, change).to_string(), wanted);
         }
+        let stolen = [0.013, 0.26].map(|share| Reason::CpuStolen { share });
+        assert_eq!(Reason::together(&stolen.each_ref()), "1.3 to 26.0 % of the processors was stolen");
+        let few = [1, 2].map(|samples| Reason::TooFew { samples });
+        assert_eq!(Reason::together(&few.each_ref()), "1 to 2 samples are too few, 4 would do");
+        assert_eq!(few[0].to_string(), "1 sample is too few, 4 would do");
         let quiet = |evidence: &mut Evidence| evidence.control = Some(Interval { low: 1.01, ratio: 1.02, high: 1.03 });
         assert_eq!(of(1.5, 1.6, Better::Lower, quiet), Verdict::Slower);
         let lossy = |evidence: &mut Evidence| (evidence.errors, evidence.may_lose) = (5, true);

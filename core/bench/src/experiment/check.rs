@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::{Crowd, Experiment, LoadKind, Route, Wiring, Workload};
+use crate::analysis::Step;
 
 /// A field that is not what it should be.
 #[derive(Debug, PartialEq)]
@@ -94,6 +95,10 @@ fn workloads(experiment: &Experiment) -> Result<(), Wrong> {
     }
     for (at, workload) in workloads.iter().enumerate() {
         self::workload(&format!("spec.workloads[{at}]"), workload)?;
+        if Step::of_word(&workload.name).is_some() {
+            let field = format!("spec.workloads[{at}].name");
+            return wrong(field, &workload.name, "is taken for a step of the lives of pods: choose another");
+        }
     }
     distinct("spec.workloads", workloads.iter().map(|workload| workload.name.as_str()))
 }
@@ -216,10 +221,10 @@ mod tests {
     }
 
     #[test]
-    fn the_example_is_the_quick_experiment_with_fewer_networks() {
+    fn the_example_is_the_quick_experiment() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/plugin-shootout/experiment.yaml");
         let example = Experiment::read(std::path::Path::new(file)).unwrap();
-        let mut quick = Experiment::quick(&["kubenet", "overlay"]);
+        let mut quick = Experiment::quick(&["kubenet", "overlay", "nsx"]);
         let loads = |experiment: &Experiment| experiment.spec.workloads.iter().map(Workload::load).collect::<Vec<_>>();
         assert_eq!(loads(&example), loads(&quick));
         quick.spec.workloads.clone_from(&example.spec.workloads);
@@ -245,6 +250,10 @@ mod tests {
         assert_eq!(
             error(&GOOD.replace("{plugin: kubenet}", "{plugin: kubenet, name: by-hand}")),
             "t.yaml: spec.networks[0].name: by-hand: is taken for wires made by hand: choose another"
+        );
+        assert_eq!(
+            error(&GOOD.replace("{kind: rr}", "{kind: rr, name: swap}")),
+            "t.yaml: spec.workloads[0].name: swap: is taken for a step of the lives of pods: choose another"
         );
         assert_eq!(
             with("  paths: [ingress]\n"),

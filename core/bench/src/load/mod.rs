@@ -14,6 +14,7 @@ mod probe;
 mod rr;
 pub mod server;
 mod stream;
+mod turns;
 mod udp;
 
 use std::collections::BTreeSet;
@@ -236,6 +237,15 @@ pub struct Change {
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// Longest that anything is waited for.
 pub(crate) const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+// === impl Followed ===
+
+impl Followed {
+    /// Datagrams that were not answered.
+    pub fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.answered)
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Report;
-use super::table::grid;
-use super::text::{self, times};
+use super::text::{self, times, titled_grid};
 use crate::analysis::{Analysis, Comparison};
 use crate::stats::{Interval, Random, median};
 use crate::verdict::{Better, Verdict};
@@ -23,13 +22,16 @@ pub fn compare(before: &Report, after: &Report) -> String {
     text.push('\n');
     let mut rows = Vec::new();
     let mut alone = Vec::new();
-    for one in &new.comparisons {
+    let mut sorted: Vec<&Comparison> = new.comparisons.iter().collect();
+    // Stable: contestants and paths keep their order.
+    sorted.sort_by_key(|one| (place(after, &one.workload), one.metric));
+    for one in sorted {
         match old.find(&one.network, &one.path, &one.workload, one.metric) {
             Some(was) => rows.push(row(was, one, after.experiment.spec.seed)),
             None => alone.push(one),
         }
     }
-    text += &grid(&["WORKLOAD", "NETWORK", "PATH", "BEFORE", "AFTER", "CHANGE", "INTERVAL", "VERDICT"], &rows);
+    text += &titled_grid(&["  NETWORK", "PATH", "BEFORE", "AFTER", "CHANGE", "INTERVAL", "VERDICT"], rows);
     for one in alone {
         let _ = writeln!(text, "only after: {} {} {} {}", one.workload, one.metric, one.network, one.path);
     }
@@ -39,6 +41,11 @@ pub fn compare(before: &Report, after: &Report) -> String {
         }
     }
     text
+}
+
+/// Of a workload in its experiment.
+fn place(report: &Report, workload: &str) -> Option<usize> {
+    report.experiment.spec.workloads.iter().position(|one| one.name == workload)
 }
 
 fn title(report: &Report) -> String {
@@ -77,7 +84,7 @@ fn differences(before: &Report, after: &Report) -> Vec<String> {
     lines
 }
 
-fn row(was: &Comparison, is: &Comparison, seed: u64) -> Vec<String> {
+fn row(was: &Comparison, is: &Comparison, seed: u64) -> (String, Vec<String>) {
     let ratio = |one: &Comparison| one.interval.map_or_else(|| "-".into(), |interval| times(interval.ratio));
     let change = change(&was.ratios, &is.ratios, seed);
     let (shown, interval) = match &change {
@@ -86,7 +93,8 @@ fn row(was: &Comparison, is: &Comparison, seed: u64) -> Vec<String> {
     };
     let load = format!("{} {}", is.workload, is.metric);
     let verdict = verdict(was, is, change.as_ref());
-    vec![load, is.network.clone(), is.path.clone(), ratio(was), ratio(is), shown, interval, verdict.into()]
+    let network = format!("  {}", is.network);
+    (load, vec![network, is.path.clone(), ratio(was), ratio(is), shown, interval, verdict.into()])
 }
 
 fn verdict(was: &Comparison, is: &Comparison, change: Option<&Interval>) -> &'static str {
@@ -128,11 +136,13 @@ mod tests {
         let before = report(|_| 1.0, |_| ());
         let after = report(|network| if network == "overlay" { 1.2 } else { 1.0 }, |_| ());
         let text = compare(&before, &after);
-        for line in text.lines().filter(|line| line.starts_with("rr p50")) {
+        let (_, from) = text.split_once("\nrr p50\n").unwrap();
+        let lines: Vec<&str> = from.lines().take_while(|line| line.starts_with("  ")).collect();
+        for line in &lines {
             let wanted = if line.contains("overlay") { "slower" } else { "no difference shown" };
             assert!(line.ends_with(wanted), "{line}");
         }
-        assert!(text.lines().any(|line| line.starts_with("rr p50") && line.contains("1.20x")), "{text}");
+        assert!(lines.len() == 8 && lines.iter().any(|line| line.contains("1.20x")), "{text}");
         assert!(!text.contains("only ") && !text.contains("other:"), "{text}");
     }
 

@@ -38,7 +38,8 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS")]
     budget: Option<u32>,
     /// End with code 4 if this holds, or cannot be told: 'overlay.rr.p99 > 1.3x' (NETWORK.WORKLOAD.METRIC, .PATH if one is meant;
-    /// a ratio to the baseline, or without x a value). May be given several times.
+    /// a ratio to the baseline, or without x a value), 'overlay.attach.p50 > 2x' (NETWORK.STEP.METRIC; a ratio to the first network,
+    /// or milliseconds), 'overlay.swap.gap > 50'. May be given several times.
     #[arg(long, value_name = "CONDITION")]
     fail_if: Vec<Gate>,
     /// Print the experiment with all its defaults, and do nothing.
