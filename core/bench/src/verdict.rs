@@ -42,6 +42,11 @@ pub enum Reason {
         /// How much of the time, or of its requests.
         share: f64,
     },
+    /// Datagrams arrived and the server's end of the generator had no room for them.
+    GeneratorDropped {
+        /// How much of all that were sent.
+        share: f64,
+    },
     /// The hypervisor gave the processors to others.
     CpuStolen {
         /// How much of the time.
@@ -76,6 +81,7 @@ pub(crate) struct Evidence {
     pub(crate) ceiling: f64,
     /// How much of that can be borne.
     pub(crate) most_ceiling: f64,
+    pub(crate) dropped: f64,
     pub(crate) steal: f64,
     pub(crate) elsewhere: f64,
     pub(crate) control: Option<Interval>,
@@ -91,6 +97,8 @@ pub(crate) enum Better {
 
 /// Fewer samples than this make no interval worth the name.
 const FEWEST: usize = 4;
+/// More than this share of datagrams dropped by ourselves spoils a comparison.
+const MOST_DROPPED: f64 = 0.001;
 /// More than this share of the machine stolen spoils a comparison.
 const MOST_STEAL: f64 = 0.01;
 /// The same for more than this share that other programs used.
@@ -113,6 +121,9 @@ pub(crate) fn verdict(interval: Option<&Interval>, better: Better, evidence: &Ev
     }
     if evidence.ceiling > evidence.most_ceiling {
         return Verdict::Invalid(Reason::GeneratorWasTheCeiling { share: evidence.ceiling });
+    }
+    if evidence.dropped > MOST_DROPPED {
+        return Verdict::Invalid(Reason::GeneratorDropped { share: evidence.dropped });
     }
     if evidence.steal > MOST_STEAL {
         return Verdict::Invalid(Reason::CpuStolen { share: evidence.steal });
@@ -194,6 +205,13 @@ impl Reason {
                 });
                 format!("the generator was the ceiling ({share} of it)")
             }
+            [Self::GeneratorDropped { .. }, ..] => {
+                let share = percent(1, &|one| match one {
+                    Self::GeneratorDropped { share } => Some(*share),
+                    _ => None,
+                });
+                format!("the generator dropped {share} of the datagrams")
+            }
             [Self::CpuStolen { .. }, ..] => {
                 let share = percent(1, &|one| if let Self::CpuStolen { share } = one { Some(*share) } else { None });
                 format!("{share} of the processors was stolen")
@@ -223,6 +241,7 @@ impl Reason {
             Self::TooFew { .. } => "a larger budget makes more",
             Self::Errors { .. } => "look for the cause before speed",
             Self::GeneratorWasTheCeiling { .. } => "a lower rate, or a machine with more processors",
+            Self::GeneratorDropped { .. } => "a lower rate",
             Self::CpuStolen { .. } => "a machine that is not shared with others",
             Self::MachineWasBusy { .. } => "leave the machine alone meanwhile",
             Self::ControlOff { .. } => "a quieter machine, or a larger budget",
@@ -268,10 +287,11 @@ mod tests {
     #[test]
     fn what_cannot_be_trusted_is_invalid_with_its_reason() {
         type Change = fn(&mut Evidence);
-        let cases: [(Change, &str); 7] = [
+        let cases: [(Change, &str); 8] = [
             (|evidence| evidence.samples = 3, "invalid: 3 samples are too few, 4 would do"),
             (|evidence| evidence.errors = 2, "invalid: 2 operations failed, 100 did not"),
             (|evidence| evidence.ceiling = 0.2, "invalid: the generator was the ceiling (20.0 % of it)"),
+            (|evidence| evidence.dropped = 0.05, "invalid: the generator dropped 5.0 % of the datagrams"),
             (|evidence| evidence.elsewhere = 0.4, "invalid: other programs used 40 % of the processors"),
             (|evidence| evidence.steal = 0.02, "invalid: 2.0 % of the processors was stolen"),
             (

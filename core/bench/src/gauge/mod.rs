@@ -5,6 +5,7 @@ mod clock;
 mod cpu;
 mod device;
 mod memory;
+mod socket;
 
 pub use charges::{Charges, Part};
 pub(crate) use charges::{Reading, Roll};
@@ -12,3 +13,4 @@ pub(crate) use clock::now;
 pub use cpu::Cpu;
 pub use device::Device;
 pub(crate) use memory::{Machine, family_pss_bytes};
+pub(crate) use socket::overflowed;

@@ -195,6 +195,8 @@ pub struct Measured {
     pub errors: u64,
     /// Requests that the generator itself sent a millisecond late or more, although it had a connection to send them on.
     pub late: u64,
+    /// Datagrams that the network delivered and the server was too slow to take.
+    pub dropped: u64,
     /// Nanoseconds from the moment an operation was due until it was finished.
     #[serde(skip_serializing_if = "Histogram::is_empty")]
     pub latency: Histogram,

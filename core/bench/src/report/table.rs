@@ -28,7 +28,7 @@ pub fn table(whole: &Report, analysis: &Analysis) -> String {
     let _ = writeln!(
         text,
         "{} samples in {} blocks, {:.0} s, seed {}; {ended}\n\
-         ratios to a pair of veth devices wired by hand, with 95 % intervals; of latency and cpu less is better\n",
+         ratios to a pair of veth devices wired by hand, 95 % intervals; of latency and cpu less is better\n",
         whole.samples.len(),
         whole.blocks.len(),
         report.seconds,
@@ -77,16 +77,17 @@ fn word(verdict: &Verdict) -> String {
 
 /// What it costs to have a network, however fast it is.
 fn costs(report: &Report) -> String {
-    let head = ["NETWORK", "POD MTU", "BYTES ADDED", "AT REST", "MEMORY"];
+    let head = ["  NETWORK", "POD MTU", "BYTES ADDED", "BY ARITHMETIC", "AT REST", "MEMORY"];
     let mut rows = Vec::new();
     for name in report.contestants().into_iter().filter(|name| *name != BY_HAND) {
         let stays: Vec<_> = report.stays.iter().filter(|stay| stay.network == name).collect();
         let Some(first) = stays.first() else { continue };
         let middle = |of: &dyn Fn(&super::Stay) -> f64| median(&stays.iter().map(|stay| of(stay)).collect::<Vec<_>>());
         rows.push(vec![
-            name.to_owned(),
+            format!("  {name}"),
             first.pod_mtu.to_string(),
             format!("{:.1} a packet", middle(&|stay| stay.wire.overhead())),
+            report.experiment.spec.topology.mtu.saturating_sub(first.pod_mtu).to_string(),
             format!("{} cpu", number(middle(&|stay| stay.rest_cluster / stay.rest_seconds))),
             mebibytes(middle(&|stay| stay.memory_bytes as f64) as u64),
         ]);
@@ -217,9 +218,9 @@ fn invalid(report: &Report, analysis: &Analysis) -> String {
     let mut text = String::new();
     for doubt in doubts::of_all(analysis, &lives) {
         let said = match doubt.count == whole {
-            true => format!("invalid, all {whole} figures: {} ({})", doubt.reason, doubt.advice),
+            true => format!("invalid, all {whole} figures: {}; what helps: {}", doubt.reason, doubt.advice),
             false => format!(
-                "invalid, {} of {whole} figures: {} ({}): {}",
+                "invalid, {} of {whole} figures: {}; what helps: {}: {}",
                 doubt.count,
                 doubt.reason,
                 doubt.advice,

@@ -72,7 +72,7 @@ pub(super) fn warnings(analysis: &Analysis) -> String {
     for doubt in doubts {
         let (reason, figures) = (escaped(&doubt.reason), escaped(&doubt.figures.join(", ")));
         let which = if doubt.count == whole { String::new() } else { format!(" <small>{figures}</small>") };
-        let _ = write!(text, "<li><b>{}</b> because {reason}: {}.{which}</li>", doubt.count, doubt.advice);
+        let _ = write!(text, "<li><b>{}</b> because {reason}. What helps: {}.{which}</li>", doubt.count, doubt.advice);
     }
     text + "</ul></div>"
 }

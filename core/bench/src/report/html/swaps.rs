@@ -31,8 +31,14 @@ fn card(report: &Report, swap: &Swapped, palette: &Palette) -> String {
     let legend: String = [(&swap.from, "asked before"), (&swap.to, "asked after")]
         .map(|(name, when)| swatch(&format!("{when} the switch: {name}"), &palette.of(name)))
         .concat();
+    let phases: Vec<String> = swap
+        .phases
+        .iter()
+        .map(|(name, took)| format!("{} {} ms", escaped(&name.to_lowercase()), number(*took)))
+        .collect();
+    let phases = phases.join(" · ");
     format!(
-        "<figure><h3>{title}</h3>{}<ul class=legend>{legend}{}</ul><figcaption>{which}Each stroke is how long the answers took that were asked for \
+        "<figure><h3>{title}</h3>{}<ul class=legend>{legend}{}</ul><p class=said>{phases}</p><figcaption>{which}Each stroke is how long the answers took that were asked for \
          in that moment, one a millisecond; shaded and plain stretches are phases of the swap, which took {} ms. The longest time without an answer was {} ms, and \
          {lost} of {} datagrams were not answered; the sender itself was held up for {} ms at most.</figcaption></figure>",
         drawing(&title, swap, palette),
