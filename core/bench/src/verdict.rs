@@ -238,14 +238,14 @@ impl Reason {
     /// What somebody may do about it.
     pub fn advice(&self) -> &'static str {
         match self {
-            Self::TooFew { .. } => "a larger budget makes more",
-            Self::Errors { .. } => "look for the cause before speed",
-            Self::GeneratorWasTheCeiling { .. } => "a lower rate, or a machine with more processors",
+            Self::TooFew { .. } => "a larger budget",
+            Self::Errors { .. } => "finding the cause first",
+            Self::GeneratorWasTheCeiling { .. } => "a lower rate, or more processors",
             Self::GeneratorDropped { .. } => "a lower rate",
-            Self::CpuStolen { .. } => "a machine that is not shared with others",
-            Self::MachineWasBusy { .. } => "leave the machine alone meanwhile",
+            Self::CpuStolen { .. } => "a machine that is not shared",
+            Self::MachineWasBusy { .. } => "leaving the machine alone meanwhile",
             Self::ControlOff { .. } => "a quieter machine, or a larger budget",
-            Self::SwapResidue { .. } => "the network that left it has to be mended",
+            Self::SwapResidue { .. } => "mending the network that left it",
         }
     }
 }

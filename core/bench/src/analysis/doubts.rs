@@ -41,7 +41,7 @@ fn compared(analysis: &Analysis) -> impl Iterator<Item = Said<'_>> {
 }
 
 fn lived(lives: &[Life]) -> impl Iterator<Item = Said<'_>> {
-    lives.iter().map(|one| (one.step.to_string(), String::new(), one.verdict.as_ref()))
+    lives.iter().map(|one| (one.step.word().to_owned(), String::new(), one.verdict.as_ref()))
 }
 
 /// Most figures first.

@@ -18,6 +18,8 @@ const API_VERSION: &str = "switchyard.dev/v1alpha1";
 const KIND: &str = "Experiment";
 /// Names of networks and workloads are words of `--fail-if` expressions and of attributes in the page.
 const NAME: &str = "must be 1 to 40 of a-z, 0-9 and -";
+/// The plugin of clusters without a network.
+const NO_NETWORK: &str = "none";
 /// Numbers of one list of a sweep.
 const MOST_LEVELS: usize = 8;
 /// Addresses of a worker, less those that other pods may need.
@@ -78,6 +80,10 @@ fn networks(experiment: &Experiment) -> Result<(), Wrong> {
     for (at, network) in networks.iter().enumerate() {
         if network.plugin.is_empty() {
             return wrong(format!("spec.networks[{at}].plugin"), "\"\"", "must be the name of a plugin, or a path");
+        }
+        if network.plugin == NO_NETWORK {
+            let right = "carries nothing, so nothing can be measured: leave it out, the baseline needs no network";
+            return wrong(format!("spec.networks[{at}].plugin"), NO_NETWORK, right);
         }
         let field = format!("spec.networks[{at}].name");
         name(&field, &network.name)?;
@@ -215,6 +221,11 @@ mod tests {
         let experiment = Experiment::parse(GOOD, "t.yaml").unwrap();
         assert_eq!(experiment.spec.networks[0].name, "kubenet");
         assert_eq!(experiment.spec.paths, [Route::SameNode, Route::OtherNode]);
+        let mut file = Experiment::parse(&GOOD.replace("kubenet", "./out/libswitchyard_my_net.so"), "t.yaml").unwrap();
+        assert_eq!(file.spec.networks[0].name, "my-net");
+        file.spec.budget_seconds = 2;
+        let refused = file.check("--budget").unwrap_err().to_string();
+        assert_eq!(refused, "--budget: spec.budgetSeconds: 2: must be from 5 to 86400");
         let again = serde_yaml_ng::to_string(&experiment).unwrap();
         assert_eq!(Experiment::parse(&again, "again").unwrap(), experiment);
         check(&Experiment::quick(&["kubenet", "overlay"])).unwrap();
@@ -250,6 +261,11 @@ mod tests {
         assert_eq!(
             error(&GOOD.replace("{plugin: kubenet}", "{plugin: kubenet, name: by-hand}")),
             "t.yaml: spec.networks[0].name: by-hand: is taken for wires made by hand: choose another"
+        );
+        assert_eq!(
+            error(&GOOD.replace("{plugin: kubenet}", "{plugin: none}")),
+            "t.yaml: spec.networks[0].plugin: none: carries nothing, so nothing can be measured: leave it out, the baseline \
+             needs no network"
         );
         assert_eq!(
             error(&GOOD.replace("{kind: rr}", "{kind: rr, name: swap}")),

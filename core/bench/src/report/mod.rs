@@ -4,6 +4,7 @@ mod compare;
 mod html;
 mod table;
 mod text;
+mod wire;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -191,8 +192,6 @@ pub enum ReportError {
     },
 }
 
-/// Ethernet 14, IPv4 20, UDP 8: what stands before a payload without any encapsulation.
-pub(crate) const PLAIN_HEADERS: u32 = 42;
 /// Larger reports than this were not made by us.
 const LARGEST: u64 = 1 << 30;
 /// What the files say they are.
@@ -273,12 +272,3 @@ impl Report {
 pub(crate) const BY_HAND: &str = "by-hand";
 /// What everything is compared with.
 pub(crate) const BASELINE: &str = "baseline";
-
-// === impl Wire ===
-
-impl Wire {
-    /// Bytes that the network adds to each packet.
-    pub fn overhead(&self) -> f64 {
-        self.bytes as f64 / self.datagrams.max(1) as f64 - f64::from(self.payload + PLAIN_HEADERS)
-    }
-}

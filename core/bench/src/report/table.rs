@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::text::{grid, mebibytes, number, ratio, times, titled_grid, with_unit, wrapped};
+use super::wire::encapsulation;
 use super::{BY_HAND, EndedBy, Report};
 use crate::analysis::doubts;
 use crate::analysis::{self, Analysis, Comparison, Metric};
@@ -13,6 +14,8 @@ use crate::verdict::Verdict;
 
 /// A part of which there is less than this share, everywhere, stands with the others.
 const SMALLEST: f64 = 0.02;
+/// Parts of a cluster that fit beside each other.
+const PARTS: usize = 4;
 /// Numbers of a sweep that fit beside each other.
 const LEVELS: usize = 3;
 
@@ -87,7 +90,7 @@ fn costs(report: &Report) -> String {
             format!("  {name}"),
             first.pod_mtu.to_string(),
             format!("{:.1} a packet", middle(&|stay| stay.wire.overhead())),
-            report.experiment.spec.topology.mtu.saturating_sub(first.pod_mtu).to_string(),
+            encapsulation(middle(&|stay| stay.wire.overhead())),
             format!("{} cpu", number(middle(&|stay| stay.rest_cluster / stay.rest_seconds))),
             mebibytes(middle(&|stay| stay.memory_bytes as f64) as u64),
         ]);
@@ -105,14 +108,17 @@ fn processors(report: &Report) -> String {
     if shown.is_empty() {
         return String::new();
     }
-    // What is next to nothing everywhere stands with the others.
-    let seen = |part: &Part| {
-        *part != Part::Others
-            && shown.iter().any(|one| one.parts.get(part).is_some_and(|time| *time > SMALLEST * one.whole))
+    // What is next to nothing everywhere stands with the others, and so does what finds no room.
+    let most = |part: Part| {
+        shown.iter().map(|one| one.parts.get(&part).map_or(0.0, |time| time / one.whole)).fold(0.0, f64::max)
     };
-    let parts: Vec<Part> = Part::ALL.into_iter().filter(seen).collect();
+    let mut parts: Vec<Part> =
+        Part::ALL.into_iter().filter(|part| *part != Part::Others && most(*part) > SMALLEST).collect();
+    parts.sort_by(|a, b| most(*b).total_cmp(&most(*a)));
+    parts.truncate(PARTS);
+    parts.sort();
     let names: Vec<String> = parts.iter().map(|part| part.name().to_uppercase()).collect();
-    let mut head = vec!["  NETWORK", "PATH", "PROCESSOR TIME"];
+    let mut head = vec!["  NETWORK", "PATH", "CPU TIME"];
     head.extend(names.iter().map(String::as_str));
     head.extend(["OTHERS", "REST"]);
     let row = |one: &&analysis::Breakdown| {
@@ -220,11 +226,11 @@ fn invalid(report: &Report, analysis: &Analysis) -> String {
         let said = match doubt.count == whole {
             true => format!("invalid, all {whole} figures: {}; what helps: {}", doubt.reason, doubt.advice),
             false => format!(
-                "invalid, {} of {whole} figures: {}; what helps: {}: {}",
+                "invalid, {} of {whole} figures: {} ({}); what helps: {}",
                 doubt.count,
                 doubt.reason,
-                doubt.advice,
-                doubt.figures.join(", ")
+                doubt.figures.join(", "),
+                doubt.advice
             ),
         };
         let _ = write!(text, "\n{}\n", wrapped(&said, 2));
