@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::Report;
+use super::table::told;
 use super::text::{self, times, titled_grid};
-use crate::analysis::{Analysis, Comparison};
+use crate::analysis::{Analysis, Comparison, Metric, doubts};
 use crate::stats::{Interval, Random, median};
 use crate::verdict::{Better, Verdict};
 
@@ -24,7 +25,7 @@ pub fn compare(before: &Report, after: &Report) -> String {
     let mut alone = Vec::new();
     let mut sorted: Vec<&Comparison> = new.comparisons.iter().collect();
     // Stable: contestants and paths keep their order.
-    sorted.sort_by_key(|one| (place(after, &one.workload), one.metric));
+    sorted.sort_by_key(|one| place(after, one));
     for one in sorted {
         match old.find(&one.network, &one.path, &one.workload, one.metric) {
             Some(was) => rows.push(row(was, one, after.experiment.spec.seed)),
@@ -32,6 +33,9 @@ pub fn compare(before: &Report, after: &Report) -> String {
         }
     }
     text += &titled_grid(&["  NETWORK", "PATH", "BEFORE", "AFTER", "CHANGE", "INTERVAL", "VERDICT"], rows);
+    for (word, analysis) in [("invalid before", &old), ("invalid after", &new)] {
+        text += &told(word, &doubts::of_comparisons(analysis), analysis.comparisons.len());
+    }
     for one in alone {
         let _ = writeln!(text, "only after: {} {} {} {}", one.workload, one.metric, one.network, one.path);
     }
@@ -43,9 +47,11 @@ pub fn compare(before: &Report, after: &Report) -> String {
     text
 }
 
-/// Of a workload in its experiment.
-fn place(report: &Report, workload: &str) -> Option<usize> {
-    report.experiment.spec.workloads.iter().position(|one| one.name == workload)
+/// Of a figure in its experiment: by workload, and by metric there.
+fn place(report: &Report, one: &Comparison) -> Option<(usize, usize)> {
+    let mut workloads = report.experiment.spec.workloads.iter().enumerate();
+    let (at, workload) = workloads.find(|(_, workload)| workload.name == one.workload)?;
+    Some((at, Metric::of(workload.kind).iter().position(|metric| *metric == one.metric)?))
 }
 
 fn title(report: &Report) -> String {
@@ -149,10 +155,14 @@ mod tests {
     #[test]
     fn what_only_one_report_has_is_named() {
         let before = report(|_| 1.0, |_| ());
-        let mut after = before.clone();
+        let mut after = report(|_| 1.0, |sample| sample.measured.cpu.steal = 0.1);
         after.samples.retain(|sample| sample.network != "overlay");
         after.machine.processors = 64;
         let text = compare(&before, &after);
         assert!(text.contains("only before: rr p50 overlay same-node") && text.contains("machines are not the same"));
+        assert!(
+            text.contains("invalid after, all ") && text.contains("stolen") && !text.contains("invalid before"),
+            "{text}"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::text::{grid, mebibytes, number, ratio, times, titled_grid, with_unit, wrapped};
 use super::wire::encapsulation;
 use super::{BY_HAND, EndedBy, Report};
-use crate::analysis::doubts;
+use crate::analysis::doubts::{self, Doubt};
 use crate::analysis::{self, Analysis, Comparison, Metric};
 use crate::experiment::Route;
 use crate::gauge::Part;
@@ -217,21 +217,21 @@ fn swaps(report: &Report) -> String {
     format!("\n{}", grid(&head, &rows))
 }
 
-/// Why figures are invalid: one paragraph for all that share a kind of reason.
+/// Why figures are invalid.
 fn invalid(report: &Report, analysis: &Analysis) -> String {
     let lives = analysis::lives(report);
-    let whole = analysis.comparisons.len() + lives.len();
+    told("invalid", &doubts::of_all(analysis, &lives), analysis.comparisons.len() + lives.len())
+}
+
+/// One paragraph for all figures that share a kind of reason.
+pub(super) fn told(word: &str, doubts: &[Doubt], whole: usize) -> String {
     let mut text = String::new();
-    for doubt in doubts::of_all(analysis, &lives) {
-        let said = match doubt.count == whole {
-            true => format!("invalid, all {whole} figures: {}; what helps: {}", doubt.reason, doubt.advice),
-            false => format!(
-                "invalid, {} of {whole} figures: {} ({}); what helps: {}",
-                doubt.count,
-                doubt.reason,
-                doubt.figures.join(", "),
-                doubt.advice
-            ),
+    for Doubt { reason, advice, count, figures } in doubts {
+        let said = match *count == whole {
+            true => format!("{word}, all {whole} figures: {reason}; what helps: {advice}"),
+            false => {
+                format!("{word}, {count} of {whole} figures: {reason} ({}); what helps: {advice}", figures.join(", "))
+            }
         };
         let _ = write!(text, "\n{}\n", wrapped(&said, 2));
     }

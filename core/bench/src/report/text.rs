@@ -36,9 +36,16 @@ pub(crate) fn with_unit(value: f64, unit: &str) -> String {
     }
 }
 
-/// `1.23`; small ratios have more digits.
+/// `1.23`; small ratios have more digits, large ones fewer.
 pub(crate) fn ratio(ratio: f64) -> String {
-    if ratio < 0.1 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
+    let digits = match ratio {
+        0.0 => 0,
+        ratio if ratio < 0.1 => 4,
+        ratio if ratio < 10.0 => 2,
+        ratio if ratio < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{ratio:.digits$}")
 }
 
 /// `1.23x`.
@@ -118,7 +125,7 @@ mod tests {
         assert_eq!(with_unit(12_345.0, "µs"), "12.3 ms");
         assert_eq!(with_unit(45_678.0, "/s"), "45.7k/s");
         assert_eq!(with_unit(f64::NAN, "s/GB"), "- s/GB");
-        assert_eq!([1.234, 0.0123].map(times), ["1.23x", "0.0123x"]);
+        assert_eq!([1.234, 0.0123, 0.0, 12.34, 123.4].map(times), ["1.23x", "0.0123x", "0x", "12.3x", "123x"]);
         assert_eq!(mebibytes(3 << 20), "3.00 MiB");
     }
 

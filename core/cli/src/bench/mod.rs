@@ -134,8 +134,10 @@ fn experiment(args: &Args) -> anyhow::Result<Experiment> {
         experiment.check("--budget")?;
     }
     // A plugin's file is named from where the command stands, and opened elsewhere.
-    for network in experiment.spec.networks.iter_mut().filter(|network| network.plugin.contains('/')) {
-        let path = std::fs::canonicalize(&network.plugin).with_context(|| network.plugin.clone())?;
+    let networks = experiment.spec.networks.iter_mut().enumerate();
+    for (at, network) in networks.filter(|(_, network)| network.plugin.contains('/')) {
+        let path = std::fs::canonicalize(&network.plugin)
+            .with_context(|| format!("spec.networks[{at}].plugin: {}", network.plugin))?;
         network.plugin = path.display().to_string();
     }
     if !args.print {

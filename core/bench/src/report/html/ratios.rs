@@ -10,9 +10,9 @@ use crate::verdict::Verdict;
 const ROW: f64 = 18.0;
 const TOP: f64 = 6.0;
 const LEFT: f64 = 94.0;
-const RIGHT: f64 = WIDTH - 48.0;
-/// What lies beyond is cut off, and marked: one wild interval is not to press all others together.
-const SHOWN: (f64, f64) = (0.1, 10.0);
+const RIGHT: f64 = WIDTH - 52.0;
+/// Intervals that reach so many times further than any ratio are cut off, and marked: a wild one is not to press all others together.
+const FURTHER: f64 = 2.5;
 
 /// A card of one figure.
 pub(super) fn card(experiment: &Experiment, all: &[&Comparison], palette: &Palette) -> String {
@@ -60,10 +60,11 @@ fn drawing(title: &str, all: &[&Comparison], palette: &Palette) -> String {
     names.dedup();
     let bottom = TOP + (all.len() + names.len()) as f64 * ROW;
     let mut drawing = Drawing::new(bottom + 18.0, &format!("{title}: ratios to the baseline with intervals"));
-    let ends =
-        all.iter().filter_map(|one| one.interval).flat_map(|interval| [interval.low, interval.ratio, interval.high]);
-    let ends: Vec<f64> = ends.map(|end| end.clamp(SHOWN.0, SHOWN.1)).collect();
-    let (low, high) = range(ends.into_iter(), 1.0);
+    let intervals = || all.iter().filter_map(|one| one.interval);
+    // Nothing at all has no place on a scale of ratios.
+    let (least, most) = range(intervals().map(|one| one.ratio).filter(|ratio| *ratio > 0.0), 1.0);
+    let within = |end: f64| end.clamp(least / FURTHER, most * FURTHER);
+    let (low, high) = range(intervals().flat_map(|one| [within(one.low), within(one.high)]), 1.0);
     let scale = Scale::logarithmic(((low / 1.08).min(0.9), (high * 1.08).max(1.1)), (LEFT, RIGHT));
     drawing.columns(&scale, TOP, bottom, |tick| format!("{}×", plain(tick)));
     let one = scale.at(1.0);
