@@ -73,6 +73,8 @@ fn life(report: &Report, step: Step, network: &str, reference: &str) -> Option<L
     let evidence = Evidence {
         samples: if network == reference { own.len() } else { pairs.len() },
         residue: super::residue(report, network),
+        // Nobody reads the processors' time around a step: what was stolen all the while has to do.
+        steal: report.stolen(),
         elsewhere: report.elsewhere(),
         ..Evidence::default()
     };
@@ -208,6 +210,8 @@ mod tests {
         let alike = find("overlay", Step::EndpointProgramming).unwrap();
         assert_eq!(alike.verdict, Some(Verdict::NoDifferenceShown), "{alike:?}");
         assert!(find("overlay", Step::Swap).is_none(), "nothing was swapped");
+        let stolen = report(|_| 1.0, |sample| sample.measured.cpu.steal = 0.05);
+        assert!(super::lives(&stolen).iter().all(|life| !life.verdict.as_ref().unwrap().is_valid()));
         assert_eq!(median(&slower.times), slower.middle.unwrap().ratio);
     }
 }

@@ -259,6 +259,14 @@ impl Report {
         if shares.is_empty() { 0.0 } else { crate::stats::median(&shares) }
     }
 
+    /// Share of the processors' time that the hypervisor gave to others, over all samples and rests.
+    pub fn stolen(&self) -> f64 {
+        let samples = self.samples.iter().map(|sample| &sample.measured.cpu);
+        let all = samples.chain(self.stays.iter().map(|stay| &stay.rest_cpu));
+        let (stolen, whole) = all.fold((0.0, 0.0), |sum, cpu| (sum.0 + cpu.steal, sum.1 + cpu.total()));
+        if whole > 0.0 { stolen / whole } else { 0.0 }
+    }
+
     /// The paths, or wires, of a contestant.
     pub fn paths(&self, contestant: &str) -> Vec<&'static str> {
         match contestant {

@@ -28,9 +28,11 @@ pub fn table(whole: &Report, analysis: &Analysis) -> String {
         EndedBy::Budget => "the budget is spent",
         EndedBy::Repetitions => "all repetitions are made",
     };
+    let (elsewhere, stolen) = (whole.elsewhere() * 100.0, whole.stolen() * 100.0);
     let _ = writeln!(
         text,
         "{} samples in {} blocks, {:.0} s, seed {}; {ended}\n\
+         other programs used {elsewhere:.0} % of the processors, and {stolen:.1} % of their time was stolen\n\
          ratios to a pair of veth devices wired by hand, 95 % intervals; of latency and cpu less is better\n",
         whole.samples.len(),
         whole.blocks.len(),

@@ -142,7 +142,7 @@ pub(super) fn method(report: &Report) -> String {
     let yaml = serde_yaml_ng::to_string(&report.experiment).unwrap_or_default();
     format!(
         "<p>{} processors ({}), {} of memory, Linux {}, yard {}. Networks: {}. While the cluster rested, other programs used {:.0} % of the \
-         processors.</p>\
+         processors; {:.1} % of all time was stolen by the hypervisor.</p>\
          <p>Every sample of {} ms stands between two samples of the baseline, two namespaces and a pair of veth devices; its ratio is to \
          their middle, so what slows the machine for a while slows both sides. Networks are gone through there and back again in an order \
          that the seed {} decides. Intervals come from 1000 resamples, of blocks first and of pairs within them. A difference is shown \
@@ -156,6 +156,7 @@ pub(super) fn method(report: &Report) -> String {
         escaped(&report.version),
         escaped(&plugins.join(", ")),
         report.elsewhere() * 100.0,
+        report.stolen() * 100.0,
         spec.sample_milliseconds,
         spec.seed,
         escaped(&yaml)
