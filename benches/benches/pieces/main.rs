@@ -25,8 +25,10 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let since = Steal::begin();
-    let criterion = Criterion::default().sample_size(30).warm_up_time(Duration::from_millis(300));
-    let mut criterion = criterion.measurement_time(Duration::from_secs(1)).configure_from_args();
+    // There are some sixty of them, and all together are to take a few minutes.
+    let criterion = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(200));
+    let criterion = criterion.measurement_time(Duration::from_millis(500)).nresamples(20_000);
+    let mut criterion = criterion.configure_from_args();
     for piece in [netstate::all, netlink::all, plugin::all, store::all, policy::all, dns::all] {
         piece(&mut criterion);
     }

@@ -45,9 +45,14 @@ impl Scale {
         self.from + share * (self.to - self.from)
     }
 
-    /// Whether a value has a place of its own, and not the edge's.
-    pub(super) fn holds(&self, value: f64) -> bool {
-        (self.low..=self.high).contains(&value)
+    /// Whether a value would have its place before the first one.
+    pub(super) fn begins_after(&self, value: f64) -> bool {
+        value < self.low
+    }
+
+    /// Whether a value would have its place behind the last one.
+    pub(super) fn ends_before(&self, value: f64) -> bool {
+        value > self.high
     }
 
     /// Round values within, their places so far apart at least, as their labels must not touch.

@@ -93,10 +93,10 @@ fn row(drawing: &mut Drawing, scale: &Scale, one: &Comparison, y: f64, palette: 
     let faint = if one.verdict.is_valid() { "" } else { ";opacity:.4" };
     let stroke = format!("stroke:{colour}{faint}");
     drawing.stroke((scale.at(interval.low), y), (scale.at(interval.high), y), 2.5, &stroke);
-    if !scale.holds(interval.low) {
+    if scale.begins_after(interval.low) {
         drawing.text((LEFT - 3.0, y + 3.8), Anchor::End, "soft", "‹");
     }
-    if !scale.holds(interval.high) {
+    if scale.ends_before(interval.high) {
         drawing.text((RIGHT + 3.0, y + 3.8), Anchor::Start, "soft", "›");
     }
     let fill = match one.verdict {
