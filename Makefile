@@ -6,7 +6,7 @@ YARD = $(RELEASE)/yard
 # The programs behind built-in images and the plugins that a running cluster needs.
 PRODUCT = -p switchyard -p switchyard-echo -p switchyard-pause -p switchyard-ingress \
 	-p switchyard-kubenet -p switchyard-overlay -p switchyard-nsx -p switchyard-none
-BENCHES = -p switchyard-benches -p switchyard-ingress
+BENCHES = -p switchyard-benches -p switchyard-ingress -p switchyard-control
 # What the tests call besides cargo: oracles for the kernel's state, second opinions on the API and on generated load.
 TOOLS = ip:iproute2 nft:nftables setpriv:util-linux curl:curl dig:bind9-dnsutils kubectl:kubernetes-client \
 	iperf3:iperf3 wrk:wrk h2load:nghttp2-client

@@ -11,6 +11,8 @@ use serde_json::Value;
 use switchyard_benches::flows::{Crier, Dialogue, Requests, Suffered};
 use switchyard_benches::{Cluster, Record, Series, in_namespaces};
 
+const ABOUT: &str = "On 5 nodes under a running workload: kubenet and overlay, there and back, by number of pods; then a tour through \
+                     every ordered pair of kubenet, overlay and nsx under load; then kubenet and overlay again while somebody is killed.";
 const WORKERS: usize = 4;
 const STEPS: [usize; 3] = [20, 100, 200];
 /// Swaps there and back.
@@ -34,7 +36,7 @@ fn main() -> anyhow::Result<()> {
         _ => text,
     })?;
     cluster.up()?;
-    let mut record = Record::new("swap", "kubenet and overlay, there and back, on 5 nodes under a running workload.");
+    let mut record = Record::new("swap", ABOUT);
     for pods in STEPS {
         scale(&cluster, pods)?;
         let mut whole = Series::new(&format!("whole swap, {pods} pods"), "ms");

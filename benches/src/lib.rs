@@ -15,9 +15,11 @@ pub mod policed;
 mod record;
 mod series;
 mod settle;
+mod steal;
 mod world;
 
 pub use record::{Comparison, Fact, Record, folder, machine, testing, turns};
 pub use series::{Ratio, Series};
 pub use settle::settle;
+pub use steal::{Conditions, Steal};
 pub use world::{Cluster, Pod, in_namespaces};

@@ -10,6 +10,8 @@ use crate::{Ratio, folder};
 
 /// How many objects there are, in benches that ask what a small thing costs among many.
 pub const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
+/// How many pods a ReplicaSet asks for.
+pub const PODS: [usize; 2] = [100, 1_000];
 /// How many hear of a write.
 pub const WATCHERS: [usize; 4] = [1, 10, 100, 1_000];
 
@@ -21,6 +23,8 @@ pub struct Piece {
     pub about: &'static str,
     /// The command that measures it.
     pub command: &'static str,
+    /// Under what name the conditions of the run are kept, if they are.
+    pub conditions: Option<&'static str>,
     /// What stands beside what.
     pub rows: Vec<Row>,
 }
@@ -71,6 +75,7 @@ struct Interval {
 /// Results that are further apart are not of the same run.
 const SAME_RUN: Duration = Duration::from_secs(1800);
 const PIECES: &str = "cargo bench -p switchyard-benches --bench pieces";
+const CONTROL: &str = "cargo bench -p switchyard-control --bench schedule";
 const INGRESS: &str = "cargo bench -p switchyard-ingress --bench hot";
 const FLAT: &str = "flat: 1x";
 
@@ -80,6 +85,7 @@ pub fn pieces() -> Vec<Piece> {
         name,
         about,
         command,
+        conditions: (command == PIECES).then_some("pieces"),
         rows: rows.into_iter().flatten().collect(),
     };
     vec![
@@ -151,6 +157,13 @@ pub fn pieces() -> Vec<Piece> {
                 grown("policy change/a pod comes and goes", &SIZES, FLAT),
                 grown("policy change/a policy comes and goes", &SIZES, ""),
             ],
+        ),
+        piece(
+            "control",
+            "From a ReplicaSet's creation until the last of so many pods is bound to one of twenty nodes and has its address, API \
+             server, controllers and scheduler in one process.",
+            CONTROL,
+            vec![grown("control/pods bound", &PODS, "as many times as there are pods, or less")],
         ),
         piece(
             "names",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Ratio, Series};
+use crate::{Ratio, Series, Steal};
 
 /// One bench's outcome.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,6 +19,11 @@ pub struct Record {
     pub machine: String,
     /// Seconds since 1970.
     pub taken: u64,
+    /// Share of the processors' time that was stolen meanwhile; older records do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stolen: Option<f64>,
+    #[serde(skip)]
+    since: Steal,
     /// Everything that was measured.
     pub series: Vec<Series>,
     /// What stands beside what.
@@ -81,6 +86,8 @@ impl Record {
             command: format!("cargo bench -p switchyard-benches --bench {name}"),
             machine: machine(),
             taken,
+            stolen: None,
+            since: Steal::begin(),
             series: Vec::new(),
             comparisons: Vec::new(),
             facts: Vec::new(),
@@ -129,8 +136,9 @@ impl Record {
 
     /// Writes it where the page finds it.
     pub fn save(&self) -> std::io::Result<()> {
+        let record = Self { stolen: self.since.share(), ..self.clone() };
         std::fs::create_dir_all(folder())?;
-        std::fs::write(folder().join(format!("{}.json", self.name)), serde_json::to_vec_pretty(self)?)
+        std::fs::write(folder().join(format!("{}.json", self.name)), serde_json::to_vec_pretty(&record)?)
     }
 }
 
@@ -142,4 +150,20 @@ pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let model = model.trim_start_matches([' ', '\t', ':']);
     format!("{model}, {cores} cores, Linux {}", read("/proc/sys/kernel/osrelease").trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_before_stolen_time_was_kept_can_be_read() {
+        let mut record = Record::new("boot", "From nothing to something.");
+        assert!(!serde_json::to_string(&record).unwrap().contains("stolen"));
+        record.stolen = Some(0.25);
+        let text = serde_json::to_string(&record).unwrap();
+        let read = |text: &str| serde_json::from_str::<Record>(text).unwrap().stolen;
+        assert_eq!(read(&text), Some(0.25));
+        assert_eq!(read(&text.replace(r#""stolen":0.25,"#, "")), None);
+    }
 }

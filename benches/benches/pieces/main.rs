@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use criterion::Criterion;
-use switchyard_benches::in_namespaces;
+use switchyard_benches::{Conditions, Steal, folder, in_namespaces, testing};
 
 fn main() -> anyhow::Result<ExitCode> {
     // The plugin host starts this program for a plugin in a process of its own.
@@ -24,11 +24,17 @@ fn main() -> anyhow::Result<ExitCode> {
     if !in_namespaces()? {
         return Ok(ExitCode::SUCCESS);
     }
-    let criterion = Criterion::default().sample_size(30).warm_up_time(Duration::from_millis(300));
-    let mut criterion = criterion.measurement_time(Duration::from_secs(1)).configure_from_args();
+    let since = Steal::begin();
+    // There are some sixty of them, and all together are to take a few minutes.
+    let criterion = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(200));
+    let criterion = criterion.measurement_time(Duration::from_millis(500)).nresamples(20_000);
+    let mut criterion = criterion.configure_from_args();
     for piece in [netstate::all, netlink::all, plugin::all, store::all, policy::all, dns::all] {
         piece(&mut criterion);
     }
     criterion.final_summary();
+    if !testing() {
+        Conditions::save(&since, &folder(), "pieces")?;
+    }
     Ok(ExitCode::SUCCESS)
 }

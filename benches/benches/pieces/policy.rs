@@ -1,8 +1,11 @@
-//! What policies cost that nobody's packet pays: compiling them, and telling the kernel of a change.
+//! What policies cost that nobody's packet pays: compiling them, and telling the kernel of a change. Ten thousand of them take their
+//! time, and so does making them: samples are few and flat (as many turns each), or the whole would take longer than all other pieces.
 
 use std::cell::OnceCell;
+use std::time::Duration;
 
-use criterion::{BatchSize, BenchmarkId, Criterion};
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, SamplingMode};
 use switchyard_benches::pieces::SIZES;
 use switchyard_benches::policed::{Policed, layer, policies};
 
@@ -14,10 +17,16 @@ pub(crate) fn all(criterion: &mut Criterion) {
     changing(criterion);
 }
 
+/// The fewest samples that criterion takes.
+fn sparing(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let group = group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(500));
+}
+
 /// From policies as values to units of desired state, all anew, in a cluster of a thousand pods.
 fn compiling(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("policies");
-    group.sample_size(10);
+    sparing(&mut group);
     for size in SIZES {
         let told = || {
             let mut layer = layer();
@@ -41,7 +50,7 @@ fn changing(criterion: &mut Criterion) {
         ("a policy comes and goes", |node, _| node.policy_comes_and_goes()),
     ];
     let mut group = criterion.benchmark_group("policy change");
-    group.sample_size(10);
+    sparing(&mut group);
     for size in SIZES {
         // Made when somebody asks for it.
         let mut node = OnceCell::new();

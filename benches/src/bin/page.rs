@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use switchyard_benches::pieces::{Measured, Piece, criterion_folder, measured, pieces};
-use switchyard_benches::{Record, Series, folder, machine};
+use switchyard_benches::{Conditions, Record, Series, folder, machine};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
 
@@ -20,7 +20,8 @@ fn main() -> anyhow::Result<()> {
     let mut page = String::from(
         "# Benchmarks\n\nMade by `make bench` (`yard-bench-page`) of what the benches measured. The aims are those we set ourselves; a \
          figure that misses its aim stays on the page.\n\n# Whole paths\n\nEvery ratio is against a baseline that ran in the same \
-         rounds; the brackets hold its 95 % bootstrap interval.\n",
+         rounds; the brackets hold its 95 % bootstrap interval. Stolen time is what the \
+         hypervisor gave to others during a run, of which the ratio sees little and a time alone all of it.\n",
     );
     for file in files {
         let path = file.path();
@@ -44,7 +45,7 @@ fn main() -> anyhow::Result<()> {
 
 fn section(page: &mut String, record: &Record) -> std::fmt::Result {
     writeln!(page, "\n## {}\n\n{}\n", record.name, record.about)?;
-    writeln!(page, "`{}` on {}, {}.\n", record.command, record.machine, date(record.taken))?;
+    writeln!(page, "`{}` on {}, {}; {}.\n", record.command, record.machine, date(record.taken), stolen(record.stolen))?;
     if !record.comparisons.is_empty() {
         writeln!(page, "| what | measured | baseline | | ratio | aim |\n| --- | ---: | ---: | --- | --- | --- |")?;
     }
@@ -84,7 +85,9 @@ fn piece(page: &mut String, piece: &Piece, found: &BTreeMap<String, Measured>) -
     };
     let taken = taken.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     writeln!(page, "\n## {}\n\n{}\n", piece.name, piece.about)?;
-    writeln!(page, "`{}` on {}, {}.\n", piece.command, machine(), date(taken))?;
+    let conditions = piece.conditions.and_then(|name| Conditions::read(&folder(), name));
+    let stolen = stolen(conditions.map(|conditions| conditions.stolen));
+    writeln!(page, "`{}` on {}, {}; {stolen}.\n", piece.command, machine(), date(taken))?;
     writeln!(page, "| what | measured | baseline | | ratio | aim |\n| --- | ---: | ---: | --- | --- | --- |")?;
     for (row, subject, baseline, ratio) in rows {
         writeln!(
@@ -101,6 +104,14 @@ fn piece(page: &mut String, piece: &Piece, found: &BTreeMap<String, Measured>) -
         )?;
     }
     Ok(())
+}
+
+/// How much of the processors' time the hypervisor gave to others.
+fn stolen(share: Option<f64>) -> String {
+    share.map_or_else(
+        || "stolen time not recorded".into(),
+        |share| format!("{:.1} % of the processors' time was stolen", share * 100.0),
+    )
 }
 
 /// In the unit that suits it.

@@ -1,6 +1,7 @@
 //! From samples to comparisons. A report is all it looks at.
 
 mod breakdown;
+pub(crate) mod doubts;
 mod lives;
 mod metric;
 mod sweeps;
@@ -196,6 +197,12 @@ fn evidence(kind: LoadKind, samples: &[(&Sample, Vec<&Sample>)], pairs: usize) -
     let time: f64 = all().map(|sample| sample.measured.cpu.total()).sum();
     let operations: u64 = own().map(|one| one.operations).sum();
     let errors: u64 = own().map(|one| one.errors).sum();
+    // Where as many as can be sent are sent, the network's part ends where they arrive.
+    let sent: u64 = all().map(|sample| sample.measured.operations + sample.measured.errors).sum();
+    let dropped: u64 = match kind {
+        LoadKind::Udp => all().map(|sample| sample.measured.dropped).sum(),
+        _ => 0,
+    };
     let late: u64 = own().map(|one| one.late).sum();
     let (user, seconds) = own().fold((0.0, 0.0), |sum, one| (sum.0 + one.generator_user, sum.1 + one.seconds));
     let ceiling = match kind {
@@ -210,6 +217,7 @@ fn evidence(kind: LoadKind, samples: &[(&Sample, Vec<&Sample>)], pairs: usize) -
         operations,
         may_lose: kind.is_udp(),
         ceiling,
+        dropped: dropped as f64 / sent.max(1) as f64,
         steal: if time > 0.0 { steal / time } else { 0.0 },
         ..Evidence::default()
     }

@@ -1,5 +1,6 @@
 //! What may be said about a comparison.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,11 @@ pub enum Reason {
         /// How much of the time, or of its requests.
         share: f64,
     },
+    /// Datagrams arrived and the server's end of the generator had no room for them.
+    GeneratorDropped {
+        /// How much of all that were sent.
+        share: f64,
+    },
     /// The hypervisor gave the processors to others.
     CpuStolen {
         /// How much of the time.
@@ -75,6 +81,7 @@ pub(crate) struct Evidence {
     pub(crate) ceiling: f64,
     /// How much of that can be borne.
     pub(crate) most_ceiling: f64,
+    pub(crate) dropped: f64,
     pub(crate) steal: f64,
     pub(crate) elsewhere: f64,
     pub(crate) control: Option<Interval>,
@@ -90,6 +97,8 @@ pub(crate) enum Better {
 
 /// Fewer samples than this make no interval worth the name.
 const FEWEST: usize = 4;
+/// More than this share of datagrams dropped by ourselves spoils a comparison.
+const MOST_DROPPED: f64 = 0.001;
 /// More than this share of the machine stolen spoils a comparison.
 const MOST_STEAL: f64 = 0.01;
 /// The same for more than this share that other programs used.
@@ -112,6 +121,9 @@ pub(crate) fn verdict(interval: Option<&Interval>, better: Better, evidence: &Ev
     }
     if evidence.ceiling > evidence.most_ceiling {
         return Verdict::Invalid(Reason::GeneratorWasTheCeiling { share: evidence.ceiling });
+    }
+    if evidence.dropped > MOST_DROPPED {
+        return Verdict::Invalid(Reason::GeneratorDropped { share: evidence.dropped });
     }
     if evidence.steal > MOST_STEAL {
         return Verdict::Invalid(Reason::CpuStolen { share: evidence.steal });
@@ -155,27 +167,101 @@ impl fmt::Display for Verdict {
     }
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |share: &f64| share * 100.0;
-        match self {
-            Self::TooFew { samples } => write!(f, "{samples} samples are too few, {FEWEST} would do"),
-            Self::Errors { errors, operations } => write!(f, "{errors} operations failed, {operations} did not"),
-            Self::GeneratorWasTheCeiling { share } => {
-                write!(f, "the generator was the ceiling ({:.1} % of it)", percent(share))
-            }
-            Self::CpuStolen { share } => write!(f, "{:.1} % of the processors was stolen", percent(share)),
-            Self::MachineWasBusy { share } => {
-                write!(f, "other programs used {:.0} % of the processors", percent(share))
-            }
-            Self::ControlOff { control } => write!(
-                f,
+impl Reason {
+    /// What reasons of one kind say together; those of other kinds than the first are not looked at.
+    pub fn together(reasons: &[&Self]) -> String {
+        let numbers =
+            |of: &dyn Fn(&Self) -> Option<f64>| reasons.iter().filter_map(|one| of(one)).collect::<Vec<f64>>();
+        let percent = |digits, of: &dyn Fn(&Self) -> Option<f64>| {
+            let shares: Vec<f64> = numbers(of).into_iter().map(|share| share * 100.0).collect();
+            format!("{} %", span(&shares, digits))
+        };
+        match reasons {
+            [] => String::new(),
+            [Self::ControlOff { control }] => format!(
                 "the baseline against itself was {:.2}x [{:.2} to {:.2}]",
                 control.ratio, control.low, control.high
             ),
-            Self::SwapResidue { devices } => write!(f, "a swap left something: {}", devices.join(", ")),
+            [Self::TooFew { .. }, ..] => {
+                let samples = span(
+                    &numbers(&|one| if let Self::TooFew { samples } = one { Some(*samples as f64) } else { None }),
+                    0,
+                );
+                let words = if samples == "1" { "sample is" } else { "samples are" };
+                format!("{samples} {words} too few, {FEWEST} would do")
+            }
+            [Self::Errors { .. }, ..] => {
+                let failed =
+                    numbers(&|one| if let Self::Errors { errors, .. } = one { Some(*errors as f64) } else { None });
+                let fine = numbers(&|one| {
+                    if let Self::Errors { operations, .. } = one { Some(*operations as f64) } else { None }
+                });
+                format!("{} operations failed, {} did not", span(&failed, 0), span(&fine, 0))
+            }
+            [Self::GeneratorWasTheCeiling { .. }, ..] => {
+                let share = percent(1, &|one| match one {
+                    Self::GeneratorWasTheCeiling { share } => Some(*share),
+                    _ => None,
+                });
+                format!("the generator was the ceiling ({share} of it)")
+            }
+            [Self::GeneratorDropped { .. }, ..] => {
+                let share = percent(1, &|one| match one {
+                    Self::GeneratorDropped { share } => Some(*share),
+                    _ => None,
+                });
+                format!("the generator dropped {share} of the datagrams")
+            }
+            [Self::CpuStolen { .. }, ..] => {
+                let share = percent(1, &|one| if let Self::CpuStolen { share } = one { Some(*share) } else { None });
+                format!("{share} of the processors was stolen")
+            }
+            [Self::MachineWasBusy { .. }, ..] => {
+                let share =
+                    percent(0, &|one| if let Self::MachineWasBusy { share } = one { Some(*share) } else { None });
+                format!("other programs used {share} of the processors")
+            }
+            [Self::ControlOff { .. }, ..] => {
+                let ratios =
+                    numbers(&|one| if let Self::ControlOff { control } = one { Some(control.ratio) } else { None });
+                format!("the baseline against itself was {}x", span(&ratios, 2))
+            }
+            [Self::SwapResidue { .. }, ..] => {
+                let of =
+                    |one: &&Self| if let Self::SwapResidue { devices } = one { devices.clone() } else { Vec::new() };
+                let all: BTreeSet<String> = reasons.iter().flat_map(of).collect();
+                format!("a swap left something: {}", all.into_iter().collect::<Vec<_>>().join(", "))
+            }
         }
     }
+
+    /// What somebody may do about it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::TooFew { .. } => "a larger budget",
+            Self::Errors { .. } => "finding the cause first",
+            Self::GeneratorWasTheCeiling { .. } => "a lower rate, or more processors",
+            Self::GeneratorDropped { .. } => "a lower rate",
+            Self::CpuStolen { .. } => "a machine that is not shared",
+            Self::MachineWasBusy { .. } => "leaving the machine alone meanwhile",
+            Self::ControlOff { .. } => "a quieter machine, or a larger budget",
+            Self::SwapResidue { .. } => "mending the network that left it",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Self::together(&[self]))
+    }
+}
+
+/// `1.3 to 2.5`, or one number if both ends read alike.
+fn span(values: &[f64], digits: usize) -> String {
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (low, high) = (format!("{low:.digits$}"), format!("{high:.digits$}"));
+    if low == high { low } else { format!("{low} to {high}") }
 }
 
 #[cfg(test)]
@@ -201,10 +287,11 @@ mod tests {
     #[test]
     fn what_cannot_be_trusted_is_invalid_with_its_reason() {
         type Change = fn(&mut Evidence);
-        let cases: [(Change, &str); 7] = [
+        let cases: [(Change, &str); 8] = [
             (|evidence| evidence.samples = 3, "invalid: 3 samples are too few, 4 would do"),
             (|evidence| evidence.errors = 2, "invalid: 2 operations failed, 100 did not"),
             (|evidence| evidence.ceiling = 0.2, "invalid: the generator was the ceiling (20.0 % of it)"),
+            (|evidence| evidence.dropped = 0.05, "invalid: the generator dropped 5.0 % of the datagrams"),
             (|evidence| evidence.elsewhere = 0.4, "invalid: other programs used 40 % of the processors"),
             (|evidence| evidence.steal = 0.02, "invalid: 2.0 % of the processors was stolen"),
             (
@@ -216,6 +303,11 @@ mod tests {
         for (change, wanted) in cases {
             assert_eq!(of(1.5, 1.6, Better::Lower, change).to_string(), wanted);
         }
+        let stolen = [0.013, 0.26].map(|share| Reason::CpuStolen { share });
+        assert_eq!(Reason::together(&stolen.each_ref()), "1.3 to 26.0 % of the processors was stolen");
+        let few = [1, 2].map(|samples| Reason::TooFew { samples });
+        assert_eq!(Reason::together(&few.each_ref()), "1 to 2 samples are too few, 4 would do");
+        assert_eq!(few[0].to_string(), "1 sample is too few, 4 would do");
         let quiet = |evidence: &mut Evidence| evidence.control = Some(Interval { low: 1.01, ratio: 1.02, high: 1.03 });
         assert_eq!(of(1.5, 1.6, Better::Lower, quiet), Verdict::Slower);
         let lossy = |evidence: &mut Evidence| (evidence.errors, evidence.may_lose) = (5, true);

@@ -47,7 +47,7 @@ pub struct Life {
     pub middle: Option<Interval>,
     /// How many times the reference; nothing for the reference itself.
     pub ratio: Option<Interval>,
-    /// What may be said about that.
+    /// What may be said about that; nothing of a reference that can be relied on.
     pub verdict: Option<Verdict>,
 }
 
@@ -71,18 +71,23 @@ fn life(report: &Report, step: Step, network: &str, reference: &str) -> Option<L
     let others = network != reference && !pairs.is_empty();
     let ratio = others.then(|| Interval::of(&pairs, Statistic::MedianRatio, seed)).flatten();
     let evidence = Evidence {
-        samples: pairs.len(),
+        samples: if network == reference { own.len() } else { pairs.len() },
         residue: super::residue(report, network),
+        // Nobody reads the processors' time around a step: what was stolen all the while has to do.
+        steal: report.stolen(),
         elsewhere: report.elsewhere(),
         ..Evidence::default()
     };
+    let middle = Interval::of(&middle, Statistic::MedianRatio, seed);
+    // Nothing can be said of the reference but that it is spoiled.
+    let judged = verdict(if network == reference { middle.as_ref() } else { ratio.as_ref() }, Better::Lower, &evidence);
     Some(Life {
         network: network.to_owned(),
         step,
         times: own.iter().map(|&(_, value)| value).collect(),
-        middle: Interval::of(&middle, Statistic::MedianRatio, seed),
+        middle,
         ratio,
-        verdict: others.then(|| verdict(ratio.as_ref(), Better::Lower, &evidence)),
+        verdict: Some(judged).filter(|judged| others || !judged.is_valid()),
     })
     .filter(|life| !life.times.is_empty())
 }
@@ -114,6 +119,26 @@ impl Step {
             Self::FirstAnswer => "first answer",
             Self::Swap => "swap",
         }
+    }
+
+    /// As conditions and files have it: one word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::PolicyDeny => "policy-deny",
+            Self::PolicyAllow => "policy-allow",
+            Self::FirstAnswer => "first-answer",
+            other => other.name(),
+        }
+    }
+
+    /// The step of a word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|step| step.word() == word)
+    }
+
+    /// All words.
+    pub(crate) fn words() -> String {
+        Self::ALL.map(Self::word).join(", ")
     }
 
     /// What it is, in a sentence.
@@ -185,6 +210,8 @@ mod tests {
         let alike = find("overlay", Step::EndpointProgramming).unwrap();
         assert_eq!(alike.verdict, Some(Verdict::NoDifferenceShown), "{alike:?}");
         assert!(find("overlay", Step::Swap).is_none(), "nothing was swapped");
+        let stolen = report(|_| 1.0, |sample| sample.measured.cpu.steal = 0.05);
+        assert!(super::lives(&stolen).iter().all(|life| !life.verdict.as_ref().unwrap().is_valid()));
         assert_eq!(median(&slower.times), slower.middle.unwrap().ratio);
     }
 }

@@ -68,6 +68,15 @@ impl Metric {
         matches!(self, Self::Throughput | Self::P50)
     }
 
+    /// Whether it tells those who look closely what another figure tells everybody.
+    pub(crate) fn is_detail(self, kind: LoadKind) -> bool {
+        match self {
+            Self::P90 | Self::P999 => true,
+            Self::Rate => matches!(kind, LoadKind::Rr | LoadKind::Crr),
+            _ => false,
+        }
+    }
+
     /// The share of all operations that lies beyond a quantile; half of all for what is no quantile.
     pub(crate) fn beyond(self) -> f64 {
         match self {

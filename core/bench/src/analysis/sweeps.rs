@@ -62,6 +62,19 @@ pub fn curves(report: &Report) -> Vec<Curve> {
             }
         }
     }
+    together(curves)
+}
+
+/// Curves of one figure beside each other, figures and networks in the order in which they came.
+fn together(mut curves: Vec<Curve>) -> Vec<Curve> {
+    let mut order: Vec<(Crowd, Figure)> = Vec::new();
+    for curve in &curves {
+        let key = (curve.of, curve.figure.clone());
+        if !order.contains(&key) {
+            order.push(key);
+        }
+    }
+    curves.sort_by_key(|curve| order.iter().position(|(of, figure)| *of == curve.of && *figure == curve.figure));
     curves
 }
 

@@ -153,6 +153,10 @@ fn a_sweep_gives_a_figure_at_each_number_and_the_first_one_is_what_is_told() {
     let overlay = told.find("overlay", "other-node", "rr", Metric::P50).unwrap();
     assert!((overlay.interval.unwrap().ratio - 1.0).abs() < 0.05 && overlay.ratios.len() == 3, "{overlay:?}");
     assert!(curves.iter().any(|one| one.figure == Figure::Life(Step::Detach)));
+    let mut figures: Vec<&Figure> = curves.iter().map(|one| &one.figure).collect();
+    figures.dedup();
+    let times = |figure: &Figure| figures.iter().filter(|one| **one == figure).count();
+    assert!(figures.iter().all(|figure| times(figure) == 1), "beside each other: {figures:?}");
     let text = crate::report::table(&swept, &told);
     assert!(text.contains("BY SERVICES") && text.contains("500"), "{text}");
     let page = crate::report::page(&swept, &told);

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::{Crowd, Experiment, LoadKind, Route, Wiring, Workload};
+use crate::analysis::Step;
 
 /// A field that is not what it should be.
 #[derive(Debug, PartialEq)]
@@ -17,6 +18,8 @@ const API_VERSION: &str = "switchyard.dev/v1alpha1";
 const KIND: &str = "Experiment";
 /// Names of networks and workloads are words of `--fail-if` expressions and of attributes in the page.
 const NAME: &str = "must be 1 to 40 of a-z, 0-9 and -";
+/// The plugin of clusters without a network.
+const NO_NETWORK: &str = "none";
 /// Numbers of one list of a sweep.
 const MOST_LEVELS: usize = 8;
 /// Addresses of a worker, less those that other pods may need.
@@ -78,6 +81,10 @@ fn networks(experiment: &Experiment) -> Result<(), Wrong> {
         if network.plugin.is_empty() {
             return wrong(format!("spec.networks[{at}].plugin"), "\"\"", "must be the name of a plugin, or a path");
         }
+        if network.plugin == NO_NETWORK {
+            let right = "carries nothing, so nothing can be measured: leave it out, the baseline needs no network";
+            return wrong(format!("spec.networks[{at}].plugin"), NO_NETWORK, right);
+        }
         let field = format!("spec.networks[{at}].name");
         name(&field, &network.name)?;
         if RESERVED.contains(&network.name.as_str()) {
@@ -94,6 +101,10 @@ fn workloads(experiment: &Experiment) -> Result<(), Wrong> {
     }
     for (at, workload) in workloads.iter().enumerate() {
         self::workload(&format!("spec.workloads[{at}]"), workload)?;
+        if Step::of_word(&workload.name).is_some() {
+            let field = format!("spec.workloads[{at}].name");
+            return wrong(field, &workload.name, "is taken for a step of the lives of pods: choose another");
+        }
     }
     distinct("spec.workloads", workloads.iter().map(|workload| workload.name.as_str()))
 }
@@ -210,16 +221,21 @@ mod tests {
         let experiment = Experiment::parse(GOOD, "t.yaml").unwrap();
         assert_eq!(experiment.spec.networks[0].name, "kubenet");
         assert_eq!(experiment.spec.paths, [Route::SameNode, Route::OtherNode]);
+        let mut file = Experiment::parse(&GOOD.replace("kubenet", "./out/libswitchyard_my_net.so"), "t.yaml").unwrap();
+        assert_eq!(file.spec.networks[0].name, "my-net");
+        file.spec.budget_seconds = 2;
+        let refused = file.check("--budget").unwrap_err().to_string();
+        assert_eq!(refused, "--budget: spec.budgetSeconds: 2: must be from 5 to 86400");
         let again = serde_yaml_ng::to_string(&experiment).unwrap();
         assert_eq!(Experiment::parse(&again, "again").unwrap(), experiment);
         check(&Experiment::quick(&["kubenet", "overlay"])).unwrap();
     }
 
     #[test]
-    fn the_example_is_the_quick_experiment_with_fewer_networks() {
+    fn the_example_is_the_quick_experiment() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/plugin-shootout/experiment.yaml");
         let example = Experiment::read(std::path::Path::new(file)).unwrap();
-        let mut quick = Experiment::quick(&["kubenet", "overlay"]);
+        let mut quick = Experiment::quick(&["kubenet", "overlay", "nsx"]);
         let loads = |experiment: &Experiment| experiment.spec.workloads.iter().map(Workload::load).collect::<Vec<_>>();
         assert_eq!(loads(&example), loads(&quick));
         quick.spec.workloads.clone_from(&example.spec.workloads);
@@ -245,6 +261,15 @@ mod tests {
         assert_eq!(
             error(&GOOD.replace("{plugin: kubenet}", "{plugin: kubenet, name: by-hand}")),
             "t.yaml: spec.networks[0].name: by-hand: is taken for wires made by hand: choose another"
+        );
+        assert_eq!(
+            error(&GOOD.replace("{plugin: kubenet}", "{plugin: none}")),
+            "t.yaml: spec.networks[0].plugin: none: carries nothing, so nothing can be measured: leave it out, the baseline \
+             needs no network"
+        );
+        assert_eq!(
+            error(&GOOD.replace("{kind: rr}", "{kind: rr, name: swap}")),
+            "t.yaml: spec.workloads[0].name: swap: is taken for a step of the lives of pods: choose another"
         );
         assert_eq!(
             with("  paths: [ingress]\n"),

@@ -118,7 +118,7 @@ pub struct Topology {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contestant {
-    /// What it is called in the report. Default: the name of the plugin.
+    /// What it is called in the report. Default: the name of the plugin, as its file's name has it if it is a path.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Name of the plugin, or path to its file.
@@ -224,6 +224,14 @@ fn pod_to_pod() -> Vec<Route> {
     vec![Route::SameNode, Route::OtherNode]
 }
 
+/// A plugin's name, also of a file's that is named as they are: `libswitchyard_NAME.so`, `switchyard_NAME.plugin`.
+fn plugin_name(plugin: &str) -> String {
+    let stem = Path::new(plugin).file_stem().filter(|_| plugin.contains('/')).and_then(|stem| stem.to_str());
+    let Some(stem) = stem else { return plugin.to_owned() };
+    let stem = stem.strip_prefix("lib").unwrap_or(stem);
+    stem.strip_prefix("switchyard_").unwrap_or(stem).replace('_', "-")
+}
+
 // === impl Experiment ===
 
 impl Experiment {
@@ -252,8 +260,14 @@ impl Experiment {
             wrong(field, problem)
         })?;
         experiment.fill_in();
-        check::check(&experiment).map_err(|check::Wrong { field, problem }| wrong(field, problem))?;
+        experiment.check(file)?;
         Ok(experiment)
+    }
+
+    /// Checks it again, changed by `whom`, which errors name.
+    pub fn check(&self, whom: &str) -> Result<(), ExperimentError> {
+        let wrong = |check::Wrong { field, problem }| ExperimentError::Field { file: whom.into(), field, problem };
+        check::check(self).map_err(wrong)
     }
 
     /// The one of `yard bench` without a file, with the networks that there are.
@@ -264,7 +278,7 @@ impl Experiment {
     fn fill_in(&mut self) {
         for network in &mut self.spec.networks {
             if network.name.is_empty() {
-                network.name = network.plugin.clone();
+                network.name = plugin_name(&network.plugin);
             }
         }
         for workload in &mut self.spec.workloads {

@@ -5,10 +5,12 @@ mod clock;
 mod cpu;
 mod device;
 mod memory;
+mod socket;
 
-pub(crate) use charges::Roll;
 pub use charges::{Charges, Part};
+pub(crate) use charges::{Reading, Roll};
 pub(crate) use clock::now;
 pub use cpu::Cpu;
 pub use device::Device;
-pub(crate) use memory::{Machine, family_cpu_seconds, family_pss_bytes};
+pub(crate) use memory::{Machine, family_pss_bytes};
+pub(crate) use socket::overflowed;

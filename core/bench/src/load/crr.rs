@@ -2,11 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
 
-use anyhow::Context as _;
-
-use super::meter::{Meter, Span};
+use super::meter::Span;
+use super::turns::{self, Turn};
 use super::{Measured, PATIENCE};
 
 pub(super) fn run(target: SocketAddr, bytes: u32, span: Span) -> anyhow::Result<Measured> {
@@ -21,30 +19,8 @@ pub(super) fn run(target: SocketAddr, bytes: u32, span: Span) -> anyhow::Result<
         // The server closes first, so that the port is free again at once on this side.
         stream.read(&mut [0]).map(drop)
     };
-    let begun = Instant::now();
-    while begun.elapsed() < span.warmup {
-        once().with_context(|| format!("connect to {target}"))?;
-    }
-    let mut measured = Measured::default();
-    let meter = Meter::start(span.told)?;
-    let begun = Instant::now();
-    let mut before = begun;
-    loop {
-        let done = once();
-        let now = Instant::now();
-        match done {
-            Ok(()) => {
-                measured.latency.record(now - before);
-                measured.operations += 1;
-            }
-            Err(_) => measured.errors += 1,
-        }
-        if now - begun >= span.sample {
-            break;
-        }
-        before = now;
-    }
-    meter.stop(&mut measured)?;
+    let failed = |error| Turn::Failed(anyhow::Error::new(error).context(format!("connect to {target}")));
+    let mut measured = turns::take(span, || once().map_or_else(failed, |()| Turn::Answered))?;
     measured.bytes = measured.operations * u64::from(bytes) * 2;
     Ok(measured)
 }

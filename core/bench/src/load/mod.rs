@@ -14,6 +14,7 @@ mod probe;
 mod rr;
 pub mod server;
 mod stream;
+mod turns;
 mod udp;
 
 use std::collections::BTreeSet;
@@ -194,6 +195,8 @@ pub struct Measured {
     pub errors: u64,
     /// Requests that the generator itself sent a millisecond late or more, although it had a connection to send them on.
     pub late: u64,
+    /// Datagrams that the network delivered and the server was too slow to take.
+    pub dropped: u64,
     /// Nanoseconds from the moment an operation was due until it was finished.
     #[serde(skip_serializing_if = "Histogram::is_empty")]
     pub latency: Histogram,
@@ -236,6 +239,15 @@ pub struct Change {
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// Longest that anything is waited for.
 pub(crate) const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+// === impl Followed ===
+
+impl Followed {
+    /// Datagrams that were not answered.
+    pub fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.answered)
+    }
+}
 
 #[cfg(test)]
 mod tests;

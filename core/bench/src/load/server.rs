@@ -8,10 +8,11 @@ use std::thread;
 use anyhow::Context as _;
 
 use super::ports;
+use crate::gauge::overflowed;
 
 /// First byte of a datagram that is counted.
 pub(super) const COUNT: u8 = 0;
-/// First byte of a datagram that asks how many there were.
+/// First byte of a datagram that asks how many there were, and how many found no room.
 pub(super) const QUERY: u8 = 1;
 /// First byte of a datagram that wants to come back.
 pub(super) const ECHO: u8 = 2;
@@ -181,7 +182,8 @@ fn datagrams(socket: &UdpSocket) {
             }
             QUERY if length == 2 => {
                 let count = counted.get(&from).copied().unwrap_or(0).to_le_bytes();
-                let _ = socket.send_to(&[&space[..2], &count].concat(), from);
+                let lost = overflowed(ports::UDP).to_le_bytes();
+                let _ = socket.send_to(&[&space[..2], &count, &lost].concat(), from);
             }
             ECHO if length > 0 => drop(socket.send_to(&space[..length], from)),
             _ => {}

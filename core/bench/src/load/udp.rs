@@ -1,4 +1,5 @@
-//! Datagrams at a rate. The server counts them, and says how many when it is asked afterwards.
+//! Datagrams at a rate. The server counts them, and says how many when it is asked afterwards, and how many found no room because it
+//! was too slow itself. Where as many as can be sent are sent, those count too: the network has carried them.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -26,7 +27,12 @@ pub(super) fn run(target: SocketAddr, rate: Option<f64>, bytes: u32, span: Span)
     let meter = Meter::start(span.told)?;
     let (sent, late) = send(&socket, &datagram, rate, span.sample)?;
     meter.stop(&mut measured)?;
-    measured.operations = count(&socket).with_context(|| format!("ask {target}"))?.saturating_sub(before);
+    let after = count(&socket).with_context(|| format!("ask {target}"))?;
+    measured.dropped = after.overflowed.saturating_sub(before.overflowed);
+    measured.operations = after.taken.saturating_sub(before.taken);
+    if rate.is_none() {
+        measured.operations = (measured.operations + measured.dropped).min(sent);
+    }
     measured.errors = sent.saturating_sub(measured.operations);
     measured.late = late;
     measured.bytes = measured.operations * u64::from(bytes);
@@ -58,17 +64,25 @@ fn send(socket: &UdpSocket, datagram: &[u8], rate: Option<f64>, lasting: Duratio
     }
 }
 
-/// Datagrams of this socket that the server has counted.
-fn count(socket: &UdpSocket) -> anyhow::Result<u64> {
-    let mut answer = [0; 16];
+/// What the server has counted.
+struct Count {
+    /// Datagrams of this socket.
+    taken: u64,
+    /// Datagrams of anybody that found no room.
+    overflowed: u64,
+}
+
+fn count(socket: &UdpSocket) -> anyhow::Result<Count> {
+    let mut answer = [0; 32];
     for number in 0..TRIES {
         let query = [QUERY, number as u8];
         socket.send(&query)?;
         let begun = Instant::now();
         while begun.elapsed() < ANSWER {
             match socket.recv(&mut answer) {
-                Ok(10) if answer[..2] == query => {
-                    return Ok(u64::from_le_bytes(answer[2..10].try_into().expect("eight bytes")));
+                Ok(18) if answer[..2] == query => {
+                    let number = |at: usize| u64::from_le_bytes(answer[at..at + 8].try_into().expect("eight bytes"));
+                    return Ok(Count { taken: number(2), overflowed: number(10) });
                 }
                 Ok(_) => {}
                 Err(_) => break,

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::Report;
-use super::table::grid;
-use super::text::{self, times};
-use crate::analysis::{Analysis, Comparison};
+use super::table::told;
+use super::text::{self, times, titled_grid};
+use crate::analysis::{Analysis, Comparison, Metric, doubts};
 use crate::stats::{Interval, Random, median};
 use crate::verdict::{Better, Verdict};
 
@@ -23,13 +23,19 @@ pub fn compare(before: &Report, after: &Report) -> String {
     text.push('\n');
     let mut rows = Vec::new();
     let mut alone = Vec::new();
-    for one in &new.comparisons {
+    let mut sorted: Vec<&Comparison> = new.comparisons.iter().collect();
+    // Stable: contestants and paths keep their order.
+    sorted.sort_by_key(|one| place(after, one));
+    for one in sorted {
         match old.find(&one.network, &one.path, &one.workload, one.metric) {
             Some(was) => rows.push(row(was, one, after.experiment.spec.seed)),
             None => alone.push(one),
         }
     }
-    text += &grid(&["WORKLOAD", "NETWORK", "PATH", "BEFORE", "AFTER", "CHANGE", "INTERVAL", "VERDICT"], &rows);
+    text += &titled_grid(&["  NETWORK", "PATH", "BEFORE", "AFTER", "CHANGE", "INTERVAL", "VERDICT"], rows);
+    for (word, analysis) in [("invalid before", &old), ("invalid after", &new)] {
+        text += &told(word, &doubts::of_comparisons(analysis), analysis.comparisons.len());
+    }
     for one in alone {
         let _ = writeln!(text, "only after: {} {} {} {}", one.workload, one.metric, one.network, one.path);
     }
@@ -39,6 +45,13 @@ pub fn compare(before: &Report, after: &Report) -> String {
         }
     }
     text
+}
+
+/// Of a figure in its experiment: by workload, and by metric there.
+fn place(report: &Report, one: &Comparison) -> Option<(usize, usize)> {
+    let mut workloads = report.experiment.spec.workloads.iter().enumerate();
+    let (at, workload) = workloads.find(|(_, workload)| workload.name == one.workload)?;
+    Some((at, Metric::of(workload.kind).iter().position(|metric| *metric == one.metric)?))
 }
 
 fn title(report: &Report) -> String {
@@ -77,7 +90,7 @@ fn differences(before: &Report, after: &Report) -> Vec<String> {
     lines
 }
 
-fn row(was: &Comparison, is: &Comparison, seed: u64) -> Vec<String> {
+fn row(was: &Comparison, is: &Comparison, seed: u64) -> (String, Vec<String>) {
     let ratio = |one: &Comparison| one.interval.map_or_else(|| "-".into(), |interval| times(interval.ratio));
     let change = change(&was.ratios, &is.ratios, seed);
     let (shown, interval) = match &change {
@@ -86,7 +99,8 @@ fn row(was: &Comparison, is: &Comparison, seed: u64) -> Vec<String> {
     };
     let load = format!("{} {}", is.workload, is.metric);
     let verdict = verdict(was, is, change.as_ref());
-    vec![load, is.network.clone(), is.path.clone(), ratio(was), ratio(is), shown, interval, verdict.into()]
+    let network = format!("  {}", is.network);
+    (load, vec![network, is.path.clone(), ratio(was), ratio(is), shown, interval, verdict.into()])
 }
 
 fn verdict(was: &Comparison, is: &Comparison, change: Option<&Interval>) -> &'static str {
@@ -128,21 +142,27 @@ mod tests {
         let before = report(|_| 1.0, |_| ());
         let after = report(|network| if network == "overlay" { 1.2 } else { 1.0 }, |_| ());
         let text = compare(&before, &after);
-        for line in text.lines().filter(|line| line.starts_with("rr p50")) {
+        let (_, from) = text.split_once("\nrr p50\n").unwrap();
+        let lines: Vec<&str> = from.lines().take_while(|line| line.starts_with("  ")).collect();
+        for line in &lines {
             let wanted = if line.contains("overlay") { "slower" } else { "no difference shown" };
             assert!(line.ends_with(wanted), "{line}");
         }
-        assert!(text.lines().any(|line| line.starts_with("rr p50") && line.contains("1.20x")), "{text}");
+        assert!(lines.len() == 8 && lines.iter().any(|line| line.contains("1.20x")), "{text}");
         assert!(!text.contains("only ") && !text.contains("other:"), "{text}");
     }
 
     #[test]
     fn what_only_one_report_has_is_named() {
         let before = report(|_| 1.0, |_| ());
-        let mut after = before.clone();
+        let mut after = report(|_| 1.0, |sample| sample.measured.cpu.steal = 0.1);
         after.samples.retain(|sample| sample.network != "overlay");
         after.machine.processors = 64;
         let text = compare(&before, &after);
         assert!(text.contains("only before: rr p50 overlay same-node") && text.contains("machines are not the same"));
+        assert!(
+            text.contains("invalid after, all ") && text.contains("stolen") && !text.contains("invalid before"),
+            "{text}"
+        );
     }
 }

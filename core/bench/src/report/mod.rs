@@ -4,6 +4,7 @@ mod compare;
 mod html;
 mod table;
 mod text;
+mod wire;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -191,8 +192,6 @@ pub enum ReportError {
     },
 }
 
-/// Ethernet 14, IPv4 20, UDP 8: what stands before a payload without any encapsulation.
-pub(crate) const PLAIN_HEADERS: u32 = 42;
 /// Larger reports than this were not made by us.
 const LARGEST: u64 = 1 << 30;
 /// What the files say they are.
@@ -260,6 +259,14 @@ impl Report {
         if shares.is_empty() { 0.0 } else { crate::stats::median(&shares) }
     }
 
+    /// Share of the processors' time that the hypervisor gave to others, over all samples and rests.
+    pub fn stolen(&self) -> f64 {
+        let samples = self.samples.iter().map(|sample| &sample.measured.cpu);
+        let all = samples.chain(self.stays.iter().map(|stay| &stay.rest_cpu));
+        let (stolen, whole) = all.fold((0.0, 0.0), |sum, cpu| (sum.0 + cpu.steal, sum.1 + cpu.total()));
+        if whole > 0.0 { stolen / whole } else { 0.0 }
+    }
+
     /// The paths, or wires, of a contestant.
     pub fn paths(&self, contestant: &str) -> Vec<&'static str> {
         match contestant {
@@ -273,12 +280,3 @@ impl Report {
 pub(crate) const BY_HAND: &str = "by-hand";
 /// What everything is compared with.
 pub(crate) const BASELINE: &str = "baseline";
-
-// === impl Wire ===
-
-impl Wire {
-    /// Bytes that the network adds to each packet.
-    pub fn overhead(&self) -> f64 {
-        self.bytes as f64 / self.datagrams.max(1) as f64 - f64::from(self.payload + PLAIN_HEADERS)
-    }
-}

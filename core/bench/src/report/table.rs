@@ -2,13 +2,22 @@
 
 use std::fmt::Write as _;
 
-use super::text::{mebibytes, number, ratio, times, with_unit};
+use super::text::{grid, mebibytes, number, ratio, times, titled_grid, with_unit, wrapped};
+use super::wire::encapsulation;
 use super::{BY_HAND, EndedBy, Report};
-use crate::analysis::{self, Analysis, Comparison};
+use crate::analysis::doubts::{self, Doubt};
+use crate::analysis::{self, Analysis, Comparison, Metric};
 use crate::experiment::Route;
 use crate::gauge::Part;
 use crate::stats::{Interval, median};
 use crate::verdict::Verdict;
+
+/// A part of which there is less than this share, everywhere, stands with the others.
+const SMALLEST: f64 = 0.02;
+/// Parts of a cluster that fit beside each other.
+const PARTS: usize = 4;
+/// Numbers of a sweep that fit beside each other.
+const LEVELS: usize = 3;
 
 /// The whole of it.
 pub fn table(whole: &Report, analysis: &Analysis) -> String {
@@ -19,18 +28,19 @@ pub fn table(whole: &Report, analysis: &Analysis) -> String {
         EndedBy::Budget => "the budget is spent",
         EndedBy::Repetitions => "all repetitions are made",
     };
+    let (elsewhere, stolen) = (whole.elsewhere() * 100.0, whole.stolen() * 100.0);
     let _ = writeln!(
         text,
         "{} samples in {} blocks, {:.0} s, seed {}; {ended}\n\
-         ratios to a pair of veth devices wired by hand, 95 % intervals; latency and cpu: less is better\n",
+         other programs used {elsewhere:.0} % of the processors, and {stolen:.1} % of their time was stolen\n\
+         ratios to a pair of veth devices wired by hand, 95 % intervals; of latency and cpu less is better\n",
         whole.samples.len(),
         whole.blocks.len(),
         report.seconds,
         report.experiment.spec.seed
     );
-    text +=
-        &grid(&["WORKLOAD", "NETWORK", "PATH", "RATIO", "INTERVAL", "VERDICT", "VALUE", "BASELINE"], &rows(analysis));
-    text += "\n";
+    text += &comparisons(report, analysis);
+    text += "(p90, p999, and the rates of rr and crr: in the page)\n\n";
     text += &processors(report);
     text += &costs(report);
     text += &lives(report);
@@ -40,41 +50,49 @@ pub fn table(whole: &Report, analysis: &Analysis) -> String {
     text
 }
 
-fn rows(analysis: &Analysis) -> Vec<Vec<String>> {
-    let mut sorted: Vec<&Comparison> = analysis.comparisons.iter().collect();
-    sorted.sort_by_key(|one| (one.workload.clone(), one.metric));
+/// Figure by figure, those of each path beside each other.
+fn comparisons(report: &Report, analysis: &Analysis) -> String {
     let mut rows = Vec::new();
-    let mut before = String::new();
-    for one in sorted {
-        let load = format!("{} {}", one.workload, one.metric);
-        let shown = if load == before { String::new() } else { load.clone() };
-        before = load;
-        let (times, interval) = match &one.interval {
-            Some(interval) => (times(interval.ratio), format!("{} to {}", ratio(interval.low), ratio(interval.high))),
-            None => ("-".into(), "-".into()),
-        };
-        let verdict = match &one.verdict {
-            Verdict::Invalid(_) => "invalid".to_owned(),
-            other => other.to_string(),
-        };
-        let (value, base) = (with_unit(one.value, one.unit), with_unit(one.base, one.unit));
-        rows.push(vec![shown, one.network.clone(), one.path.clone(), times, interval, verdict, value, base]);
+    for workload in &report.experiment.spec.workloads {
+        for &metric in Metric::of(workload.kind).iter().filter(|metric| !metric.is_detail(workload.kind)) {
+            let shown = |one: &&Comparison| one.workload == workload.name && one.metric == metric;
+            let title = format!("{} {metric}", workload.name);
+            rows.extend(analysis.comparisons.iter().filter(shown).map(|one| (title.clone(), row(one))));
+        }
     }
-    rows
+    titled_grid(&["  NETWORK", "PATH", "RATIO", "INTERVAL", "VERDICT", "VALUE", "BASELINE"], rows)
+}
+
+fn row(one: &Comparison) -> Vec<String> {
+    let (times, interval) = match &one.interval {
+        Some(interval) => (times(interval.ratio), format!("{} to {}", ratio(interval.low), ratio(interval.high))),
+        None => ("-".into(), "-".into()),
+    };
+    let (value, base) = (with_unit(one.value, one.unit), with_unit(one.base, one.unit));
+    vec![format!("  {}", one.network), one.path.clone(), times, interval, word(&one.verdict), value, base]
+}
+
+/// Without the reason, which stands below.
+fn word(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Invalid(_) => "invalid".into(),
+        other => other.to_string(),
+    }
 }
 
 /// What it costs to have a network, however fast it is.
 fn costs(report: &Report) -> String {
-    let head = ["NETWORK", "POD MTU", "BYTES ADDED", "AT REST", "MEMORY"];
+    let head = ["  NETWORK", "POD MTU", "BYTES ADDED", "BY ARITHMETIC", "AT REST", "MEMORY"];
     let mut rows = Vec::new();
     for name in report.contestants().into_iter().filter(|name| *name != BY_HAND) {
         let stays: Vec<_> = report.stays.iter().filter(|stay| stay.network == name).collect();
         let Some(first) = stays.first() else { continue };
         let middle = |of: &dyn Fn(&super::Stay) -> f64| median(&stays.iter().map(|stay| of(stay)).collect::<Vec<_>>());
         rows.push(vec![
-            name.to_owned(),
+            format!("  {name}"),
             first.pod_mtu.to_string(),
             format!("{:.1} a packet", middle(&|stay| stay.wire.overhead())),
+            encapsulation(middle(&|stay| stay.wire.overhead())),
             format!("{} cpu", number(middle(&|stay| stay.rest_cluster / stay.rest_seconds))),
             mebibytes(middle(&|stay| stay.memory_bytes as f64) as u64),
         ]);
@@ -92,20 +110,28 @@ fn processors(report: &Report) -> String {
     if shown.is_empty() {
         return String::new();
     }
-    let seen = |part: &Part| shown.iter().any(|one| one.parts.contains_key(part));
-    let parts: Vec<Part> = Part::ALL.into_iter().filter(seen).collect();
-    let names: Vec<String> = parts.iter().map(|part| part.name().to_uppercase()).collect();
-    let mut head = vec!["PROCESSOR TIME", "NETWORK", "PATH", "WHOLE"];
-    head.extend(names.iter().map(String::as_str));
-    head.push("REST");
-    let row = |one: &&analysis::Breakdown| {
-        let mut row = vec![format!("{} {}", one.workload, one.unit), one.network.clone(), one.path.clone()];
-        row.push(number(one.whole));
-        row.extend(parts.iter().map(|part| one.parts.get(part).map_or_else(|| "-".into(), |time| number(*time))));
-        row.push(number(one.rest));
-        row
+    // What is next to nothing everywhere stands with the others, and so does what finds no room.
+    let most = |part: Part| {
+        shown.iter().map(|one| one.parts.get(&part).map_or(0.0, |time| time / one.whole)).fold(0.0, f64::max)
     };
-    grid(&head, &shown.iter().map(row).collect::<Vec<_>>()) + "\n"
+    let mut parts: Vec<Part> =
+        Part::ALL.into_iter().filter(|part| *part != Part::Others && most(*part) > SMALLEST).collect();
+    parts.sort_by(|a, b| most(*b).total_cmp(&most(*a)));
+    parts.truncate(PARTS);
+    parts.sort();
+    let names: Vec<String> = parts.iter().map(|part| part.name().to_uppercase()).collect();
+    let mut head = vec!["  NETWORK", "PATH", "CPU TIME"];
+    head.extend(names.iter().map(String::as_str));
+    head.extend(["OTHERS", "REST"]);
+    let row = |one: &&analysis::Breakdown| {
+        let mut row =
+            vec![format!("  {}", one.network), one.path.clone(), format!("{} {}", number(one.whole), one.unit)];
+        row.extend(parts.iter().map(|part| one.parts.get(part).map_or_else(|| "-".into(), |time| number(*time))));
+        let others: f64 = one.parts.iter().filter(|(part, _)| !parts.contains(part)).map(|(_, time)| time).sum();
+        row.extend([number(others), number(one.rest)]);
+        (one.workload.clone(), row)
+    };
+    titled_grid(&head, shown.iter().map(row).collect()) + "\n"
 }
 
 /// Figures by the number of something.
@@ -114,27 +140,28 @@ fn sweeps(report: &Report) -> String {
     let mut text = String::new();
     for (of, numbers) in report.experiment.spec.sweep.lists().into_iter().filter(|(_, numbers)| !numbers.is_empty()) {
         // A question mark is an invalid figure.
-        let title = format!("BY {}", of.name().to_uppercase());
-        let columns: Vec<String> = numbers.iter().map(u16::to_string).collect();
-        let head: Vec<&str> =
-            [title.as_str(), "NETWORK"].into_iter().chain(columns.iter().map(String::as_str)).collect();
-        let row = |curve: &analysis::Curve| {
-            let unit = curve.figure.unit();
-            let cell = |wanted: &u16| {
-                let Some(point) = curve.points.iter().find(|point| point.number == *wanted) else { return "-".into() };
-                let (one, mark) = (point.interval, if point.valid { "" } else { " ?" });
-                match unit {
-                    "x" => format!("{} [{} to {}]{mark}", times(one.ratio), ratio(one.low), ratio(one.high)),
-                    unit => format!("{} {unit}{mark}", number(one.ratio)),
-                }
+        for numbers in numbers.chunks(LEVELS) {
+            let columns: Vec<String> = numbers.iter().map(u16::to_string).collect();
+            let title = format!("  BY {}", of.name().to_uppercase());
+            let head: Vec<&str> = std::iter::once(title.as_str()).chain(columns.iter().map(String::as_str)).collect();
+            let row = |curve: &analysis::Curve| {
+                let start = [format!("  {}", curve.network)];
+                (curve.figure.title(), start.into_iter().chain(numbers.iter().map(|one| cell(curve, *one))).collect())
             };
-            let start = [curve.figure.title(), curve.network.clone()];
-            start.into_iter().chain(numbers.iter().map(cell)).collect::<Vec<_>>()
-        };
-        let rows: Vec<_> = all.iter().filter(|curve| curve.of == of).map(row).collect();
-        text += &format!("\n{}", grid(&head, &rows));
+            text += &format!("\n{}", titled_grid(&head, all.iter().filter(|curve| curve.of == of).map(row).collect()));
+        }
     }
     text
+}
+
+/// A figure at one number.
+fn cell(curve: &analysis::Curve, at: u16) -> String {
+    let Some(point) = curve.points.iter().find(|point| point.number == at) else { return "-".into() };
+    let (one, mark) = (point.interval, if point.valid { "" } else { " ?" });
+    match curve.figure.unit() {
+        "x" => format!("{} [{} to {}]{mark}", times(one.ratio), ratio(one.low), ratio(one.high)),
+        unit => format!("{} {unit}{mark}", number(one.ratio)),
+    }
 }
 
 /// Lives of pods, against those under the first network.
@@ -146,80 +173,93 @@ fn lives(report: &Report) -> String {
     let row = |life: &analysis::Life| {
         let range = |interval: &Interval| format!("{} to {}", number(interval.low), number(interval.high));
         let most = life.times.iter().copied().fold(0.0, f64::max);
-        vec![
-            life.step.to_string(),
-            life.network.clone(),
-            life.middle.map_or_else(|| "-".into(), |middle| format!("{} ms", number(middle.ratio))),
-            life.middle.as_ref().map_or_else(|| "-".into(), range),
+        let dash = || "-".to_owned();
+        let row = vec![
+            format!("  {}", life.network),
+            life.middle.map_or_else(dash, |middle| format!("{} ms", number(middle.ratio))),
+            life.middle.as_ref().map_or_else(dash, range),
             format!("{} ms", number(most)),
             life.times.len().to_string(),
-            life.ratio.map_or_else(|| "-".into(), |interval| times(interval.ratio)),
-            life.ratio.map_or_else(|| "-".into(), |one| format!("{} to {}", ratio(one.low), ratio(one.high))),
-            match &life.verdict {
-                None => "reference".into(),
-                Some(Verdict::Invalid(_)) => "invalid".into(),
-                Some(other) => other.to_string(),
-            },
-        ]
+            life.ratio.map_or_else(dash, |interval| times(interval.ratio)),
+            life.ratio.map_or_else(dash, |one| format!("{} to {}", ratio(one.low), ratio(one.high))),
+            life.verdict.as_ref().map_or_else(|| "reference".into(), word),
+        ];
+        (life.step.to_string(), row)
     };
-    let head = ["LIFE OF A POD", "NETWORK", "MEDIAN", "INTERVAL", "MOST", "TIMES", "RATIO", "INTERVAL", "VERDICT"];
-    format!("\n{}\n", grid(&head, &lives.iter().map(row).collect::<Vec<_>>()))
+    let head = ["  LIFE OF A POD", "MEDIAN", "INTERVAL", "MOST", "TIMES", "RATIO", "INTERVAL", "VERDICT"];
+    format!("\n{}", titled_grid(&head, lives.iter().map(row).collect()))
 }
 
+/// How long each took, and what a flow that went on saw of it.
 fn swaps(report: &Report) -> String {
-    let mut text = String::new();
+    let mut rows = Vec::new();
     for name in report.contestants() {
         let swaps: Vec<_> = report.swaps.iter().filter(|swap| swap.to == name).collect();
         if swaps.is_empty() {
             continue;
         }
         let took = median(&swaps.iter().map(|swap| swap.milliseconds).collect::<Vec<_>>());
-        let gap = swaps.iter().map(|swap| swap.flow.longest_gap).fold(0.0, f64::max);
-        let lost: u64 = swaps.iter().map(|swap| swap.flow.sent.saturating_sub(swap.flow.answered)).sum();
+        let worst = swaps.iter().max_by(|a, b| a.flow.longest_gap.total_cmp(&b.flow.longest_gap));
+        let (gap, stall) = worst.map_or((0.0, 0.0), |swap| (swap.flow.longest_gap, swap.flow.longest_stall));
+        let lost: u64 = swaps.iter().map(|swap| swap.flow.lost()).sum();
         let sent: u64 = swaps.iter().map(|swap| swap.flow.sent).sum();
-        let _ = writeln!(
-            text,
-            "swap to {name}: {} ms (median of {}); longest silence of a running flow {} ms, {lost} of {sent} datagrams lost",
-            number(took),
-            swaps.len(),
-            number(gap)
-        );
+        rows.push(vec![
+            format!("  {name}"),
+            swaps.len().to_string(),
+            format!("{} ms", number(took)),
+            format!("{} ms", number(gap)),
+            format!("{} ms", number(stall)),
+            format!("{lost} of {sent}"),
+        ]);
     }
-    text
+    if rows.is_empty() {
+        return String::new();
+    }
+    let head = ["  SWAP TO", "TIMES", "MEDIAN", "LONGEST SILENCE", "SENDER HELD UP", "DATAGRAMS LOST"];
+    format!("\n{}", grid(&head, &rows))
 }
 
-/// Why figures are invalid: one line for all that share a reason.
+/// Why figures are invalid.
 fn invalid(report: &Report, analysis: &Analysis) -> String {
-    let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
-    let figures =
-        analysis.comparisons.iter().map(|one| (format!("{} {}", one.workload, one.metric), one.verdict.clone()));
-    let lives = analysis::lives(report).into_iter();
-    for (figure, verdict) in figures.chain(lives.filter_map(|life| Some((life.step.to_string(), life.verdict?)))) {
-        let Verdict::Invalid(reason) = verdict else { continue };
-        let reason = reason.to_string();
-        match reasons.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, figures)) if figures.contains(&figure) => {}
-            Some((_, figures)) => figures.push(figure),
-            None => reasons.push((reason, vec![figure])),
-        }
-    }
-    let lines = reasons.into_iter().map(|(reason, figures)| format!("invalid: {}: {reason}\n", figures.join(", ")));
-    lines.collect()
+    let lives = analysis::lives(report);
+    told("invalid", &doubts::of_all(analysis, &lives), analysis.comparisons.len() + lives.len())
 }
 
-/// Columns as wide as their widest cell.
-pub(super) fn grid(head: &[&str], rows: &[Vec<String>]) -> String {
-    let head: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();
-    let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
-    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+/// One paragraph for all figures that share a kind of reason.
+pub(super) fn told(word: &str, doubts: &[Doubt], whole: usize) -> String {
     let mut text = String::new();
-    for row in all {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:width$}   ");
-        }
-        let _ = writeln!(text, "{}", line.trim_end());
+    for Doubt { reason, advice, count, figures } in doubts {
+        let said = match *count == whole {
+            true => format!("{word}, all {whole} figures: {reason}; what helps: {advice}"),
+            false => {
+                format!("{word}, {count} of {whole} figures: {reason} ({}); what helps: {advice}", figures.join(", "))
+            }
+        };
+        let _ = write!(text, "\n{}\n", wrapped(&said, 2));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text::COLUMNS;
+    use super::*;
+    use crate::analysis::tests::report;
+
+    #[test]
+    fn it_fits_a_terminal_however_much_is_wrong() {
+        let report = report(
+            |network| if network == "overlay" { 12.5 } else { 1.0 },
+            |sample| {
+                sample.measured.cpu.steal = sample.at / 1000.0;
+                sample.measured.late = sample.block as u64;
+            },
+        );
+        let text = table(&report, &Analysis::of(&report));
+        let longest = text.lines().max_by_key(|line| line.chars().count()).unwrap();
+        assert!(longest.chars().count() <= COLUMNS, "{longest}");
+        assert!(text.contains("invalid, ") && text.contains(" of the processors was stolen"), "{text}");
+        assert!(text.lines().filter(|line| line.starts_with("invalid")).count() <= 4, "{text}");
+        assert!(text.contains("\nrr p50\n  kubenet"), "{text}");
+    }
 }

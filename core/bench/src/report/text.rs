@@ -1,4 +1,6 @@
-//! Numbers as people read them.
+//! Numbers and tables as people read them.
+
+use std::fmt::Write as _;
 
 /// Three digits: `0.123`, `1.23`, `12.3`, `123`, `1230`.
 pub(crate) fn number(value: f64) -> String {
@@ -34,9 +36,16 @@ pub(crate) fn with_unit(value: f64, unit: &str) -> String {
     }
 }
 
-/// `1.23`; small ratios have more digits.
+/// `1.23`; small ratios have more digits, large ones fewer.
 pub(crate) fn ratio(ratio: f64) -> String {
-    if ratio < 0.1 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
+    let digits = match ratio {
+        0.0 => 0,
+        ratio if ratio < 0.1 => 4,
+        ratio if ratio < 10.0 => 2,
+        ratio if ratio < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{ratio:.digits$}")
 }
 
 /// `1.23x`.
@@ -47,6 +56,61 @@ pub(crate) fn times(times: f64) -> String {
 /// Bytes in MiB.
 pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", number(bytes as f64 / f64::from(1 << 20)))
+}
+
+/// What a terminal shows in a line without breaking it.
+pub(crate) const COLUMNS: usize = 100;
+
+/// In lines of [`COLUMNS`], those after the first one indented.
+pub(crate) fn wrapped(text: &str, indent: usize) -> String {
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is one");
+        if !line.trim().is_empty() && line.chars().count() + 1 + word.chars().count() > COLUMNS {
+            lines.push(format!("{}{word}", " ".repeat(indent)));
+            continue;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.join("\n")
+}
+
+/// Columns as wide as their widest cell.
+pub(crate) fn grid(head: &[&str], rows: &[Vec<String>]) -> String {
+    let head: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();
+    let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
+    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let mut text = String::new();
+    for row in all {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+/// The same with a title over each stretch of rows that share it.
+pub(crate) fn titled_grid(head: &[&str], rows: Vec<(String, Vec<String>)>) -> String {
+    let (titles, rows): (Vec<String>, Vec<Vec<String>>) = rows.into_iter().unzip();
+    let grid = grid(head, &rows);
+    let mut lines = grid.lines();
+    let mut text = String::new();
+    let _ = writeln!(text, "{}", lines.next().unwrap_or_default());
+    let mut before = "";
+    for (title, line) in titles.iter().zip(lines) {
+        if title != before {
+            let _ = writeln!(text, "{title}");
+        }
+        before = title;
+        let _ = writeln!(text, "{line}");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -61,7 +125,17 @@ mod tests {
         assert_eq!(with_unit(12_345.0, "µs"), "12.3 ms");
         assert_eq!(with_unit(45_678.0, "/s"), "45.7k/s");
         assert_eq!(with_unit(f64::NAN, "s/GB"), "- s/GB");
-        assert_eq!([1.234, 0.0123].map(times), ["1.23x", "0.0123x"]);
+        assert_eq!([1.234, 0.0123, 0.0, 12.34, 123.4].map(times), ["1.23x", "0.0123x", "0x", "12.3x", "123x"]);
         assert_eq!(mebibytes(3 << 20), "3.00 MiB");
+    }
+
+    #[test]
+    fn lines_fit_a_terminal_and_titles_stand_once() {
+        let text = wrapped(&"some words ".repeat(30), 4);
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS) && text.lines().count() > 3, "{text}");
+        assert!(text.lines().skip(1).all(|line| line.starts_with("    ")), "{text}");
+        let row = |title: &str, cell: &str| (title.to_owned(), vec![format!("  {cell}"), "1".to_owned()]);
+        let table = titled_grid(&["  A", "B"], vec![row("one", "x"), row("one", "yy"), row("two", "z")]);
+        assert_eq!(table, "  A   B\none\n  x   1\n  yy  1\ntwo\n  z   1\n");
     }
 }

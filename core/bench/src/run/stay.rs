@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use super::Run;
-use crate::gauge::{Cpu, Device, family_cpu_seconds, family_pss_bytes};
+use crate::gauge::{Cpu, Device, Reading, Roll, family_pss_bytes};
 use crate::load::{Load, Order};
 use crate::report::{Stay, Trial, Wire};
 
@@ -22,7 +22,7 @@ const CARD: &str = "eth0";
 struct Look {
     at: Instant,
     machine: Cpu,
-    cluster: f64,
+    cluster: Reading,
 }
 
 // === impl Run ===
@@ -31,9 +31,11 @@ impl Run<'_> {
     /// Looks at the network that is in force in a block.
     pub(super) fn stay(&mut self, block: usize, name: &str) -> anyhow::Result<Stay> {
         let supervisor = self.stage.cluster.supervisor;
-        let before = Look::take(supervisor)?;
+        // The scheduler's nanoseconds: a cluster at rest uses less than what /proc/PID/stat rounds to.
+        let roll = Roll::call(&[supervisor]);
+        let before = Look::take(&roll)?;
         std::thread::sleep(REST);
-        let after = Look::take(supervisor)?;
+        let after = Look::take(&roll)?;
         let wire = self.wire()?;
         self.trials(block, name)?;
         // Networks make devices for the first pod of a kind, so what is left is looked at when there has been one each time.
@@ -48,7 +50,7 @@ impl Run<'_> {
             wire,
             memory_bytes: family_pss_bytes(supervisor),
             rest_seconds: (after.at - before.at).as_secs_f64(),
-            rest_cluster: (after.cluster - before.cluster).max(0.0),
+            rest_cluster: roll.between(&before.cluster, &after.cluster).values().sum(),
             rest_cpu: after.machine.since(&before.machine),
         })
     }
@@ -100,7 +102,7 @@ impl Run<'_> {
 // === impl Look ===
 
 impl Look {
-    fn take(supervisor: u32) -> anyhow::Result<Self> {
-        Ok(Self { at: Instant::now(), machine: Cpu::read()?, cluster: family_cpu_seconds(supervisor) })
+    fn take(roll: &Roll) -> anyhow::Result<Self> {
+        Ok(Self { at: Instant::now(), machine: Cpu::read()?, cluster: roll.read() })
     }
 }

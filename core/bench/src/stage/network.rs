@@ -11,7 +11,7 @@ use crate::experiment::{Contestant, Experiment};
 use crate::load::{Followed, Order, Reply};
 
 /// A swap that took place, and a flow that went on meanwhile.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Swapped {
     /// The network before, by its name in the experiment.

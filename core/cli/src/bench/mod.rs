@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use switchyard_bench::{Analysis, Experiment, Gate, Report, Setting};
+use switchyard_plugin::Hosting;
 use switchyard_plugin_host::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -38,7 +39,8 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS")]
     budget: Option<u32>,
     /// End with code 4 if this holds, or cannot be told: 'overlay.rr.p99 > 1.3x' (NETWORK.WORKLOAD.METRIC, .PATH if one is meant;
-    /// a ratio to the baseline, or without x a value). May be given several times.
+    /// a ratio to the baseline, or without x a value), 'overlay.attach.p50 > 2x' (NETWORK.STEP.METRIC; a ratio to the first network,
+    /// or milliseconds), 'overlay.swap.gap > 50'. May be given several times.
     #[arg(long, value_name = "CONDITION")]
     fail_if: Vec<Gate>,
     /// Print the experiment with all its defaults, and do nothing.
@@ -115,10 +117,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn experiment(args: &Args) -> anyhow::Result<Experiment> {
+    let registry = Registry::new(plugins::search_path());
     let mut experiment = match &args.file {
         Some(file) => Experiment::read(file)?,
         None => {
-            let registry = Registry::new(plugins::search_path());
             let found: Vec<&str> = NETWORKS.into_iter().filter(|name| registry.find(name).is_ok()).collect();
             if found.is_empty() {
                 bail!("no network plugin is installed; see: yard plugin list");
@@ -127,13 +129,31 @@ fn experiment(args: &Args) -> anyhow::Result<Experiment> {
         }
     };
     experiment.spec.seed = args.seed.unwrap_or(experiment.spec.seed);
-    experiment.spec.budget_seconds = args.budget.unwrap_or(experiment.spec.budget_seconds);
+    if let Some(budget) = args.budget {
+        experiment.spec.budget_seconds = budget;
+        experiment.check("--budget")?;
+    }
     // A plugin's file is named from where the command stands, and opened elsewhere.
-    for network in experiment.spec.networks.iter_mut().filter(|network| network.plugin.contains('/')) {
-        let path = std::fs::canonicalize(&network.plugin).with_context(|| network.plugin.clone())?;
+    let networks = experiment.spec.networks.iter_mut().enumerate();
+    for (at, network) in networks.filter(|(_, network)| network.plugin.contains('/')) {
+        let path = std::fs::canonicalize(&network.plugin)
+            .with_context(|| format!("spec.networks[{at}].plugin: {}", network.plugin))?;
         network.plugin = path.display().to_string();
     }
+    if !args.print {
+        started_once(&experiment, &registry)?;
+    }
     Ok(experiment)
+}
+
+/// Starts each plugin with its options and lets it go again: the last one would be asked for after minutes. In a process of its own, as
+/// nobody knows yet what it does.
+fn started_once(experiment: &Experiment, registry: &Registry) -> anyhow::Result<()> {
+    for (at, network) in experiment.spec.networks.iter().enumerate() {
+        let started = registry.open(&network.plugin, &network.options, Hosting::Process);
+        started.with_context(|| format!("spec.networks[{at}], {}", network.name))?;
+    }
+    Ok(())
 }
 
 /// Makes the experiment in a home of its own, which goes afterwards, also if somebody interrupts.
@@ -205,16 +225,20 @@ impl Bar {
 impl switchyard_bench::Progress for Bar {
     fn say(&self, text: &str, spent: Option<f64>) {
         let elapsed = self.begun.elapsed();
-        let left = self.budget.saturating_sub(elapsed).as_secs();
+        let left = match self.budget.checked_sub(elapsed) {
+            Some(left) => format!("at most {} s more", left.as_secs()),
+            // What has to be made at least is made whatever it takes.
+            None => format!("{} s over the budget", (elapsed - self.budget).as_secs()),
+        };
         match &self.bar {
             Some(bar) => {
                 bar.set_position((spent.unwrap_or(0.0) * 1000.0) as u64);
-                bar.set_message(format!("{text}, at most {left} s more"));
+                bar.set_message(format!("{text}, {left}"));
             }
             None => {
                 let line = text.split(", round").next().unwrap_or(text);
                 if *self.last.borrow() != line {
-                    eprintln!("{:>6.1} s  {line}, at most {left} s more", elapsed.as_secs_f64());
+                    eprintln!("{:>6.1} s  {line}, {left}", elapsed.as_secs_f64());
                     self.last.replace(line.to_owned());
                 }
             }

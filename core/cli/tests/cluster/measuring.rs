@@ -32,10 +32,21 @@ fn a_tiny_experiment_measures_every_path() {
     let (file, out) = (rig.file("tiny.yaml"), rig.file("home/out"));
     let (file, out) = (file.to_str().unwrap(), out.to_str().unwrap());
     // It holds, or it cannot be told on a machine that is busy with other tests: either way somebody watching is to know.
-    let made = rig.try_yard(&["bench", "-f", file, "--out", out, "--fail-if", "tunnel.rr.rate.other-node > 0"]);
+    let made = rig.try_yard(&[
+        "bench",
+        "-f",
+        file,
+        "--out",
+        out,
+        "--fail-if",
+        "tunnel.rr.rate.other-node > 0",
+        "--fail-if",
+        "tunnel.swap.most > 0",
+    ]);
     let (table, said) = (String::from_utf8_lossy(&made.stdout), String::from_utf8_lossy(&made.stderr));
     assert_eq!(made.status.code(), Some(4), "{said}");
     assert!(said.contains("--fail-if tunnel.rr.rate.other-node > 0: other-node: "), "{said}");
+    assert!(said.contains("--fail-if tunnel.swap.most > 0: ") && said.contains(" ms, the longest of "), "{said}");
     assert!(table.contains("stream throughput") && table.contains("tunnel"), "{table}");
     let text = std::fs::read_to_string(rig.file("home/out/report.json")).unwrap();
     let report: Value = serde_json::from_str(&text).unwrap();
@@ -53,6 +64,15 @@ fn a_tiny_experiment_measures_every_path() {
     assert!(rig.yard(&["bench", "compare", same, same]).contains("1.00x"));
     let wrong = rig.try_yard(&["bench", "-f", file, "--fail-if", "flannel.rr.p99 > 1x"]);
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("no network flannel: there are kubenet, tunnel"));
+    for (condition, wanted) in [
+        ("tunnel.attach.p99 > 1", "attach has no p99: it has p50, most; for instance: overlay.attach.p50 > 2x"),
+        ("kubenet.detach.p50 > 2x", "kubenet is what the others are compared with"),
+        ("tunnel.start.p50 > 1", "no workload and no step start: there are stream"),
+    ] {
+        let wrong = rig.try_yard(&["bench", "-f", file, "--fail-if", condition]);
+        let said = String::from_utf8_lossy(&wrong.stderr);
+        assert!(said.contains(wanted), "{said}");
+    }
     assert!(rig.yard(&["status"]).lines().count() <= 1, "the experiment's cluster was its own");
 }
 

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::plot::escaped;
-use crate::analysis::{Analysis, Comparison, Metric};
+use crate::analysis::{Analysis, Comparison, Metric, doubts};
 use crate::experiment::LoadKind;
 use crate::report::text::{mebibytes, number, ratio, with_unit};
+use crate::report::wire::encapsulation;
 use crate::report::{BY_HAND, Report, Stay};
 use crate::stats::median;
 use crate::verdict::Verdict;
@@ -20,7 +21,7 @@ pub(super) fn glance(report: &Report, analysis: &Analysis) -> String {
         LoadKind::Peak | LoadKind::Udp | LoadKind::Flood => Metric::Rate,
         _ => Metric::P50,
     };
-    let mut text = String::from("<div class=scroll><table><tr><th>network");
+    let mut text = String::from("<div class=scroll><table class=stack><tr><th>network");
     for workload in &spec.workloads {
         let _ = write!(text, "<th>{}, {}", escaped(&workload.name), primary(workload.kind));
     }
@@ -28,7 +29,8 @@ pub(super) fn glance(report: &Report, analysis: &Analysis) -> String {
         let _ = write!(text, "<tr><td><b>{}</b>", escaped(network));
         for workload in &spec.workloads {
             let found = analysis.find(network, path, &workload.name, primary(workload.kind));
-            let _ = write!(text, "<td>{}", found.map_or_else(|| "–".into(), cell));
+            let (name, metric) = (escaped(&workload.name), primary(workload.kind));
+            let _ = write!(text, "<td data-of=\"{name}, {metric}\">{}", found.map_or_else(|| "–".into(), cell));
         }
     }
     let _ = write!(
@@ -48,7 +50,7 @@ fn cell(one: &Comparison) -> String {
         Verdict::Invalid(_) => ("invalid", "invalid"),
     };
     format!(
-        "<b class={class}>{}×</b> <small>{} to {}</small><small class={class}>{word}</small>",
+        "<span><b class={class}>{}×</b> <small>{} to {}</small><small class={class}>{word}</small></span>",
         ratio(interval.ratio),
         ratio(interval.low),
         ratio(interval.high)
@@ -57,37 +59,42 @@ fn cell(one: &Comparison) -> String {
 
 /// Why some figures are invalid.
 pub(super) fn warnings(analysis: &Analysis) -> String {
-    let mut reasons: Vec<(String, usize)> = Vec::new();
-    for one in &analysis.comparisons {
-        let Verdict::Invalid(reason) = &one.verdict else { continue };
-        let reason = reason.to_string();
-        match reasons.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, count)) => *count += 1,
-            None => reasons.push((reason, 1)),
-        }
+    let doubts = doubts::of_comparisons(analysis);
+    let total: usize = doubts.iter().map(|doubt| doubt.count).sum();
+    if total == 0 {
+        return String::new();
     }
-    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let total: usize = reasons.iter().map(|(_, count)| count).sum();
-    let Some((first, count)) = reasons.first() else { return String::new() };
-    let others = match reasons.len() - 1 {
-        0 => String::new(),
-        others => format!(" and {others} other reasons"),
-    };
-    format!(
-        "<p class=warning><b>{total} of {} comparisons are invalid.</b> {count} of them because {}{others}. They are drawn faintly; do not \
-         build on them.</p>",
-        analysis.comparisons.len(),
-        escaped(first)
+    let whole = analysis.comparisons.len();
+    let mut text = format!(
+        "<div class=warning><b>{} of {whole} comparisons are invalid.</b> They are drawn faintly; do not build on them.<ul>",
+        if total == whole { "All".to_owned() } else { total.to_string() }
     )
+    .replace("All of", "All");
+    for doubt in doubts {
+        let (reason, figures) = (escaped(&doubt.reason), escaped(&doubt.figures.join(", ")));
+        let which = if doubt.count == whole { String::new() } else { format!(" <small>{figures}</small>") };
+        let _ = write!(text, "<li><b>{}</b> because {reason}. What helps: {}.{which}</li>", doubt.count, doubt.advice);
+    }
+    text + "</ul></div>"
 }
+
+/// What it costs to have a network.
+const COSTS: [&str; 7] = [
+    "pod MTU",
+    "bytes added to a packet",
+    "by arithmetic",
+    "processors at rest",
+    "memory",
+    "swap to it",
+    "longest silence",
+];
 
 /// What it costs to have a network, however fast it is.
 pub(super) fn costs(report: &Report) -> String {
-    let mut text = String::from(
-        "<div class=scroll><table><tr><th>network<th>pod MTU<th>bytes added to a packet<th>by arithmetic<th>processors at rest<th>memory<th>swap \
-         to it<th>longest silence",
-    );
-    let mtu = report.experiment.spec.topology.mtu;
+    let mut text = String::from("<div class=scroll><table class=stack><tr><th>network");
+    for title in COSTS {
+        let _ = write!(text, "<th>{title}");
+    }
     for name in report.contestants().into_iter().filter(|name| *name != BY_HAND) {
         let stays: Vec<&Stay> = report.stays.iter().filter(|stay| stay.network == name).collect();
         let Some(first) = stays.first() else { continue };
@@ -95,21 +102,22 @@ pub(super) fn costs(report: &Report) -> String {
         let swaps: Vec<_> = report.swaps.iter().filter(|swap| swap.to == name).collect();
         let took = median(&swaps.iter().map(|swap| swap.milliseconds).collect::<Vec<_>>());
         let gap = swaps.iter().map(|swap| swap.flow.longest_gap).fold(f64::NAN, f64::max);
-        let _ = write!(
-            text,
-            "<tr><td><b>{}</b><td>{}<td>{:.1}<td>{}<td>{}<td>{}<td>{} ms<td>{} ms",
-            escaped(name),
-            first.pod_mtu,
-            middle(&|stay| stay.wire.overhead()),
-            mtu.saturating_sub(first.pod_mtu),
+        let values: [String; COSTS.len()] = [
+            first.pod_mtu.to_string(),
+            format!("{:.1}", middle(&|stay| stay.wire.overhead())),
+            encapsulation(middle(&|stay| stay.wire.overhead())),
             number(middle(&|stay| stay.rest_cluster / stay.rest_seconds)),
             mebibytes(middle(&|stay| stay.memory_bytes as f64) as u64),
-            number(took),
-            number(gap)
-        );
+            format!("{} ms", number(took)),
+            format!("{} ms", number(gap)),
+        ];
+        let _ = write!(text, "<tr><td><b>{}</b>", escaped(name));
+        for (title, value) in COSTS.iter().zip(values) {
+            let _ = write!(text, "<td data-of=\"{title}\">{value}");
+        }
     }
     text += "</table></div><p class=soft>Bytes are those that the node's card counted for datagrams of a known size, less Ethernet, IP and UDP; \
-             the MTU of pods says what they should be. Processors and memory are those of all processes of the cluster, pods and \
+             beside them the sum of headers that they are (VXLAN: IP 20, UDP 8, VXLAN 8, inner Ethernet 14). Processors and memory are those of all processes of the cluster, pods and \
              generators included.</p>";
     text
 }
@@ -134,7 +142,7 @@ pub(super) fn method(report: &Report) -> String {
     let yaml = serde_yaml_ng::to_string(&report.experiment).unwrap_or_default();
     format!(
         "<p>{} processors ({}), {} of memory, Linux {}, yard {}. Networks: {}. While the cluster rested, other programs used {:.0} % of the \
-         processors.</p>\
+         processors; {:.1} % of all time was stolen by the hypervisor.</p>\
          <p>Every sample of {} ms stands between two samples of the baseline, two namespaces and a pair of veth devices; its ratio is to \
          their middle, so what slows the machine for a while slows both sides. Networks are gone through there and back again in an order \
          that the seed {} decides. Intervals come from 1000 resamples, of blocks first and of pairs within them. A difference is shown \
@@ -148,6 +156,7 @@ pub(super) fn method(report: &Report) -> String {
         escaped(&report.version),
         escaped(&plugins.join(", ")),
         report.elsewhere() * 100.0,
+        report.stolen() * 100.0,
         spec.sample_milliseconds,
         spec.seed,
         escaped(&yaml)

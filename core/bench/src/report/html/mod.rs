@@ -12,7 +12,6 @@ mod swaps;
 mod sweeps;
 
 use crate::analysis::{self, Analysis, Comparison, Metric};
-use crate::experiment::LoadKind;
 use crate::report::{EndedBy, Report};
 use palette::Palette;
 use plot::escaped;
@@ -91,11 +90,7 @@ fn ratio_cards(report: &Report, analysis: &Analysis, palette: &Palette) -> Strin
         for &metric in Metric::of(workload.kind) {
             let of_figure = |one: &&Comparison| one.workload == workload.name && one.metric == metric;
             let all: Vec<&Comparison> = analysis.comparisons.iter().filter(of_figure).collect();
-            let side = match metric {
-                Metric::Rate if matches!(workload.kind, LoadKind::Rr | LoadKind::Crr) => &mut more,
-                Metric::P90 | Metric::P999 => &mut more,
-                _ => &mut first,
-            };
+            let side = if metric.is_detail(workload.kind) { &mut more } else { &mut first };
             *side += &ratios::card(&report.experiment, &all, palette);
         }
     }

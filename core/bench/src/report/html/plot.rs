@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 
 /// Width of every plot in its own units.
-pub(super) const WIDTH: f64 = 420.0;
+pub(super) const WIDTH: f64 = 340.0;
+
+/// Room that a label needs in its line, and a line of labels needs.
+pub(super) const LABEL: f64 = 34.0;
+const LINE: f64 = 18.0;
 
 /// From values to places.
 #[derive(Clone, Copy, Debug)]
@@ -41,12 +45,23 @@ impl Scale {
         self.from + share * (self.to - self.from)
     }
 
-    /// Round values within, not more than some six.
-    pub(super) fn ticks(&self) -> Vec<f64> {
+    /// Whether a value would have its place before the first one.
+    pub(super) fn begins_after(&self, value: f64) -> bool {
+        value < self.low
+    }
+
+    /// Whether a value would have its place behind the last one.
+    pub(super) fn ends_before(&self, value: f64) -> bool {
+        value > self.high
+    }
+
+    /// Round values within, their places so far apart at least, as their labels must not touch.
+    pub(super) fn ticks(&self, apart: f64) -> Vec<f64> {
         match self.logarithmic {
-            true => self.logarithmic_ticks(),
+            true => self.logarithmic_ticks(apart),
             false => {
-                let rough = (self.high - self.low) / 5.0;
+                let most = ((self.to - self.from).abs() / apart).clamp(1.0, 6.0);
+                let rough = (self.high - self.low) / most;
                 let power = 10f64.powf(rough.log10().floor());
                 let step = [1.0, 2.0, 5.0, 10.0].map(|one| one * power).into_iter().find(|step| *step >= rough);
                 let step = step.unwrap_or(rough);
@@ -57,20 +72,28 @@ impl Scale {
         }
     }
 
-    fn logarithmic_ticks(&self) -> Vec<f64> {
+    fn logarithmic_ticks(&self, apart: f64) -> Vec<f64> {
         let within = |value: &f64| (self.low * 0.999..=self.high * 1.001).contains(value);
-        let sets: [&[f64]; 4] = [
-            &[1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 7.0, 8.0, 9.0],
-            &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
+        let sets: [&[f64]; 6] = [
+            &[1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.4, 1.5, 1.7, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0],
+            &[1.0, 1.1, 1.2, 1.3, 1.5, 1.7, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 8.0, 9.0],
+            &[1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 7.0],
+            &[1.0, 1.5, 2.0, 3.0, 5.0],
             &[1.0, 2.0, 5.0],
-            &[1.0],
+            &[1.0, 3.0],
         ];
         let decades = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
         let of = |set: &[f64]| -> Vec<f64> {
             let values = decades.clone().flat_map(|decade| set.iter().map(move |one| one * 10f64.powi(decade)));
             values.filter(within).collect()
         };
-        sets.into_iter().map(of).find(|ticks| ticks.len() <= 7).unwrap_or_else(|| of(&[1.0]))
+        let roomy = |ticks: &Vec<f64>| ticks.windows(2).all(|two| (self.at(two[1]) - self.at(two[0])).abs() >= apart);
+        if let Some(ticks) = sets.into_iter().map(of).find(roomy) {
+            return ticks;
+        }
+        let decades = of(&[1.0]);
+        let step = (1..).find(|&step| roomy(&decades.iter().copied().step_by(step).collect())).unwrap_or(1);
+        decades.into_iter().step_by(step).collect()
     }
 }
 
@@ -178,7 +201,7 @@ impl Drawing {
 
     /// Horizontal lines with their values on the left.
     pub(super) fn rows(&mut self, scale: &Scale, from: f64, to: f64, label: impl Fn(f64) -> String) {
-        for tick in scale.ticks() {
+        for tick in scale.ticks(LINE) {
             let y = scale.at(tick);
             self.line((from, y), (to, y), "grid");
             self.text((from - 5.0, y + 3.5), Anchor::End, "soft num", &label(tick));
@@ -187,7 +210,7 @@ impl Drawing {
 
     /// Vertical lines with their values below.
     pub(super) fn columns(&mut self, scale: &Scale, from: f64, to: f64, label: impl Fn(f64) -> String) {
-        for tick in scale.ticks() {
+        for tick in scale.ticks(LABEL) {
             let x = scale.at(tick);
             self.line((x, from), (x, to), "grid");
             self.text((x, to + 13.0), Anchor::Middle, "soft num", &label(tick));
@@ -211,10 +234,16 @@ mod tests {
         let scale = Scale::logarithmic((0.5, 2.0), (0.0, 100.0));
         assert!((scale.at(1.0) - 50.0).abs() < 1e-9);
         assert_eq!((scale.at(0.1), scale.at(9.0)), (0.0, 100.0));
-        assert!(scale.ticks().contains(&1.0) && scale.ticks().len() <= 7, "{:?}", scale.ticks());
-        assert_eq!(Scale::linear((0.0, 10.0), (0.0, 1.0)).ticks(), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        assert!(scale.ticks(10.0).contains(&1.0) && scale.ticks(10.0).len() <= 7, "{:?}", scale.ticks(10.0));
+        assert_eq!(Scale::linear((0.0, 10.0), (0.0, 100.0)).ticks(15.0), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
         assert!(Scale::linear((3.0, 3.0), (0.0, 1.0)).at(3.0).is_finite());
-        assert!(!Scale::logarithmic((1.0, 1e6), (0.0, 1.0)).ticks().is_empty());
+        assert!(!Scale::logarithmic((1.0, 1e6), (0.0, 1.0)).ticks(10.0).is_empty());
+        for (low, high) in [(0.85, 3.4), (18.0, 110.0), (0.1, 10.8), (0.97, 1.04), (1e-3, 1e6)] {
+            let scale = Scale::logarithmic((low, high), (92.0, 290.0));
+            let ticks = scale.ticks(LABEL);
+            assert!(ticks.windows(2).all(|two| scale.at(two[1]) - scale.at(two[0]) >= LABEL), "{ticks:?}");
+            assert!(!ticks.is_empty() && ticks.len() < 8, "{low} to {high}: {ticks:?}");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use super::plot::{Anchor, Drawing, Scale, WIDTH, escaped, range};
 use crate::analysis::{Analysis, Metric};
 use crate::experiment::{LoadKind, Workload};
 use crate::load::Load;
-use crate::report::text::{number, with_unit};
-use crate::report::{BY_HAND, Report};
+use crate::report::text::{number, plain};
+use crate::report::{BASELINE, BY_HAND, Report};
 
 const LEFT: f64 = 48.0;
 const TOP: f64 = 8.0;
@@ -48,10 +48,20 @@ fn card(report: &Report, analysis: &Analysis, path: &str, rates: &[(f64, &Worklo
             curves.push(Curve { network: network.to_owned(), metric, points });
         }
     }
+    // The baseline's samples stand around those of each network; those around the first one do.
+    let first = report.contestants().first().copied().unwrap_or_default();
+    for metric in [Metric::P50, Metric::P99] {
+        let value = |workload: &Workload| analysis.find(first, path, &workload.name, metric).map(|one| one.base);
+        let points = rates.iter().filter_map(|(rate, workload)| Some((*rate, value(workload)?)));
+        let points: Vec<_> = points.filter(|(_, value)| value.is_finite()).collect();
+        curves.push(Curve { network: BASELINE.to_owned(), metric, points });
+    }
     let title = escaped(&format!("HTTP over rate, {path}"));
     let names = report.contestants();
-    let legend: String =
-        names.iter().filter(|name| **name != BY_HAND).map(|name| swatch(name, &palette.of(name))).collect();
+    let legend: String = std::iter::once(&BASELINE)
+        .chain(names.iter().filter(|name| **name != BY_HAND))
+        .map(|name| swatch(name, &palette.of(name)))
+        .collect();
     format!(
         "<figure><h3>{title}</h3>{}<ul class=legend>{legend}<li>— p50</li><li>- - p99</li></ul><figcaption>Requests arrive at the rate \
          on the x-axis whether or not earlier ones have been answered; where a line turns upwards, they begin to \
@@ -68,7 +78,10 @@ fn drawing(title: &str, curves: &[Curve], palette: &Palette) -> String {
     let (low, high) = range(points().map(|point| point.1), first.1);
     let x = Scale::logarithmic((slowest / 1.1, fastest * 1.1), (LEFT, WIDTH - 10.0));
     let y = Scale::logarithmic((low / 1.2, high * 1.2), (BOTTOM, TOP));
-    drawing.rows(&y, LEFT, WIDTH - 10.0, |tick| with_unit(tick, "µs"));
+    drawing.rows(&y, LEFT, WIDTH - 10.0, |tick| match tick {
+        tick if tick >= 1000.0 => format!("{} ms", plain(tick / 1e3)),
+        tick => format!("{} µs", plain(tick)),
+    });
     let mut rates: Vec<f64> = points().map(|point| point.0).collect();
     rates.sort_by(f64::total_cmp);
     rates.dedup();

@@ -4,13 +4,15 @@ use super::palette::{Palette, swatch};
 use super::plot::{Anchor, Drawing, Scale, WIDTH, range};
 use crate::analysis::{Comparison, Metric};
 use crate::experiment::{Experiment, LoadKind};
-use crate::report::text::{number, plain, with_unit};
+use crate::report::text::{plain, ratio, with_unit};
 use crate::verdict::Verdict;
 
-const ROW: f64 = 19.0;
+const ROW: f64 = 18.0;
 const TOP: f64 = 6.0;
-const LEFT: f64 = 132.0;
-const RIGHT: f64 = WIDTH - 50.0;
+const LEFT: f64 = 94.0;
+const RIGHT: f64 = WIDTH - 52.0;
+/// Intervals that reach so many times further than any ratio are cut off, and marked: a wild one is not to press all others together.
+const FURTHER: f64 = 2.5;
 
 /// A card of one figure.
 pub(super) fn card(experiment: &Experiment, all: &[&Comparison], palette: &Palette) -> String {
@@ -54,47 +56,62 @@ fn sentence(kind: LoadKind, metric: Metric) -> String {
 }
 
 fn drawing(title: &str, all: &[&Comparison], palette: &Palette) -> String {
-    let bottom = TOP + all.len() as f64 * ROW;
+    let mut names: Vec<&str> = all.iter().map(|one| one.network.as_str()).collect();
+    names.dedup();
+    let bottom = TOP + (all.len() + names.len()) as f64 * ROW;
     let mut drawing = Drawing::new(bottom + 18.0, &format!("{title}: ratios to the baseline with intervals"));
-    let ends =
-        all.iter().filter_map(|one| one.interval).flat_map(|interval| [interval.low, interval.ratio, interval.high]);
-    // One wild interval is not to press all others together.
-    let ends: Vec<f64> = ends.map(|end| end.clamp(0.1, 10.0)).collect();
-    let (low, high) = range(ends.into_iter(), 1.0);
+    let intervals = || all.iter().filter_map(|one| one.interval);
+    // Nothing at all has no place on a scale of ratios.
+    let (least, most) = range(intervals().map(|one| one.ratio).filter(|ratio| *ratio > 0.0), 1.0);
+    let within = |end: f64| end.clamp(least / FURTHER, most * FURTHER);
+    let (low, high) = range(intervals().flat_map(|one| [within(one.low), within(one.high)]), 1.0);
     let scale = Scale::logarithmic(((low / 1.08).min(0.9), (high * 1.08).max(1.1)), (LEFT, RIGHT));
     drawing.columns(&scale, TOP, bottom, |tick| format!("{}×", plain(tick)));
     let one = scale.at(1.0);
     drawing.line((one, TOP - 2.0), (one, bottom), "one");
-    for (number, comparison) in all.iter().enumerate() {
-        row(&mut drawing, &scale, comparison, TOP + (number as f64 + 0.5) * ROW, palette);
+    let (mut y, mut before) = (TOP + ROW / 2.0, "");
+    for comparison in all {
+        if comparison.network != before {
+            drawing.dot((5.0, y), 4.0, &format!("fill:{}", palette.of(&comparison.network)));
+            drawing.text((14.0, y + 3.8), Anchor::Start, "name", &comparison.network);
+            before = &comparison.network;
+            y += ROW;
+        }
+        row(&mut drawing, &scale, comparison, y, palette);
+        y += ROW;
     }
     drawing.finish()
 }
 
 fn row(drawing: &mut Drawing, scale: &Scale, one: &Comparison, y: f64, palette: &Palette) {
     let colour = palette.of(&one.network);
-    drawing.dot((5.0, y), 3.5, &format!("fill:{colour}"));
-    drawing.text((14.0, y + 3.8), Anchor::Start, "", &format!("{} · {}", one.network, one.path));
+    drawing.text((14.0, y + 3.8), Anchor::Start, "soft", &one.path);
     let Some(interval) = one.interval else {
         drawing.text((WIDTH, y + 3.8), Anchor::End, "soft", "–");
         return;
     };
-    let faint = if matches!(one.verdict, Verdict::Invalid(_)) { ";opacity:.4" } else { "" };
+    let faint = if one.verdict.is_valid() { "" } else { ";opacity:.4" };
     let stroke = format!("stroke:{colour}{faint}");
     drawing.stroke((scale.at(interval.low), y), (scale.at(interval.high), y), 2.5, &stroke);
+    if scale.begins_after(interval.low) {
+        drawing.text((LEFT - 3.0, y + 3.8), Anchor::End, "soft", "‹");
+    }
+    if scale.ends_before(interval.high) {
+        drawing.text((RIGHT + 3.0, y + 3.8), Anchor::Start, "soft", "›");
+    }
     let fill = match one.verdict {
         Verdict::Faster | Verdict::Slower => colour.clone(),
         _ => "var(--card)".to_owned(),
     };
     let dot = format!("fill:{fill};stroke:{colour};stroke-width:2{faint}");
     drawing.dot((scale.at(interval.ratio), y), 4.2, &dot);
-    drawing.text((WIDTH, y + 3.8), Anchor::End, "num", &format!("{}×", number(interval.ratio)));
+    drawing.text((WIDTH, y + 3.8), Anchor::End, "num", &format!("{}×", ratio(interval.ratio)));
 }
 
 /// What the marks mean.
 pub(super) fn legend(palette: &Palette) -> String {
     let networks: String = palette.names().map(|name| swatch(name, &palette.of(name))).collect();
     format!(
-        "<ul class=legend>{networks}<li>● a difference is shown</li><li>○ none is shown</li><li style=\"opacity:.5\">○ invalid</li></ul>"
+        "<ul class=legend>{networks}<li>● a difference is shown</li><li>○ none is shown</li><li style=\"opacity:.5\">○ invalid</li><li>‹ › goes on</li></ul>"
     )
 }

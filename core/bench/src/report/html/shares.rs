@@ -6,11 +6,11 @@ use crate::gauge::Part;
 use crate::report::text::{number, plain};
 use crate::report::{BASELINE, Report};
 
-const ROW: f64 = 20.0;
-const BAR: f64 = 12.0;
+const ROW: f64 = 18.0;
+const BAR: f64 = 11.0;
 const TOP: f64 = 4.0;
-const LEFT: f64 = 150.0;
-const RIGHT: f64 = WIDTH - 46.0;
+const LEFT: f64 = 94.0;
+const RIGHT: f64 = WIDTH - 44.0;
 /// A part of which there is less than this, everywhere, has no entry in the legend.
 const SMALLEST: f64 = 0.005;
 
@@ -46,16 +46,24 @@ fn colour(part: Part) -> String {
 }
 
 fn drawing(title: &str, all: &[&Breakdown]) -> String {
-    let bottom = TOP + all.len() as f64 * ROW;
+    let mut names: Vec<&str> = all.iter().map(|one| one.network.as_str()).filter(|name| *name != BASELINE).collect();
+    names.dedup();
+    let bottom = TOP + (all.len() + names.len()) as f64 * ROW;
     let mut drawing = Drawing::new(bottom + 18.0, &format!("{title} by part, stacked"));
     let most = all.iter().map(|one| one.whole).fold(f64::MIN_POSITIVE, f64::max);
     let scale = Scale::linear((0.0, most * 1.02), (LEFT, RIGHT));
     drawing.columns(&scale, TOP, bottom, plain);
-    for (row, one) in all.iter().enumerate() {
-        let y = TOP + (row as f64 + 0.5) * ROW;
-        let name =
-            if one.network == BASELINE { "baseline".to_owned() } else { format!("{} · {}", one.network, one.path) };
-        drawing.text((0.0, y + 3.8), Anchor::Start, "", &name);
+    let (mut y, mut before) = (TOP + ROW / 2.0, BASELINE);
+    for one in all {
+        if one.network != before {
+            drawing.text((0.0, y + 3.8), Anchor::Start, "name", &one.network);
+            before = &one.network;
+            y += ROW;
+        }
+        match one.network == BASELINE {
+            true => drawing.text((0.0, y + 3.8), Anchor::Start, "name", "baseline"),
+            false => drawing.text((8.0, y + 3.8), Anchor::Start, "soft", &one.path),
+        }
         let mut from = 0.0;
         let parts = Part::ALL.into_iter().map(|part| (colour(part), one.parts.get(&part).copied().unwrap_or(0.0)));
         for (colour, time) in parts.chain([(REST.to_owned(), one.rest)]).filter(|(_, time)| *time > 0.0) {
@@ -64,6 +72,7 @@ fn drawing(title: &str, all: &[&Breakdown]) -> String {
             from += time;
         }
         drawing.text((WIDTH, y + 3.8), Anchor::End, "num", &number(one.whole));
+        y += ROW;
     }
     drawing.finish()
 }

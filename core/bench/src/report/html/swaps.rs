@@ -1,7 +1,7 @@
 //! A swap as a flow saw it: one datagram a millisecond between pods of two nodes, its answer, and the phases meanwhile.
 
-use super::palette::Palette;
-use super::plot::{Anchor, Drawing, Scale, WIDTH, escaped, range};
+use super::palette::{Palette, swatch};
+use super::plot::{Anchor, Drawing, LABEL, Scale, WIDTH, escaped, range};
 use crate::report::Report;
 use crate::report::text::{number, plain};
 use crate::stage::Swapped;
@@ -10,7 +10,7 @@ const LEFT: f64 = 48.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = 190.0;
 /// Columns into which answers are gathered.
-const COLUMNS: usize = 360;
+const COLUMNS: usize = 280;
 /// A phase narrower than this has no room for its name.
 const ROOM: f64 = 34.0;
 
@@ -25,14 +25,24 @@ pub(super) fn cards(report: &Report, palette: &Palette) -> String {
 
 fn card(report: &Report, swap: &Swapped, palette: &Palette) -> String {
     let count = report.swaps.iter().filter(|other| other.to == swap.to).count();
-    let lost = swap.flow.sent.saturating_sub(swap.flow.answered);
+    let lost = swap.flow.lost();
     let title = escaped(&format!("{} to {}", swap.from, swap.to));
     let which = if count > 1 { format!("The one of {count} swaps with the longest silence. ") } else { String::new() };
+    let legend: String = [(&swap.from, "asked before"), (&swap.to, "asked after")]
+        .map(|(name, when)| swatch(&format!("{when} the switch: {name}"), &palette.of(name)))
+        .concat();
+    let phases: Vec<String> = swap
+        .phases
+        .iter()
+        .map(|(name, took)| format!("{} {} ms", escaped(&name.to_lowercase()), number(*took)))
+        .collect();
+    let phases = phases.join(" · ");
     format!(
-        "<figure><h3>{title}</h3>{}<figcaption>{which}Each stroke is how long answers took that were asked for in that moment; shaded \
-         stretches are phases of the swap, which took {} ms. The longest time without an answer was {} ms, and {lost} of {} datagrams \
-         were not answered; the sender itself was held up for {} ms at most.</figcaption></figure>",
+        "<figure><h3>{title}</h3>{}<ul class=legend>{legend}{}</ul><p class=said>{phases}</p><figcaption>{which}Each stroke is how long the answers took that were asked for \
+         in that moment, one a millisecond; shaded and plain stretches are phases of the swap, which took {} ms. The longest time without an answer was {} ms, and \
+         {lost} of {} datagrams were not answered; the sender itself was held up for {} ms at most.</figcaption></figure>",
         drawing(&title, swap, palette),
+        swatch("longest silence", "var(--bad)"),
         number(swap.milliseconds),
         number(swap.flow.longest_gap),
         swap.flow.sent,
@@ -52,7 +62,7 @@ fn drawing(title: &str, swap: &Swapped, palette: &Palette) -> String {
         tick if tick >= 1000.0 => format!("{} ms", plain(tick / 1e3)),
         tick => format!("{} µs", plain(tick)),
     });
-    for tick in x.ticks() {
+    for tick in x.ticks(LABEL) {
         drawing.text((x.at(tick), BOTTOM + 13.0), Anchor::Middle, "soft num", &plain(tick));
     }
     drawing.text((WIDTH - 6.0, BOTTOM + 26.0), Anchor::End, "soft", "ms after the swap was asked for");
@@ -62,7 +72,12 @@ fn drawing(title: &str, swap: &Swapped, palette: &Palette) -> String {
     let switched: f64 = swap.phases.iter().take_while(|(name, _)| name != "Switching").map(|(_, took)| took).sum();
     for (left, low, high) in gathered(swap, asked) {
         let colour = if left < switched { &from } else { &to };
-        drawing.stroke((x.at(left), y.at(low)), (x.at(left), y.at(high * 1.02)), 1.2, &format!("stroke:{colour}"));
+        // Long enough to be seen, also where there was one answer.
+        let (bottom, top) = (y.at(low) + 0.7, y.at(high) - 0.7);
+        drawing.stroke((x.at(left), bottom), (x.at(left), top), 1.2, &format!("stroke:{colour}"));
+    }
+    if let Some((from, to)) = silence(swap, asked) {
+        drawing.bar((x.at(from), BOTTOM - 3.0), (x.at(to).max(x.at(from) + 1.0), BOTTOM), "fill:var(--bad)");
     }
     drawing.finish()
 }
@@ -79,6 +94,14 @@ fn phases(drawing: &mut Drawing, x: &Scale, swap: &Swapped) {
         }
         at += took;
     }
+}
+
+/// From when until when no answer came, the longest time of all.
+fn silence(swap: &Swapped, asked: f64) -> Option<(f64, f64)> {
+    let mut came: Vec<f64> = swap.flow.trips.iter().map(|trip| f64::from(trip.0) + f64::from(trip.1)).collect();
+    came.sort_by(f64::total_cmp);
+    let longest = came.windows(2).max_by(|a, b| (a[1] - a[0]).total_cmp(&(b[1] - b[0])))?;
+    Some((longest[0] / 1e3 - asked, longest[1] / 1e3 - asked))
 }
 
 /// Moment, shortest and longest trip of each column that has any.
