@@ -61,8 +61,12 @@ pub(super) fn swapped(status: &NetworkStatus) -> Option<(&'static str, &'static 
     })
 }
 
-/// Status, reason and message of the condition Ready.
-pub(super) fn ready(refusal: Option<&Refusal>, status: &NetworkStatus) -> (&'static str, &'static str, String) {
+/// Status, reason and message of the condition Ready. `router` is what went wrong on the upstream device.
+pub(super) fn ready(
+    refusal: Option<&Refusal>,
+    router: Option<&str>,
+    status: &NetworkStatus,
+) -> (&'static str, &'static str, String) {
     if let Some(refusal) = refusal {
         let goes_on = match &status.active {
             Some(active) => format!("; {} {} goes on", active.plugin, active.version),
@@ -78,6 +82,9 @@ pub(super) fn ready(refusal: Option<&Refusal>, status: &NetworkStatus) -> (&'sta
         let more = failed.count();
         let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
         return ("False", "NodeFailed", format!("{first}{more}"));
+    }
+    if let Some(error) = router {
+        return ("False", "RouterFailed", format!("router: {error}"));
     }
     // In a swap, nodes that are done carry the new network already.
     let coming = status.swap.as_ref().map(|swap| swap.to.generation);
@@ -151,17 +158,19 @@ mod tests {
 
     #[test]
     fn a_network_is_ready_when_every_node_carries_it() {
-        assert_eq!(ready(None, &status(&[("a", 2, None), ("b", 2, None)])).0, "True");
-        let (ready, reason, message) = ready(None, &status(&[("a", 2, None), ("b", 1, None)]));
+        assert_eq!(ready(None, None, &status(&[("a", 2, None), ("b", 2, None)])).0, "True");
+        let (ready, reason, message) = ready(None, None, &status(&[("a", 2, None), ("b", 1, None)]));
         assert_eq!((ready, reason, message.as_str()), ("False", "NodesPending", "waiting for 1 of 2 nodes: b"));
-        let (_, reason, message) = super::ready(None, &status(&[("a", 2, Some("no bridge")), ("b", 1, None)]));
+        let (_, reason, message) = super::ready(None, None, &status(&[("a", 2, Some("no bridge")), ("b", 1, None)]));
         assert_eq!((reason, message.as_str()), ("NodeFailed", "a: no bridge"));
+        let (_, reason, message) = super::ready(None, Some("no plugin"), &status(&[("a", 2, None)]));
+        assert_eq!((reason, message.as_str()), ("RouterFailed", "router: no plugin"));
     }
 
     #[test]
     fn a_refused_spec_says_what_goes_on_instead() {
         let refusal = Refusal { reason: "PluginNotFound", message: "no plugin \"x\"".into() };
-        let (ready, reason, message) = ready(Some(&refusal), &status(&[]));
+        let (ready, reason, message) = ready(Some(&refusal), None, &status(&[]));
         assert_eq!(
             (ready, reason, message.as_str()),
             ("False", "PluginNotFound", "no plugin \"x\"; kubenet 1.0 goes on")

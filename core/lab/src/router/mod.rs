@@ -163,6 +163,7 @@ impl Router {
                 Some(report) = findings.recv() => self.balancer.report(&report, &self.nodes),
                 () = self.kernel.again() => Changes::new(),
                 () = self.upstream.due() => Changes::new(),
+                () = self.underlay.due(), if self.ongoing.is_none() => self.underlay.try_again(&self.nodes).await,
             };
             let changes = self.through_upstream(changes);
             self.kernel.set(changes).await;
@@ -175,6 +176,8 @@ impl Router {
                 // A swap that it comes back into has its routes in the kernel already; they are wanted, too.
                 self.take_part().await;
                 self.kernel.keep().await;
+            } else if self.underlay.state().1.is_some() {
+                self.tell(None);
             }
         }
     }

@@ -59,14 +59,14 @@ impl Router {
         self.tell(swap.as_ref());
     }
 
-    fn tell(&self, swap: Option<&Swap>) {
+    pub(super) fn tell(&self, swap: Option<&Swap>) {
         let (network, error) = self.underlay.state();
         let ongoing = self.ongoing.as_ref();
         let report = ongoing.map(|ongoing| SwapReport { id: ongoing.id.clone(), participant: ongoing.said.clone() });
         let status = NodeNetworkStatus {
             generation: network.map_or(0, |network| network.generation),
             plugin: network.map(|network| network.plugin.clone()).unwrap_or_default(),
-            error: error.cloned(),
+            error,
             swap: report.filter(|_| swap.is_some()),
         };
         self.report.say(Said { status, plan: ongoing.and_then(|ongoing| ongoing.plan.clone()) });
