@@ -43,6 +43,14 @@ pub struct Layer {
     begun: bool,
 }
 
+/// The units that decide what becomes of a pod's packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concern {
+    address: IpAddr,
+    /// Kinds of subject that it is.
+    subjects: Vec<String>,
+}
+
 /// What is to be looked at again.
 #[derive(Debug, Default)]
 struct Dirty {
@@ -164,6 +172,13 @@ impl Layer {
     /// Whether some policy is for the pod that has this address, as of [`Layer::settle`].
     pub fn is_subject(&self, address: IpAddr) -> bool {
         self.addresses.get(&address).is_some_and(|known| known.ingress.is_some() || known.egress.is_some())
+    }
+
+    /// What concerns the pod that has this address, as of [`Layer::settle`].
+    pub fn concern(&self, address: IpAddr) -> Concern {
+        let known = self.addresses.get(&address);
+        let subjects = known.into_iter().flat_map(|known| [&known.ingress, &known.egress]).flatten();
+        Concern { address, subjects: subjects.cloned().collect() }
     }
 
     /// Units that are wanted otherwise now (none: nothing any more) because of what was told since this was asked last.
@@ -442,6 +457,25 @@ impl Layer {
     }
 }
 
+// === impl Concern ===
+
+impl Concern {
+    /// Whether a unit matters to the pod. Those that say who is who matter to every subject.
+    pub fn includes(&self, unit: &UnitId) -> bool {
+        let Some(rest) = unit.0.strip_prefix("policies") else { return false };
+        let (kind, of) = rest.trim_start_matches('/').split_once('/').unwrap_or((rest, ""));
+        match kind {
+            "" => true,
+            "pod" => self.address.to_string() == of,
+            "of" => {
+                let mut rests = self.subjects.iter().filter_map(|id| of.strip_prefix(id.as_str()));
+                rests.any(|class| class.is_empty() || class.starts_with('/'))
+            }
+            _ => !self.subjects.is_empty(),
+        }
+    }
+}
+
 /// What a pod calls those of its ports that policies name for what is sent to it.
 fn named(policies: &[Arc<Policy>], ports: &[NamedPort]) -> Vec<NamedPort> {
     let rules = policies.iter().flat_map(|policy| &policy.rules).filter(|rule| rule.direction == Direction::Ingress);
@@ -464,4 +498,31 @@ fn of_subject(id: &str) -> UnitId {
 
 fn of_class(id: &str, number: u32) -> UnitId {
     unit(&format!("/of/{id}/{number:08x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_concerned_by_its_own_units_and_a_subject_by_who_is_who() {
+        let address = "10.40.1.5".parse().expect("an address");
+        let free = Concern { address, subjects: Vec::new() };
+        let subject = Concern { address, subjects: vec!["in/web-1".into()] };
+        for (rest, is_free, is_subject) in [
+            ("", true, true),
+            ("/pod/10.40.1.5", true, true),
+            ("/pod/10.40.1.50", false, false),
+            ("/of/in/web-1", false, true),
+            ("/of/in/web-1/0000000a", false, true),
+            ("/of/in/web-12", false, false),
+            ("/of/out/web-1", false, false),
+            ("/peer/10.40.2.9", false, true),
+            ("/blocks", false, true),
+        ] {
+            let unit = unit(rest);
+            assert_eq!((free.includes(&unit), subject.includes(&unit)), (is_free, is_subject), "{unit}");
+        }
+        assert!(!free.includes(&UnitId("service/a/b".into())));
+    }
 }

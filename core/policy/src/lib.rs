@@ -25,7 +25,7 @@ pub use firewall::{
     security_counter,
 };
 pub use kubernetes::{SpecError, closed, network_policy, policy_name};
-pub use layer::Layer;
+pub use layer::{Concern, Layer};
 pub use model::{
     Action, Direction, Labels, NamedPort, Namespaces, Numbers, Peer, Pod, PodGroup, Policy, Port, Protocol, Rule, Tier,
 };

@@ -117,7 +117,7 @@ impl Worker {
         let protection = self
             .facts()
             .filter(|_| !self.attached)
-            .map(|facts| self.context.guard.protect(&facts.namespace, fresh.then_some(facts.ip)));
+            .map(|facts| self.context.guard.protect(&facts.namespace, facts.ip, fresh));
         if fresh {
             let problem = |message| Problem { reason: "FailedCreatePodSandBox", message };
             self.places.make().map_err(|error| problem(error.to_string()))?;

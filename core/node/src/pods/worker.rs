@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::env::Sources;
 use crate::events::Kind;
+use crate::network::until;
 use crate::pods::containers::{Policy, Slot, State, Step, is_sidecar};
 use crate::pods::pause::{Pause, PauseEvent};
 use crate::pods::sandbox::{self, Places};
@@ -75,6 +76,8 @@ pub(crate) struct Worker {
     /// Its end has begun.
     pub(super) terminating: bool,
     pub(super) grace: Option<Duration>,
+    /// The network's attempts when this pod was last tried.
+    tried: u64,
     retry: Duration,
     retry_at: Option<Instant>,
     /// Tells when the node's network has changed, which it may have to before the pod can be attached.
@@ -133,6 +136,7 @@ impl Worker {
             gone: false,
             terminating: false,
             grace: None,
+            tried: 0,
             retry: Duration::ZERO,
             retry_at: None,
             stepped_at: Instant::now(),
@@ -164,7 +168,7 @@ impl Worker {
         }
         let context = Arc::clone(&self.context);
         // Before the attempt: what changes during it is a reason for another.
-        self.network.mark_unchanged();
+        self.tried = self.network.borrow().attempts;
         let _start = if self.volumes.is_none() { context.starts.acquire().await.ok() } else { None };
         match self.prepare().await {
             Ok(()) => {
@@ -231,11 +235,13 @@ impl Worker {
                 None => std::future::pending().await,
             }
         };
+        let tried = self.tried;
         let waits_for_network = self.sandbox.is_some() && !self.attached && !self.terminating;
         tokio::select! {
             Some(note) = self.notes.recv() => self.note(note).await,
             Some(event) = self.events.recv() => self.pause_event(event),
-            Ok(()) = self.network.changed(), if waits_for_network => self.retry_at = None,
+            // Not on every change: this pod may be what the network complains about.
+            true = until(&mut self.network, |state| state.attempts != tried), if waits_for_network => self.retry_at = None,
             () = timer => self.renew().await,
         }
         while let Ok(event) = self.events.try_recv() {

@@ -17,10 +17,14 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use switchyard_api::Network;
+use switchyard_api::names::NODE_NETWORK;
 use switchyard_apiserver::Server;
 use switchyard_apiserver::pki::{Identity, Names, Pki};
+use switchyard_kubenet::Kubenet;
+use switchyard_netstate::Fragment;
 use switchyard_node::{Config, Underlay};
-use switchyard_plugin_host::Registry;
+use switchyard_plugin::{Facts, NetworkPlugin, NodeFacts, Options, OptionsError, PodFacts};
+use switchyard_plugin_host::{ProcessHost, Registry};
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -33,11 +37,39 @@ pub(crate) struct Rig {
     agent: Option<Child>,
 }
 
+/// Kubenet that panics about pods called `panic`, and has no answer about those called `hang`.
+struct Moody(Kubenet);
+
+// === impl Moody ===
+
+impl NetworkPlugin for Moody {
+    fn new(options: &Options) -> Result<Self, OptionsError> {
+        Kubenet::new(options).map(Self)
+    }
+
+    fn node(&self, facts: &Facts, node: &NodeFacts) -> Fragment {
+        self.0.node(facts, node)
+    }
+
+    fn pod(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Fragment {
+        assert_ne!(pod.name, "panic", "told to");
+        while pod.name == "hang" {
+            std::thread::park();
+        }
+        self.0.pod(facts, node, pod)
+    }
+}
+
 // === impl Rig ===
 
 impl Rig {
     /// An API server with a network, and an agent.
     pub(crate) async fn new() -> Self {
+        Self::on("kubenet").await
+    }
+
+    /// The same with another network: `kubenet` or `moody`.
+    pub(crate) async fn on(plugin: &str) -> Self {
         sh("ip link set lo up; ip link add eth0 type bridge; ip addr add 10.140.0.11/24 dev eth0; ip link set eth0 up");
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
@@ -83,23 +115,23 @@ impl Rig {
         };
         std::fs::write(path("config"), serde_json::to_string(&config).unwrap()).unwrap();
         let mut rig = Self { config: path("config"), dir, client, agent: None };
-        rig.prepare().await;
+        rig.prepare(plugin).await;
         rig.start_agent();
         rig.node_is_ready().await;
         rig
     }
 
-    async fn prepare(&self) {
+    async fn prepare(&self, plugin: &str) {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), "default");
         let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
         let _ = accounts.create(&PostParams::default(), &account).await;
         let networks: Api<Network> = Api::all(self.client.clone());
         let network = json!({
             "apiVersion": "switchyard.dev/v1alpha1", "kind": "Network", "metadata": {"name": "default"},
-            "spec": {"plugin": "kubenet"},
+            "spec": {"plugin": plugin},
         });
         networks.create(&PostParams::default(), &serde_json::from_value(network).unwrap()).await.unwrap();
-        let active = json!({"plugin": "kubenet", "version": "1", "file": "", "sha256": "", "generation": 1});
+        let active = json!({"plugin": plugin, "version": "1", "file": "", "sha256": "", "generation": 1});
         let status = json!({"status": {"observedGeneration": 1, "active": active, "conditions": [], "nodes": {}}});
         networks.patch_status("default", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }
@@ -115,6 +147,22 @@ impl Rig {
             return;
         }
         panic!("the node is not ready within {PATIENCE:?}: {:?}", nodes.get_opt("n1").await.unwrap());
+    }
+
+    /// Waits until the agent complains of the network in these words, or of nothing.
+    pub(crate) async fn until_complaint(&self, part: Option<&str>) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let error = |node: &Node| {
+            let report: Value = serde_json::from_str(node.annotations().get(NODE_NETWORK)?).ok()?;
+            report["error"].as_str().map(str::to_owned)
+        };
+        let fits = |node: Option<&Node>| match (node.and_then(error), part) {
+            (Some(error), Some(part)) => error.contains(part),
+            (error, part) => error.is_none() && part.is_none(),
+        };
+        if timeout(PATIENCE, await_condition(nodes.clone(), "n1", fits)).await.is_err() {
+            panic!("not within {PATIENCE:?}: {part:?}, but: {:?}", error(&nodes.get("n1").await.unwrap()));
+        }
     }
 
     pub(crate) fn start_agent(&mut self) {
@@ -250,7 +298,10 @@ pub(crate) fn sh(script: &str) -> String {
 
 pub(crate) fn agent(config: &str) {
     let config: Config = serde_json::from_str(&std::fs::read_to_string(Path::new(config)).unwrap()).unwrap();
-    let plugins = Registry::new(Vec::new()).with_static::<switchyard_kubenet::Kubenet>(switchyard_kubenet::MANIFEST);
+    let moody = json!({"name": "moody", "version": "1.0.0"}).to_string();
+    let host = ProcessHost { deadline: Duration::from_secs(2), ..ProcessHost::default() };
+    let plugins = Registry::new(Vec::new()).with_static::<Kubenet>(switchyard_kubenet::MANIFEST);
+    let plugins = plugins.with_static::<Moody>(&moody).with_process_host(host);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(switchyard_node::run_with(config, plugins, None, Default::default())).unwrap();
 }

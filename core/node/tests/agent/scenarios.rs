@@ -18,6 +18,7 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("probes_and_policies", || probes_and_policies().boxed_local()),
     ("what_cannot_start_says_why", || what_cannot_start_says_why().boxed_local()),
     ("environment_and_volumes", || environment_and_volumes().boxed_local()),
+    ("a_plugin_that_fails_costs_its_pod", || a_plugin_that_fails_costs_its_pod().boxed_local()),
     ("many_pods", || many_pods().boxed_local()),
 ];
 
@@ -230,6 +231,22 @@ async fn environment_and_volumes() {
     let expected = ["10.40.1.5 n1 from the map", "from the map", "web", "default", "token", "web", "10.96.0.1"];
     assert_eq!(lines, expected, "{log}");
     rig.until_event("LimitsNotEnforced", "sh on memory").await;
+}
+
+async fn a_plugin_that_fails_costs_its_pod() {
+    let rig = Rig::on("moody").await;
+    rig.create("panic", "10.40.1.5", echo(80)).await;
+    rig.until_complaint(Some("pod default/panic: pod: the plugin panicked")).await;
+    rig.create("sound", "10.40.1.6", echo(80)).await;
+    rig.until("sound", "ready on another instance", ready).await;
+    rig.delete("panic").await;
+    rig.create("hang", "10.40.1.7", echo(80)).await;
+    rig.until_complaint(Some("pod default/hang: pod: the plugin gave no answer")).await;
+    rig.create("after", "10.40.1.8", echo(80)).await;
+    rig.until("after", "ready all the same", ready).await;
+    assert_eq!(rig.eventually("an answer", async |_| get("10.40.1.6:80")).await, "sound\n");
+    rig.delete("hang").await;
+    rig.until_complaint(None).await;
 }
 
 async fn many_pods() {

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::Actor;
 use super::probes::Prober;
 use crate::network::Units;
+use crate::network::question::Question;
 
 /// How far this node is in a swap.
 pub(super) struct Ongoing {
@@ -136,15 +137,19 @@ impl Actor {
             stage = swap.stage(&self.name);
             let first = if stage == Stage::New { &swap.to } else { &swap.from };
             let plugin = self.open(first).await?;
-            let units = self.wishes(node, &*plugin)?;
+            let units = self.wishes(node, &plugin).await?;
             match self.keeper.is_some() {
                 true => self.apply(units).await?,
                 false => self.adopt(units).await?,
             }
-            self.plugin = Some((first.clone(), plugin));
+            self.carries(first.clone(), plugin).await;
             info!(swap = swap.id, phase = ?swap.phase, ?stage, "joins a swap");
         }
         let opened = self.open(&swap.to).await;
+        let carries = match &opened {
+            Ok(plugin) => self.gives_addresses(node, plugin).await,
+            Err(_) => false,
+        };
         let through = match stage {
             Stage::Prepared => Some(Phase::Prepare),
             Stage::Switched => Some(Phase::Switch),
@@ -152,7 +157,7 @@ impl Actor {
             Stage::Old | Stage::New => None,
         };
         let resumed = match (&opened, through) {
-            (Ok(plugin), Some(through)) => self.resume(node, &**plugin, through).await,
+            (Ok(plugin), Some(through)) => self.resume(node, plugin, through).await,
             _ => Ok(()),
         };
         if is_fresh {
@@ -161,18 +166,18 @@ impl Actor {
         }
         resumed?;
         let (plugin, to, id) = (opened?, swap.to.clone(), swap.id.clone());
-        let carries = self.gives_addresses(node, &*plugin);
         self.ongoing = Some(Ongoing { id, to, plugin, stage, said: Participant::default(), prober: None, carries });
         Ok(())
     }
 
     /// Whether a pod here would have its address on an interface.
-    fn gives_addresses(&self, node: &NodeFacts, plugin: &dyn Plugin) -> bool {
+    async fn gives_addresses(&mut self, node: &NodeFacts, plugin: &Arc<dyn Plugin>) -> bool {
         let ip = node.pod_cidr.hosts().last().unwrap_or(node.pod_cidr.addr());
         let (uid, name) = ("none".to_owned(), "none".to_owned());
         let (namespace, labels) = ("default".into(), Default::default());
         let pod = PodFacts { uid: uid.clone(), namespace, name, labels, ip, segment: None };
-        let fragment = plugin.pod(&self.facts, node, &pod).unwrap_or_default();
+        let answer = self.answers(plugin, node, vec![Question::pod(pod)]).await.pop();
+        let fragment = answer.and_then(|(_, wish)| wish.ok().flatten()).unwrap_or_default();
         let there = fragment.get(&Place::pod(&uid));
         there.is_some_and(|objects| objects.iter().any(|(key, _)| matches!(key, Key::Address(_, at) if *at == ip)))
     }
@@ -225,8 +230,8 @@ impl Actor {
         }
     }
 
-    async fn resume(&self, node: &NodeFacts, plugin: &dyn Plugin, through: Phase) -> Result<(), String> {
-        let units = self.wishes(node, plugin)?;
+    async fn resume(&mut self, node: &NodeFacts, plugin: &Arc<dyn Plugin>, through: Phase) -> Result<(), String> {
+        let units = self.wishes(node, plugin).await?;
         self.on_wishes(units, move |engine, units| engine.resume(units, through).map(drop)).await
     }
 
@@ -234,9 +239,9 @@ impl Actor {
     async fn plan(&mut self, node: &NodeFacts, swap: &Swap) -> Result<(), String> {
         let Some(ongoing) = &self.ongoing else { return Ok(()) };
         let plugin = ongoing.plugin.clone();
-        let units = self.wishes(node, &*plugin)?;
+        let units = self.wishes(node, &plugin).await?;
         let plan = self.on_wishes(units, |engine, units| engine.plan(&units)).await?;
-        let foreign = self.foreign(node, &*plugin)?;
+        let foreign = self.foreign(node, plugin).await?;
         if swap.dry_run {
             let lines = lines(&plan, &foreign);
             self.state.send_modify(|state| state.plan = Some(lines));
@@ -249,22 +254,27 @@ impl Actor {
     }
 
     /// Pods whose addresses this plugin would not have given them.
-    fn foreign(&self, node: &NodeFacts, plugin: &dyn Plugin) -> Result<Vec<String>, String> {
-        let mut foreign = Vec::new();
-        for pod in self.pods.values() {
-            let pool = plugin.pool(&self.facts, node, pod).map_err(|error| format!("pod {}: {error}", pod.name))?;
-            if !pool.block.contains(&pod.ip) {
-                foreign.push(format!("{}/{} {} is outside {}", pod.namespace, pod.name, pod.ip, pool.block));
+    async fn foreign(&mut self, node: &NodeFacts, plugin: Arc<dyn Plugin>) -> Result<Vec<String>, String> {
+        let (facts, node, pods) = (self.facts.clone(), node.clone(), self.pods.clone());
+        self.ask(move || {
+            let mut foreign = Vec::new();
+            for pod in pods.values() {
+                let pool = plugin.pool(&facts, &node, pod).map_err(|error| format!("pod {}: {error}", pod.name))?;
+                if !pool.block.contains(&pod.ip) {
+                    foreign.push(format!("{}/{} {} is outside {}", pod.namespace, pod.name, pod.ip, pool.block));
+                }
             }
-        }
-        Ok(foreign)
+            Ok(foreign)
+        })
+        .await
     }
 
     async fn prepare(&mut self, node: &NodeFacts) -> Result<(), String> {
         let Some(ongoing) = self.ongoing.as_ref().filter(|ongoing| ongoing.stage < Stage::Prepared) else {
             return Ok(());
         };
-        let units = self.wishes(node, &*ongoing.plugin)?;
+        let plugin = ongoing.plugin.clone();
+        let units = self.wishes(node, &plugin).await?;
         let plan = self.on_wishes(units, Engine::prepare).await?;
         if let Some(ongoing) = &mut self.ongoing {
             ongoing.stage = Stage::Prepared;
@@ -306,7 +316,7 @@ impl Actor {
         if let Some(ongoing) = &mut self.ongoing {
             ongoing.stage = Stage::New;
         }
-        self.plugin = Some((to, plugin));
+        self.carries(to, plugin).await;
         self.report(None);
         Ok(())
     }
