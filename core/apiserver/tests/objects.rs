@@ -252,6 +252,11 @@ async fn services_get_addresses_and_ports_of_their_own_and_give_them_back() {
     let taken = addresses.first().expect("an address").clone();
     assert_eq!(code(services.create(&create(), &service("x", json!({ "clusterIP": taken }))).await), 422);
     assert_eq!(code(services.create(&create(), &service("x", json!({"clusterIP": "1.2.3.4"}))).await), 422);
+    for outside in ["10.96.0.1", "127.0.0.1", "169.254.1.1", "224.0.0.9", "0.0.0.0", "fe80::1", "192.0.2.1/32", ""] {
+        let refused = services.create(&create(), &service("x", json!({ "externalIPs": [outside] }))).await;
+        let error = refused.expect_err(outside).to_string();
+        assert!(error.contains("spec.externalIPs[0]"), "{outside}: {error}");
+    }
     for n in 0..40 {
         services.delete(&format!("s{n}"), &DeleteParams::default()).await.expect("delete");
     }

@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::runtime::watcher::{self, Event};
 use switchyard_netstate::{Fragment, UnitId};
-use switchyard_services::{NodeServiceFacts, node_base, service, stale_udp};
+use switchyard_services::{Claims, NodeServiceFacts, node_base, service, stale_udp};
 use tracing::warn;
 
 use crate::network::{Call, List, Network, Units};
@@ -31,6 +31,8 @@ pub(crate) struct Services {
     slices: Known<EndpointSlice>,
     /// Names of slices by Service.
     members: BTreeMap<Id, BTreeSet<Id>>,
+    /// Which Service holds an entrance that several ask for.
+    claims: Claims,
     dirty: BTreeSet<Id>,
     /// Services with UDP ports as they were settled last.
     udp: BTreeMap<Id, (Service, Vec<EndpointSlice>)>,
@@ -64,6 +66,7 @@ impl Services {
             services: Known::new(),
             slices: Known::new(),
             members: BTreeMap::new(),
+            claims: Claims::default(),
             dirty: BTreeSet::new(),
             udp: BTreeMap::new(),
             begun: false,
@@ -124,10 +127,10 @@ impl Services {
         }
         let mut units = Units::new();
         let mut stale = Vec::new();
-        for id in std::mem::take(&mut self.dirty) {
+        for id in self.touched() {
             let slices = self.slices_of(&id);
             let service = self.services.objects.get(&id);
-            units.insert(unit(&id), service.and_then(|service| self.fragment(service, &slices)));
+            units.insert(unit(&id), service.and_then(|service| self.fragment(&id, service, &slices)));
             let old = self.udp.remove(&id);
             let old = old.as_ref().map(|(service, slices)| (service, slices.as_slice()));
             stale.extend(stale_udp(&self.facts, old, service.map(|service| (service, slices.as_slice()))));
@@ -146,13 +149,22 @@ impl Services {
         }
     }
 
+    /// Services to be computed anew: those that changed, and those that gain or lose an entrance by it.
+    fn touched(&mut self) -> BTreeSet<Id> {
+        let mut touched = std::mem::take(&mut self.dirty);
+        for id in touched.clone() {
+            touched.extend(self.claims.update(&id, self.services.objects.get(&id)));
+        }
+        touched
+    }
+
     fn slices_of(&self, id: &Id) -> Vec<EndpointSlice> {
         let members = self.members.get(id).into_iter().flatten();
         members.filter_map(|slice| self.slices.objects.get(slice)).cloned().collect()
     }
 
-    fn fragment(&self, object: &Service, slices: &[EndpointSlice]) -> Option<Fragment> {
-        Some(service(&self.facts, object, slices)).filter(|fragment| !fragment.is_empty())
+    fn fragment(&self, id: &Id, object: &Service, slices: &[EndpointSlice]) -> Option<Fragment> {
+        Some(service(&self.facts, object, slices, &self.claims.taken(id))).filter(|fragment| !fragment.is_empty())
     }
 }
 

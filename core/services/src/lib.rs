@@ -5,6 +5,7 @@
 //! touches the chains and elements of its own Service only: each Service is a unit, the base another.
 //!
 //! - [`node_base`] and [`service`]: what a node's agent applies, in the node's namespace.
+//! - [`Claims`]: which Service holds an entrance that several ask for.
 //! - [`external_base`], [`external_hold`] and [`external`]: what the upstream device applies for `LoadBalancer` addresses.
 //! - [`stale_udp`]: which UDP flows have to be forgotten when a Service changes.
 //!
@@ -12,6 +13,7 @@
 //! a plugin with a bridge must not let two pods of one node talk around it.
 
 mod balance;
+mod claims;
 mod endpoints;
 mod external;
 #[cfg(test)]
@@ -22,11 +24,12 @@ mod node;
 mod service;
 mod stale;
 
+pub use claims::{Claims, ServiceId, Taken};
 pub use external::{
     Backends, Candidates, EXTERNAL_TABLE, NodePort, external, external_addresses, external_base, external_candidates,
     external_hold,
 };
-pub use frontend::{Frontend, Port, Protocol, Scope};
+pub use frontend::{Entrance, Frontend, Port, Protocol, Scope};
 pub use node::{NODE_TABLE, NodeServiceFacts, node_base};
 pub use service::service;
 pub use stale::{StaleFlow, stale_udp};

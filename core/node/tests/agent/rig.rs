@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Event, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -104,7 +105,7 @@ impl Rig {
         networks.patch_status("default", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }
 
-    async fn node_is_ready(&self) {
+    pub(crate) async fn node_is_ready(&self) {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let ready = |node: Option<&Node>| {
             let mut conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref()).into_iter().flatten();
@@ -147,6 +148,26 @@ impl Rig {
 
     pub(crate) async fn delete(&self, name: &str) {
         self.pods().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Makes a Service of TCP port 80 that leads to one address; `more` is of its spec.
+    pub(crate) async fn serve(&self, name: &str, more: Value, ip: &str) {
+        let mut spec = json!({"ports": [{"port": 80}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let service = json!({"metadata": {"name": name}, "spec": spec});
+        let slice = json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
+            "endpoints": [{"addresses": [ip], "nodeName": "n1"}], "ports": [{"port": 80}],
+        });
+        let (services, slices): (Api<Service>, Api<EndpointSlice>) =
+            (Api::namespaced(self.client.clone(), "default"), Api::namespaced(self.client.clone(), "default"));
+        services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
+        slices.create(&PostParams::default(), &serde_json::from_value(slice).unwrap()).await.unwrap();
+    }
+
+    pub(crate) async fn unserve(&self, name: &str) {
+        let services: Api<Service> = Api::namespaced(self.client.clone(), "default");
+        services.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
     /// Waits until the pod looks as `holds` wants it; a pod that is not there is null.

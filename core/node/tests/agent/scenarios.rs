@@ -84,6 +84,10 @@ async fn a_killed_agent_finds_its_pods_again() {
     rig.create("old", "10.40.1.6", echo(80)).await;
     let before = rig.until("web", "ready", ready).await;
     rig.until("old", "ready", ready).await;
+    let names = [("holder", "10.96.0.20"), ("other", "10.96.0.21")];
+    for (name, cluster_ip) in names {
+        rig.serve(name, json!({"clusterIP": cluster_ip, "externalIPs": ["10.140.0.77"]}), "10.40.1.5").await;
+    }
     let links = sh("ip -o link | sed 's/ .*UP.*//' | sort");
     let runs = processes("yard-echo");
     answers(&rig, "10.40.1.5:80").await;
@@ -100,6 +104,12 @@ async fn a_killed_agent_finds_its_pods_again() {
     assert!(ready(&after));
     assert!(processes("yard-echo").iter().any(|pid| runs.contains(pid)));
     answers(&rig, "10.40.1.5:80").await;
+    // Two Services want the same packets: one has them, now and after the other's end.
+    rig.node_is_ready().await;
+    for (gone, _) in names {
+        answers(&rig, "10.140.0.77:80").await;
+        rig.unserve(gone).await;
+    }
     assert_eq!(links.lines().count(), sh("ip -o link").lines().count());
 }
 

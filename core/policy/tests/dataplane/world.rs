@@ -20,7 +20,7 @@ use switchyard_netstate::{
 };
 use switchyard_plugin::{Facts, NetworkPlugin as _, NodeFacts, Options, PodFacts};
 use switchyard_policy::{Layer, NamedPort, Policy, Protocol, network_policy, policy_name};
-use switchyard_services::{NodeServiceFacts, node_base, service};
+use switchyard_services::{NodeServiceFacts, Taken, node_base, service};
 
 use super::common::{Cluster, Labels, NAMESPACES, Packet, Pod};
 
@@ -185,7 +185,7 @@ impl World {
             "endpoints": [{"addresses": [ip], "nodeName": "n1"}]});
         let (web, slices) = (serde_json::from_value(web).unwrap(), [serde_json::from_value(slice).unwrap()]);
         for node in nodes() {
-            self.set(&format!("service@{}", node.name), service(&service_facts(&node), &web, &slices));
+            self.set(&format!("service@{}", node.name), service(&service_facts(&node), &web, &slices, &Taken::new()));
         }
     }
 

@@ -22,7 +22,7 @@ use switchyard_netstate::{
     Address, Fragment, IfName, Link, LinkKind, NextHop, Object, PeerEnd, Place, Route, Sysctl, UnitId,
 };
 use switchyard_plugin::{Facts, NetworkPlugin as _, NodeFacts, Options, PodFacts};
-use switchyard_services::{NodeServiceFacts, node_base, service};
+use switchyard_services::{NodeServiceFacts, Taken, node_base, service};
 
 const INSIDE: &str = "SWITCHYARD_TEST_INSIDE";
 /// Longer than anything takes that works, also on a busy machine.
@@ -126,7 +126,7 @@ impl World {
     pub(crate) fn publish(&mut self, web: &Service, slices: &[EndpointSlice]) {
         for node in nodes() {
             let unit = format!("service/default/web@{}", node.name);
-            self.set(&unit, service(&service_facts(&node), web, slices));
+            self.set(&unit, service(&service_facts(&node), web, slices, &Taken::new()));
         }
     }
 
