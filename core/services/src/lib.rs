@@ -7,7 +7,7 @@
 //! - [`node_base`] and [`service`]: what a node's agent applies, in the node's namespace.
 //! - [`Claims`]: which Service holds an entrance that several ask for.
 //! - [`external_base`], [`external_hold`] and [`external`]: what the upstream device applies for `LoadBalancer` addresses.
-//! - [`stale_udp`]: which UDP flows have to be forgotten when a Service changes.
+//! - [`Stale`]: which UDP flows have to be forgotten when a Service changes, or an agent has begun.
 //!
 //! Translation happens in the node's IP layer. It needs no br_netfilter, but it needs every packet of a pod to pass that layer:
 //! a plugin with a bridge must not let two pods of one node talk around it.
@@ -27,9 +27,9 @@ mod stale;
 pub use claims::{Claims, ServiceId, Taken};
 pub use external::{
     Backends, Candidates, EXTERNAL_TABLE, NodePort, external, external_addresses, external_base, external_candidates,
-    external_hold,
+    external_hold, external_udp_ways,
 };
 pub use frontend::{Entrance, Frontend, Port, Protocol, Scope};
 pub use node::{NODE_TABLE, NodeServiceFacts, node_base};
 pub use service::service;
-pub use stale::{StaleFlow, stale_udp};
+pub use stale::{End, Stale, UdpWays, udp_ways};

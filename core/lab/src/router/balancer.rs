@@ -9,7 +9,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Event;
 use switchyard_netstate::{Fragment, IfName, UnitId};
 use switchyard_services::{
-    Backends, Candidates, NodePort, Protocol, external, external_addresses, external_candidates, external_hold,
+    Backends, Candidates, NodePort, Protocol, Stale, UdpWays, external, external_addresses, external_candidates,
+    external_hold, external_udp_ways,
 };
 
 use super::Changes;
@@ -35,6 +36,10 @@ pub(super) struct Balancer {
     balanced: BTreeSet<ObjectName>,
     /// Services with a port whose first checks have not ended. What the kernel does for them stays as it was found.
     undecided: BTreeSet<ObjectName>,
+    /// Who answers UDP at balanced addresses, as it was decided last.
+    udp: BTreeMap<ObjectName, UdpWays>,
+    /// UDP flows to be dropped once the kernel does what was decided.
+    stale: Stale,
 }
 
 // === impl Balancer ===
@@ -50,6 +55,8 @@ impl Balancer {
             checks,
             balanced: BTreeSet::new(),
             undecided: BTreeSet::new(),
+            udp: BTreeMap::new(),
+            stale: Stale::default(),
         }
     }
 
@@ -102,6 +109,16 @@ impl Balancer {
         self.is_complete() && self.undecided.is_empty()
     }
 
+    /// UDP flows that the last changes leave behind.
+    pub(super) fn take_stale(&mut self) -> Stale {
+        std::mem::take(&mut self.stale)
+    }
+
+    /// All UDP flows that lead elsewhere than they would now: what changed while no router was there.
+    pub(super) fn stale_from_before(&self) -> Stale {
+        Stale::all_but(self.udp.values().flatten().map(|(to, ends)| (*to, ends.clone())).collect())
+    }
+
     fn is_complete(&self) -> bool {
         self.services.is_complete() && self.slices.is_complete()
     }
@@ -125,6 +142,7 @@ impl Balancer {
             self.checks.want(name, Ipv4Addr::UNSPECIFIED, &BTreeSet::new());
             self.undecided.remove(name);
             let was_balanced = self.balanced.remove(name);
+            self.leads(name, UdpWays::new());
             return if was_balanced { [(hold, None), (lead, None)].into() } else { Changes::new() };
         };
         self.balanced.insert(name.clone());
@@ -145,10 +163,22 @@ impl Balancer {
             self.undecided.insert(name.clone());
         } else {
             self.undecided.remove(name);
-            let fragment = external(&self.pool, service, &self.healthy(name, able));
+            let backends = self.healthy(name, able);
+            let fragment = external(&self.pool, service, &backends);
+            let ways = external_udp_ways(&self.pool, service, &backends);
             changes.insert(lead, Some(fragment).filter(|fragment: &Fragment| !fragment.is_empty()));
+            self.leads(name, ways);
         }
         changes
+    }
+
+    /// Notes who answers UDP from now on.
+    fn leads(&mut self, name: &ObjectName, ways: UdpWays) {
+        let old = self.udp.remove(name).unwrap_or_default();
+        self.stale.add(Stale::between(&old, &ways));
+        if !ways.is_empty() {
+            self.udp.insert(name.clone(), ways);
+        }
     }
 
     /// The nodes among `able` that answer. A UDP port cannot be asked, so a node's readiness has to do.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use switchyard_api::names;
+use switchyard_kernel::conntrack::{Filter, Flow};
 use switchyard_kernel::{Engine, Keeper, Netns, Owner, Places, Repair};
 use switchyard_netstate::{Place, UnitId};
+use switchyard_services::Stale;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -19,6 +21,8 @@ pub(super) struct Kernel {
     /// What could not be carried out, and when it is tried again.
     failed: Changes,
     again: Instant,
+    /// UDP flows to be dropped once the rules they would follow are in force.
+    stale: Stale,
     /// Watches once everything is wanted that is; before that it would remove what an earlier life of this process left.
     keeper: Option<Keeper>,
     /// A change of networks is half done; what else is to change waits until it is over.
@@ -27,6 +31,8 @@ pub(super) struct Kernel {
 
 /// Pause before what failed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Protocol number.
+const UDP: u8 = 17;
 
 // === impl Kernel ===
 
@@ -40,6 +46,7 @@ impl Kernel {
             engine: Arc::new(Mutex::new(engine)),
             failed: Changes::new(),
             again: Instant::now(),
+            stale: Stale::default(),
             keeper: None,
             is_halfway: false,
         })
@@ -59,6 +66,26 @@ impl Kernel {
         all.extend(changes);
         self.failed = self.on_engine(move |engine| carry_out(engine, all)).await;
         self.again = Instant::now() + PAUSE;
+    }
+
+    /// Lets UDP flows find their way anew that lead where nobody is.
+    pub(super) async fn drop_flows(&mut self, stale: Stale) {
+        self.stale.add(stale);
+        let is_waiting = self.is_halfway || self.failed.keys().any(|unit| unit.0.starts_with("external"));
+        if self.stale.is_empty() || is_waiting {
+            return;
+        }
+        let stale = std::mem::take(&mut self.stale);
+        let work = move |engine: &mut Engine| {
+            let is_stale = |flow: &Flow| {
+                let (to, from) = (flow.original, flow.reply);
+                stale.takes((to.destination, to.destination_port), (from.source, from.source_port))
+            };
+            engine.drop_flows_if(&Place::Router, &Filter { proto: Some(UDP), ..Filter::default() }, is_stale)
+        };
+        if let Err(error) = self.on_engine(work).await {
+            warn!(%error, "UDP flows to nodes without an endpoint stay");
+        }
     }
 
     /// Ends when it is time to try again what failed.
@@ -93,18 +120,22 @@ impl Kernel {
     }
 
     /// Removes what an earlier life of this process left behind, and from then on puts right what others change. To be called
-    /// once everything that is wanted has been set.
-    pub(super) async fn keep(&mut self) {
+    /// once everything that is wanted has been set; true the first time.
+    pub(super) async fn keep(&mut self) -> bool {
         if self.keeper.is_some() {
-            return;
+            return false;
         }
         // First the ears, then the look, so that nothing is missed in between.
         match Keeper::spawn(&self.engine, tell) {
             Ok(keeper) => self.keeper = Some(keeper),
-            Err(error) => return warn!(%error, "cannot watch the kernel"),
+            Err(error) => {
+                warn!(%error, "cannot watch the kernel");
+                return false;
+            }
         }
         let outcome = self.on_engine(Engine::reconcile).await;
         tell(Repair { places: [Place::Router].into(), outcome });
+        true
     }
 
     /// Netlink calls block, if only for a moment; connections from the host are carried meanwhile.

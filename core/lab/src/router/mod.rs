@@ -166,6 +166,7 @@ impl Router {
             };
             let changes = self.through_upstream(changes);
             self.kernel.set(changes).await;
+            self.kernel.drop_flows(self.balancer.take_stale()).await;
             self.herald.tell(&self.upstream, &self.nodes);
             if self.nodes.is_complete()
                 && self.underlay.is_settled()
@@ -174,7 +175,9 @@ impl Router {
             {
                 // A swap that it comes back into has its routes in the kernel already; they are wanted, too.
                 self.take_part().await;
-                self.kernel.keep().await;
+                if self.kernel.keep().await {
+                    self.kernel.drop_flows(self.balancer.stale_from_before()).await;
+                }
             }
         }
     }

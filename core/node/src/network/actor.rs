@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use switchyard_api::{ActiveNetwork, Swap};
-use switchyard_kernel::conntrack::Filter;
+use switchyard_kernel::conntrack::{Filter, Flow};
 use switchyard_kernel::{Engine, Keeper, Netns};
 use switchyard_netstate::{Place, UnitId};
 use switchyard_plugin::{Facts, NodeFacts, PodFacts};
 use switchyard_plugin_host::{Plugin, Registry};
-use switchyard_services::StaleFlow;
+use switchyard_services::Stale;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -41,6 +41,8 @@ pub(crate) struct Actor {
     reach: Reach,
     extra: Extra,
     services: Units,
+    /// UDP flows to be dropped once what Services want is in force.
+    stale: Stale,
     /// What policies want and is not in force yet.
     policies: Units,
     active: Option<ActiveNetwork>,
@@ -85,6 +87,7 @@ impl Actor {
             reach: Reach::default(),
             extra: Extra::new(name, extra),
             services: Units::new(),
+            stale: Stale::default(),
             policies: Units::new(),
             active: None,
             swap: None,
@@ -177,9 +180,10 @@ impl Actor {
                         None => self.services.remove(unit),
                     };
                 }
+                self.stale.add(stale);
                 if self.keeper.is_some() {
                     self.change(units).await;
-                    self.drop_flows(stale).await;
+                    self.drop_flows().await;
                 }
             }
             Call::Policies { units, forget, reply } => {
@@ -374,9 +378,10 @@ impl Actor {
         Ok(())
     }
 
-    async fn reconcile(&self) -> Result<(), String> {
+    async fn reconcile(&mut self) -> Result<(), String> {
         let audit = self.engine.run(Engine::reconcile).await.map_err(|gone| gone.to_string())?;
         tell(&audit.map_err(|error| error.to_string())?);
+        self.drop_flows().await;
         Ok(())
     }
 
@@ -455,27 +460,21 @@ impl Actor {
         outcome.map_err(|gone| gone.to_string())?.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Lets UDP flows find their way anew that led to an endpoint that is gone.
-    async fn drop_flows(&self, stale: Vec<StaleFlow>) {
+    /// Lets UDP flows find their way anew that lead where nobody is.
+    async fn drop_flows(&mut self) {
+        let stale = std::mem::take(&mut self.stale);
         if stale.is_empty() {
             return;
         }
         let place = Place::node(&self.name);
         let work = move |engine: &mut Engine| {
-            for flow in stale {
-                // A flow that was not translated is answered from the address it was sent to.
-                let (ip, port) = flow.endpoint.unwrap_or((flow.address, flow.port));
-                let filter = Filter {
-                    proto: Some(UDP),
-                    to: Some(flow.address),
-                    to_port: Some(flow.port),
-                    from_endpoint: Some(ip),
-                    from_endpoint_port: Some(port),
-                    party: None,
-                };
-                if let Err(error) = engine.drop_flows(&place, &filter) {
-                    warn!(%error, "UDP flows of an endpoint that is gone stay");
-                }
+            let is_stale = |flow: &Flow| {
+                let (to, from) = (flow.original, flow.reply);
+                stale.takes((to.destination, to.destination_port), (from.source, from.source_port))
+            };
+            let filter = Filter { proto: Some(UDP), ..Filter::default() };
+            if let Err(error) = engine.drop_flows_if(&place, &filter, is_stale) {
+                warn!(%error, "UDP flows of an endpoint that is gone stay");
             }
         };
         let _ = self.engine.run(work).await;

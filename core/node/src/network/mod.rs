@@ -19,7 +19,7 @@ use switchyard_api::{ActiveNetwork, NodeNetworkStatus, Swap};
 use switchyard_kernel::Counters;
 use switchyard_netstate::{Fragment, UnitId};
 use switchyard_plugin::{NodeFacts, PodFacts, SegmentFacts};
-use switchyard_services::StaleFlow;
+use switchyard_services::Stale;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::view::Pod;
@@ -95,7 +95,7 @@ pub(crate) enum Call {
     /// What Services want, and the UDP flows that have to be forgotten then.
     Services {
         units: Units,
-        stale: Vec<StaleFlow>,
+        stale: Stale,
     },
     /// What policies want. With a reply if a pod waits for it, and its address if it is new to it.
     Policies {
