@@ -4,7 +4,7 @@
 //! service port, which picks an endpoint in turn. A packet costs one map look-up however many Services there are, and a change
 //! touches the chains and elements of its own Service only: each Service is a unit, the base another.
 //!
-//! - [`node_base`] and [`service`]: what a node's agent applies, in the node's namespace.
+//! - [`node_base`], [`pod_here`] and [`service`]: what a node's agent applies, in the node's namespace.
 //! - [`Claims`]: which Service holds an entrance that several ask for.
 //! - [`external_base`], [`external_hold`] and [`external`]: what the upstream device applies for `LoadBalancer` addresses.
 //! - [`Stale`]: which UDP flows have to be forgotten when a Service changes, or an agent has begun.
@@ -30,6 +30,6 @@ pub use external::{
     external_hold, external_udp_ways,
 };
 pub use frontend::{Entrance, Frontend, Port, Protocol, Scope};
-pub use node::{NODE_TABLE, NodeServiceFacts, node_base};
+pub use node::{NODE_TABLE, NodeServiceFacts, node_base, pod_here};
 pub use service::service;
 pub use stale::{End, Stale, UdpWays, udp_ways};

@@ -23,8 +23,8 @@ use crate::endpoints::Endpoints;
 use crate::frontend::{Entrance, Frontend, Port, Protocol, Scope};
 use crate::name;
 use crate::node::{
-    HAIRPIN, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, NODE_PORTS, NodeServiceFacts, REFUSE, SERVICE_IPS, chain,
-    from_this_node, mark, table,
+    HAIRPIN, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, NODE_PORTS, NodeServiceFacts, PODS_HERE, REFUSE, SERVICE_IPS,
+    chain, from_this_node, mark, table,
 };
 
 /// The chains and elements of one Service on one node; `slices` are those of this Service, `taken` the entrances that another
@@ -114,11 +114,8 @@ impl ServicePort<'_> {
     /// Rules of the entry from outside. What falls through them stays untranslated, and is dropped.
     fn entry(&self, svc: &str, loc: Option<&str>) -> Vec<Rule> {
         let goto = |chain: &str| Statement::Verdict(Verdict::Goto(chain.into()));
-        let from_pod_here = self.facts.pod_cidrs.iter().filter(|block| block.addr().is_ipv4()).map(|block| {
-            let from = Statement::Match { left: Expr::IpSaddr, op: Op::Eq, right: Operand::Prefix(*block) };
-            Rule(vec![from, goto(svc)])
-        });
-        let mut rules: Vec<Rule> = from_pod_here.collect();
+        let from_pod_here = Statement::Lookup { key: vec![Expr::IpSaddr], set: PODS_HERE.into(), invert: false };
+        let mut rules = vec![Rule(vec![from_pod_here, goto(svc)])];
         match self.frontend.external {
             Scope::Cluster => rules.push(Rule(vec![mark(), goto(svc)])),
             Scope::Local => {

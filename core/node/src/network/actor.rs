@@ -11,10 +11,10 @@ use std::sync::Arc;
 use switchyard_api::{ActiveNetwork, Swap};
 use switchyard_kernel::conntrack::{Filter, Flow};
 use switchyard_kernel::{Engine, Keeper, Netns};
-use switchyard_netstate::{Place, UnitId};
+use switchyard_netstate::{Fragment, Place, UnitId};
 use switchyard_plugin::{Facts, NodeFacts, PodFacts};
-use switchyard_plugin_host::{Plugin, Registry};
-use switchyard_services::Stale;
+use switchyard_plugin_host::{CallError, Plugin, Registry};
+use switchyard_services::{Stale, pod_here};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -250,7 +250,7 @@ impl Actor {
         let mut units = self.reached(|reach, asked| reach.segment_wishes(asked, name));
         if let (Some((_, plugin)), Some(node)) = (&self.plugin, &self.node) {
             for (uid, pod) in self.pods.iter().filter(|(_, pod)| self.reach.is_of(name, pod.ip)) {
-                match plugin.pod(&self.facts, node, &self.reach.placed(pod)) {
+                match self.pod_wish(&**plugin, node, pod) {
                     Ok(fragment) => drop(units.insert(pod_unit(uid), Some(fragment))),
                     Err(error) => self.report(Some(format!("pod {}: {error}", pod.name))),
                 }
@@ -348,13 +348,18 @@ impl Actor {
             units.insert(peer_unit(name), Some(fragment));
         }
         for (uid, pod) in &self.pods {
-            let placed = self.reach.placed(pod);
-            let fragment =
-                plugin.pod(&self.facts, node, &placed).map_err(|error| format!("pod {}: {error}", pod.name))?;
+            let fragment = self.pod_wish(plugin, node, pod).map_err(|error| format!("pod {}: {error}", pod.name))?;
             units.insert(pod_unit(uid), Some(fragment));
         }
         units.extend(self.reach.wishes(&self.asked(node, plugin))?);
         Ok(units)
+    }
+
+    /// What a pod here wants: of the plugin, and of Services.
+    fn pod_wish(&self, plugin: &dyn Plugin, node: &NodeFacts, pod: &PodFacts) -> Result<Fragment, CallError> {
+        let mut fragment = plugin.pod(&self.facts, node, &self.reach.placed(pod))?;
+        fragment.merge(pod_here(&node.name, pod.ip));
+        Ok(fragment)
     }
 
     /// Takes over what an earlier agent left. Nothing is touched yet; [`Self::reconcile`] follows, and touches nothing that is right.
@@ -391,8 +396,7 @@ impl Actor {
             let why = why.unwrap_or_else(|| "no network is active yet".into());
             return Err(AttachError(format!("the node's network is not ready: {why}")));
         };
-        let placed = self.reach.placed(&pod);
-        let fragment = plugin.pod(&self.facts, &node, &placed).map_err(|error| AttachError(error.to_string()))?;
+        let fragment = self.pod_wish(&*plugin, &node, &pod).map_err(|error| AttachError(error.to_string()))?;
         let known = self.pods.contains_key(&pod.uid);
         if !known {
             self.add_place(&pod.uid, netns).await.map_err(AttachError)?;

@@ -96,7 +96,7 @@ fn node_ports_and_outside_addresses_hide_the_source_except_of_pods_here() {
         concat!(
             r#"[[{"match":{"left":"ip_saddr","op":"eq","right":{"any":[{"ip":"192.168.100.5"}]}}},"#,
             r#"{"set_mark":{"value":16384,"mask":16384}},{"verdict":{"goto":"chk/default/web/tcp-80"}}],"#,
-            r#"[{"match":{"left":"ip_saddr","op":"eq","right":{"prefix":"10.40.1.0/24"}}},"#,
+            r#"[{"lookup":{"key":["ip_saddr"],"set":"pods-here","invert":false}},"#,
             r#"{"verdict":{"goto":"svc/default/web/tcp-80"}}],"#,
             r#"[{"set_mark":{"value":16384,"mask":16384}},{"verdict":{"goto":"svc/default/web/tcp-80"}}]]"#
         )
