@@ -40,7 +40,12 @@ impl Drop for World {
 
 /// How the world outside sees a pod.
 fn seen(cluster: &Cluster, namespace: &str, pod: &str) -> Option<String> {
-    let url = format!("http://{WORLD}:{PORT}/");
+    seen_at(cluster, namespace, pod, WORLD)
+}
+
+/// The same, asked at another address that leads there.
+fn seen_at(cluster: &Cluster, namespace: &str, pod: &str, address: &str) -> Option<String> {
+    let url = format!("http://{address}:{PORT}/");
     let asked = cluster.try_yard(&["shell", "-n", namespace, pod, "--", "curl", "-sS", "-m", "2", &url]);
     let echo: Value = serde_json::from_slice(&asked.stdout).ok()?;
     Some(echo["remote"].as_str()?.rsplit_once(':')?.0.to_owned())
@@ -84,6 +89,17 @@ fn namespaces_are_segments_with_an_address_outside(powers: Powers) {
     let ingress = cluster.get(&["pods", "-n", "ingress"]);
     let ingress = format!("pod/{}", ingress["items"][0]["metadata"]["name"].as_str().unwrap());
     assert_eq!(seen(&cluster, "ingress", &ingress), Some(outside("ingress")));
+    // A Service whose endpoint is outside: all of the connection goes by the gateway, not only its first packet.
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: world}}\nspec: {{ports: [{{port: {PORT}}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\nports: [{{port: {PORT}}}]\n\
+         metadata: {{name: world, labels: {{kubernetes.io/service-name: world}}}}\nendpoints: [{{addresses: [{WORLD}]}}]\n"
+    );
+    apply(&cluster, &[service]);
+    let world = cluster.get(&["service", "world"])["spec"]["clusterIP"].as_str().expect("an address").to_owned();
+    eventually("the namespace's address outside, by a Service", || {
+        (seen_at(&cluster, "default", &pod, &world) == Some(default.clone())).then_some(())
+    });
 
     // The other node becomes the only one that may carry the gateway.
     let nodes = cluster.get(&["nodes"]);
