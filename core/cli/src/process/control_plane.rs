@@ -5,6 +5,7 @@ use kube::api::{Patch, PatchParams};
 use switchyard_api::{Cluster, names};
 use switchyard_apiserver::pki::Pki;
 use switchyard_apiserver::{Config, Server};
+use switchyard_lab::boot;
 use switchyard_lab::channel::Channel;
 use switchyard_lab::cluster::Topology;
 use switchyard_lab::handover::Handover;
@@ -31,6 +32,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let cluster = read_cluster(&directory)?;
     let topology = Topology::of(&cluster)?;
     let mut handover = Handover::receive(&Channel::from_stdin()?).context("receive the listeners")?;
+    let _running = handover.take(boot::LOCK).context("receive the lock")?;
     let listeners = vec![handover.listener(listeners::API)?, handover.listener(API_INSIDE)?];
     let pki = credentials::authority(&directory, &cluster, &topology)?;
     super::block_on_threads(async {
