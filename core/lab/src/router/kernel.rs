@@ -1,5 +1,6 @@
 //! Brings units into the kernel of this namespace, tries again what failed, and mends what others change.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use anyhow::Context as _;
 use switchyard_api::names;
 use switchyard_kernel::conntrack::{Filter, Flow};
 use switchyard_kernel::{Engine, Keeper, Netns, Owner, Places, Repair};
-use switchyard_netstate::{Place, UnitId};
+use switchyard_netstate::{Fragment, Place, UnitId};
 use switchyard_services::Stale;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
@@ -18,8 +19,8 @@ use super::Changes;
 /// The kernel's network in this namespace, as far as it is the router's.
 pub(super) struct Kernel {
     engine: Arc<Mutex<Engine>>,
-    /// What could not be carried out, and when it is tried again.
-    failed: Changes,
+    /// What has not been carried out, and when it is tried again.
+    unmade: BTreeMap<UnitId, Unmade>,
     again: Instant,
     /// UDP flows to be dropped once the rules they would follow are in force.
     stale: Stale,
@@ -27,6 +28,21 @@ pub(super) struct Kernel {
     keeper: Option<Keeper>,
     /// A change of networks is half done; what else is to change waits until it is over.
     is_halfway: bool,
+}
+
+/// What a unit wants and does not have.
+struct Unmade {
+    wish: Option<Fragment>,
+    why: Why,
+}
+
+/// Why something is not in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// A change of networks is half done.
+    NotYet,
+    /// The kernel refused.
+    Refused(String),
 }
 
 /// Pause before what failed is tried again.
@@ -44,7 +60,7 @@ impl Kernel {
         let engine = Engine::new(Owner { protocol: names::OWNER_ROUTER }, places);
         Ok(Self {
             engine: Arc::new(Mutex::new(engine)),
-            failed: Changes::new(),
+            unmade: BTreeMap::new(),
             again: Instant::now(),
             stale: Stale::default(),
             keeper: None,
@@ -55,23 +71,30 @@ impl Kernel {
     /// Makes units want this, besides what failed before.
     pub(super) async fn set(&mut self, changes: Changes) {
         if self.is_halfway {
-            self.failed.extend(changes);
+            let later = changes.into_iter().map(|(unit, wish)| (unit, Unmade { wish, why: Why::NotYet }));
+            self.unmade.extend(later);
             return;
         }
-        let due = !self.failed.is_empty() && self.again <= Instant::now();
+        let due = !self.unmade.is_empty() && self.again <= Instant::now();
         if changes.is_empty() && !due {
             return;
         }
-        let mut all = std::mem::take(&mut self.failed);
+        let before = std::mem::take(&mut self.unmade);
+        let mut all: Changes = before.into_iter().map(|(unit, unmade)| (unit, unmade.wish)).collect();
         all.extend(changes);
-        self.failed = self.on_engine(move |engine| carry_out(engine, all)).await;
+        self.unmade = self.on_engine(move |engine| carry_out(engine, all)).await;
         self.again = Instant::now() + PAUSE;
+    }
+
+    /// Why what a unit wants is not in the kernel; none if it is.
+    pub(super) fn why_not(&self, unit: &UnitId) -> Option<&Why> {
+        self.unmade.get(unit).map(|unmade| &unmade.why)
     }
 
     /// Lets UDP flows find their way anew that lead where nobody is.
     pub(super) async fn drop_flows(&mut self, stale: Stale) {
         self.stale.add(stale);
-        let is_waiting = self.is_halfway || self.failed.keys().any(|unit| unit.0.starts_with("external"));
+        let is_waiting = self.is_halfway || self.unmade.keys().any(|unit| unit.0.starts_with("external"));
         if self.stale.is_empty() || is_waiting {
             return;
         }
@@ -90,7 +113,7 @@ impl Kernel {
 
     /// Ends when it is time to try again what failed.
     pub(super) async fn again(&self) {
-        if self.failed.is_empty() || self.is_halfway {
+        if self.unmade.is_empty() || self.is_halfway {
             std::future::pending().await
         } else {
             sleep_until(self.again).await;
@@ -116,7 +139,7 @@ impl Kernel {
 
     /// Has forgotten what waits for its turn and is of no use any more.
     pub(super) fn forget(&mut self, of_no_use: impl Fn(&UnitId) -> bool) {
-        self.failed.retain(|unit, _| !of_no_use(unit));
+        self.unmade.retain(|unit, _| !of_no_use(unit));
     }
 
     /// Removes what an earlier life of this process left behind, and from then on puts right what others change. To be called
@@ -159,17 +182,17 @@ fn tell(repair: Repair) {
 }
 
 /// All in one, or, if that fails, each for itself, so that one bad unit does not keep the others out. Answers what failed.
-fn carry_out(engine: &mut Engine, changes: Changes) -> Changes {
-    let Err(error) = engine.apply(changes.clone()) else { return Changes::new() };
+fn carry_out(engine: &mut Engine, changes: Changes) -> BTreeMap<UnitId, Unmade> {
+    let mut unmade = BTreeMap::new();
+    let Err(error) = engine.apply(changes.clone()) else { return unmade };
     if changes.len() > 1 {
         info!(%error, "trying units one by one");
     }
-    let mut failed = Changes::new();
     for (unit, wish) in changes {
         if let Err(error) = engine.apply([(unit.clone(), wish.clone())].into()) {
             warn!(%unit, %error, "cannot carry out");
-            failed.insert(unit, wish);
+            unmade.insert(unit, Unmade { wish, why: Why::Refused(error.to_string()) });
         }
     }
-    failed
+    unmade
 }

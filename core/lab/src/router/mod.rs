@@ -167,7 +167,7 @@ impl Router {
             let changes = self.through_upstream(changes);
             self.kernel.set(changes).await;
             self.kernel.drop_flows(self.balancer.take_stale()).await;
-            self.herald.tell(&self.upstream, &self.nodes);
+            self.herald.tell(&self.upstream, &self.kernel, &self.nodes);
             if self.nodes.is_complete()
                 && self.underlay.is_settled()
                 && self.upstream.is_idle()
