@@ -14,7 +14,7 @@ use switchyard_services::{
 };
 
 use super::Changes;
-use super::health::{Checks, Health, Report};
+use super::health::{Checks, Health, Report, Target};
 use super::watch::{Mirror, ObjectName};
 
 /// Label of an EndpointSlice: its Service.
@@ -148,14 +148,13 @@ impl Balancer {
         self.balanced.insert(name.clone());
         let slices: Vec<EndpointSlice> = self.slices_of(name).cloned().collect();
         let able = able(&external_candidates(service, &slices), nodes);
-        let ports = able.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
-        let ports = ports.map(|((_, port), addresses)| addresses.iter().map(|ip| SocketAddrV4::new(*ip, *port)));
-        let ports: Vec<Vec<SocketAddrV4>> = ports.map(Iterator::collect).collect();
+        let ports = able.iter().map(|(port, addresses)| addresses.iter().map(|ip| target(*ip, *port)));
+        let ports: Vec<Vec<Target>> = ports.map(Iterator::collect).collect();
         self.checks.want(name, *source, &ports.iter().flatten().copied().collect());
         let mut changes = Changes::from([(hold, Some(external_hold(&self.dev, &addresses)))]);
         // Each port for itself: one that is known to be well says nothing of another.
-        let health = |target: &SocketAddrV4| self.checks.health(name, target);
-        let is_undecided = |port: &Vec<SocketAddrV4>| {
+        let health = |target: &Target| self.checks.health(name, target);
+        let is_undecided = |port: &Vec<Target>| {
             let known: Vec<Health> = port.iter().map(health).collect();
             known.contains(&Health::Unknown) && !known.contains(&Health::Up)
         };
@@ -181,19 +180,24 @@ impl Balancer {
         }
     }
 
-    /// The nodes among `able` that answer. A UDP port cannot be asked, so a node's readiness has to do.
+    /// The nodes among `able` that answer.
     fn healthy(&self, service: &ObjectName, mut able: Backends) -> Backends {
-        for ((protocol, port), addresses) in &mut able {
-            if *protocol == Protocol::Tcp {
-                let up = |ip: &Ipv4Addr| self.checks.health(service, &SocketAddrV4::new(*ip, *port)) == Health::Up;
-                addresses.retain(up);
-            }
+        for (port, addresses) in &mut able {
+            addresses.retain(|ip| self.checks.health(service, &target(*ip, *port)) == Health::Up);
         }
         able
     }
 
     fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
         self.by_service.get(service).into_iter().flatten().filter_map(|slice| self.slices.get(slice))
+    }
+}
+
+/// What has to answer for a node port.
+fn target(node: Ipv4Addr, (protocol, port): NodePort) -> Target {
+    match protocol {
+        Protocol::Tcp => Target::Port(SocketAddrV4::new(node, port)),
+        Protocol::Udp | Protocol::Sctp => Target::Node(node),
     }
 }
 
