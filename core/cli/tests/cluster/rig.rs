@@ -97,6 +97,15 @@ pub(crate) fn measured<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T
     value
 }
 
+/// [`measured`], and no longer than this.
+#[track_caller]
+pub(crate) fn within<T>(limit: Duration, what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    let value = measured(what, condition);
+    assert!(begun.elapsed() <= limit, "{what}: after {:?}, expected {limit:?} at most", begun.elapsed());
+    value
+}
+
 /// Writes a measurement where it is seen, although tests' output is not: past the test runner's capture.
 pub(crate) fn record(what: &str, measured: &str) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
