@@ -209,6 +209,72 @@ fn a_swap_goes_phase_by_phase_and_back() {
 }
 
 #[test]
+fn what_the_kernel_does_not_let_go_does_not_hold_a_swap_open() {
+    isolated("what_the_kernel_does_not_let_go_does_not_hold_a_swap_open", || {
+        let mut engine = world::engine(&[]);
+        let old = r#"{"node/n1":[{"kind":"link","name":"old0","type":{"bridge":{}}}]}"#;
+        let new = r#"{"node/n1":[{"kind":"link","name":"new0","type":{"bridge":{}}}]}"#;
+        engine.set(unit("node"), serde_json::from_str(old).unwrap()).unwrap();
+        engine.prepare([(unit("node"), Some(serde_json::from_str(new).unwrap()))].into()).unwrap();
+        engine.switch().unwrap();
+        engine.withdraw().unwrap();
+        // The kernel takes no loopback away, whatever it is called.
+        run(&engine, &node(), "ip link del old0");
+        run(&engine, &node(), "ip link set lo down name old0");
+        for _ in 0..2 {
+            let error = engine.clean().unwrap_err();
+            assert!(error.to_string().contains("remove link old0"), "{error}");
+            assert!(engine.pending().is_some(), "it may be tried again");
+        }
+        engine.finish().unwrap();
+        assert_eq!(engine.pending(), None);
+        engine.set(unit("x"), Fragment::new()).expect("the next change goes through");
+        assert!(run(&engine, &node(), "ip link show new0").contains("new0"));
+        run(&engine, &node(), "ip link set old0 name lo");
+        assert!(engine.reconcile().unwrap().is_clean(), "nothing of the old wishes is left");
+    });
+}
+
+#[test]
+fn what_is_in_the_way_of_a_plan_is_seen_before_anything_changes() {
+    isolated("what_is_in_the_way_of_a_plan_is_seen_before_anything_changes", || {
+        let mut engine = world::engine(&[]);
+        let link = |name: &str| {
+            let json = format!(r#"{{"node/n1":[{{"kind":"link","name":"{name}","type":{{"bridge":{{}}}}}}]}}"#);
+            serde_json::from_str::<Fragment>(&json).unwrap()
+        };
+        let changes = [(unit("a"), Some(link("cbr9"))), (unit("b"), Some(link("cbr8")))].into();
+        let plan = engine.plan(&changes).unwrap();
+        engine.clear_way(&plan).expect("there is nothing yet");
+        run(&engine, &node(), "ip link add cbr9 type veth peer name other");
+        let before = state(&engine, &[node()]);
+        let error = engine.clear_way(&plan).unwrap_err();
+        assert!(error.to_string().contains("node/n1: add link cbr9") && error.errno() == Some(17), "{error}");
+        assert_eq!(state(&engine, &[node()]), before);
+        run(&engine, &node(), "ip link del cbr9");
+        // What is ours from another life is in nobody's way.
+        run(&engine, &node(), "ip link add cbr9 group 83 type bridge");
+        engine.clear_way(&plan).unwrap();
+    });
+}
+
+#[test]
+fn routes_of_an_earlier_life_are_recognised() {
+    isolated("routes_of_an_earlier_life_are_recognised", || {
+        let mut engine = cluster();
+        let route = |to: &str| -> Option<Fragment> {
+            let json = format!(r#"{{"node/n1":[{{"kind":"route","to":"{to}","via":{{"gateway":"10.40.1.254"}}}}]}}"#);
+            serde_json::from_str(&json).unwrap()
+        };
+        run(&engine, &node(), "ip route add 10.40.7.0/24 via 10.40.1.254 proto 83");
+        run(&engine, &node(), "ip route add 10.40.8.0/24 via 10.40.1.254");
+        let units = ["10.40.7.0/24", "10.40.8.0/24", "10.40.9.0/24"].map(|to| (unit(to), route(to)));
+        let there = engine.routes_there(&units.into()).unwrap();
+        assert_eq!(there, [unit("10.40.7.0/24")].into(), "the second is somebody else's, the third is not there");
+    });
+}
+
+#[test]
 fn what_a_dead_engine_had_prepared_is_kept_and_can_be_taken_back() {
     isolated("what_a_dead_engine_had_prepared_is_kept_and_can_be_taken_back", || {
         let mut dead = cluster();
