@@ -10,6 +10,7 @@
 mod base;
 mod blocks;
 mod firewall;
+mod index;
 mod kubernetes;
 mod layer;
 mod model;
