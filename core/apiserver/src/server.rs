@@ -51,6 +51,8 @@ pub struct Config {
     pub pki: Arc<Pki>,
     /// Addresses of Services.
     pub service_cidr: IpNet,
+    /// Addresses of pods, in which segments have to lie. Default: not known, and not asked.
+    pub pod_cidr: Option<IpNet>,
     /// Ports of Services on nodes.
     pub node_ports: RangeInclusive<u16>,
     /// Port of node agents' servers.
@@ -88,6 +90,7 @@ pub struct Inner {
     pub watches: watch::Open,
     pub agents: Agents,
     pub service_cidr: IpNet,
+    pub pod_cidr: Option<IpNet>,
     pub node_ports: RangeInclusive<u16>,
     pub default_toleration_seconds: i64,
     pub stop: CancellationToken,
@@ -110,6 +113,7 @@ impl Config {
             store: None,
             pki,
             service_cidr: "10.96.0.0/16".parse().expect("a constant prefix"),
+            pod_cidr: None,
             node_ports: switchyard_api::names::NODE_PORTS,
             agent_port: switchyard_api::names::AGENT_PORT,
             default_toleration_seconds: 300,
@@ -147,6 +151,7 @@ impl Server {
             watches: watch::Open::default(),
             agents: Agents::new(&config.pki, config.agent_port).map_err(Error::Tls)?,
             service_cidr: config.service_cidr,
+            pod_cidr: config.pod_cidr,
             node_ports: config.node_ports,
             default_toleration_seconds: config.default_toleration_seconds,
             stop: CancellationToken::new(),

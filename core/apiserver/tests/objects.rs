@@ -11,6 +11,7 @@ use kube::api::{
 use kube::runtime::watcher;
 use rig::{Rig, code, eventually, from, pod};
 use serde_json::json;
+use switchyard_api::Segment;
 use switchyard_apiserver::pki::Identity;
 
 fn create() -> PostParams {
@@ -74,6 +75,38 @@ async fn wrong_objects_are_refused_with_the_field_that_is_wrong() {
         assert!(causes.iter().any(|cause| cause.field == field), "{field}: {causes:?}");
     }
     assert_eq!(code(Api::<Pod>::namespaced(client, "nowhere").create(&create(), &pod("p")).await), 404);
+}
+
+#[tokio::test]
+async fn segments_that_no_node_could_carry_are_refused() {
+    let rig = Rig::start().await;
+    let segments: Api<Segment> = Api::all(rig.server.client());
+    let segment = |name: &str, id: u32, subnets: &[&str]| -> Segment {
+        from(json!({
+            "apiVersion": "switchyard.dev/v1alpha1", "kind": "Segment", "metadata": {"name": name},
+            "spec": {"plugin": "nsx", "namespace": name, "id": id, "subnets": subnets},
+        }))
+    };
+    segments.create(&create(), &segment("default", 4096, &["10.40.128.0/24"])).await.expect("a good one");
+    for (what, field, bad) in [
+        ("a number of 25 bits", "spec.id", segment("a", 16_777_216, &["10.40.129.0/24"])),
+        ("another's number", "spec.id", segment("a", 4096, &["10.40.129.0/24"])),
+        ("another's addresses", "spec.subnets", segment("a", 4097, &["10.40.128.128/25"])),
+        ("not of pods", "spec.subnets[1]", segment("a", 4097, &["10.40.129.0/24", "10.41.0.0/24"])),
+    ] {
+        let error = segments.create(&create(), &bad).await.expect_err(what);
+        let kube::Error::Api(status) = error else { panic!("{error}") };
+        let causes = status.details.as_ref().map(|details| details.causes.clone()).unwrap_or_default();
+        assert!(status.code == 422 && causes.iter().any(|cause| cause.field == field), "{what}: {}", status.message);
+    }
+    let patch = |spec: serde_json::Value| {
+        let (segments, patch) = (segments.clone(), Patch::Merge(json!({"spec": spec})));
+        async move { segments.patch("default", &PatchParams::default(), &patch).await }
+    };
+    assert_eq!(code(patch(json!({"id": 16_777_216})).await), 422);
+    assert_eq!(code(patch(json!({"id": 4098})).await), 422);
+    assert_eq!(code(patch(json!({"subnets": ["10.40.130.0/24"]})).await), 422);
+    patch(json!({"subnets": ["10.40.128.0/24", "10.40.130.0/24"]})).await.expect("it grows");
 }
 
 #[tokio::test]

@@ -135,6 +135,6 @@ pub fn keep(kind: &Kind, old: &Value, new: &mut Value) {
 }
 
 /// Checks a whole object; `old` is there on updates.
-pub fn validate(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
-    validate::object(kind, object, old, errors);
+pub fn validate(server: &Inner, kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+    validate::object(server, kind, object, old, errors);
 }

@@ -4,15 +4,17 @@ mod firewall;
 mod pods;
 mod policies;
 mod rest;
+mod segments;
 
 use serde_json::Value;
 
 use crate::kinds::Kind;
 use crate::meta;
+use crate::server::Inner;
 use crate::status::FieldErrors;
 
 /// Checks an object; `old` is there on updates.
-pub fn object(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+pub fn object(server: &Inner, kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
     match (kind.group.as_str(), kind.kind.as_str()) {
         ("", "Pod") => {
             pods::spec(object, "spec", "/spec", errors);
@@ -58,6 +60,7 @@ pub fn object(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Fie
         }
         (switchyard_api::names::GROUP, "SecurityPolicy") => firewall::security_policy(object, errors),
         (switchyard_api::names::GROUP, "Group") => firewall::group(object, errors),
+        (switchyard_api::names::GROUP, "Segment") => segments::segment(server, object, old, errors),
         _ => {}
     }
 }

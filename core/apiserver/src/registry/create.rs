@@ -66,7 +66,7 @@ impl Write<'_> {
         admission.mutate(&mut object)?;
         let mut errors = FieldErrors::default();
         check::metadata(kind, &object, &mut errors);
-        admission::validate(kind, &object, None, &mut errors);
+        admission::validate(self.server, kind, &object, None, &mut errors);
         errors.into_result(kind, &name)?;
         let mut held = admission.allocate(&mut object, None)?;
         held.charge(admission.quota(&object, None)?);

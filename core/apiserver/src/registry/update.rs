@@ -87,7 +87,7 @@ impl Write<'_> {
         let mut errors = FieldErrors::default();
         check::metadata(kind, &new, &mut errors);
         if part != Part::Status {
-            admission::validate(kind, &new, Some(&old.value), &mut errors);
+            admission::validate(self.server, kind, &new, Some(&old.value), &mut errors);
         }
         errors.into_result(kind, name)?;
         // Held until it is stored: others must not be given the same, nor be told it is free.

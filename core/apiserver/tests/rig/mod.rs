@@ -37,7 +37,8 @@ impl Rig {
         let dir = tempfile::tempdir().expect("a directory");
         let pki = Arc::new(Pki::load_or_create(&dir.path().join("pki"), &Names::default()).expect("pki"));
         let store = disk.then(|| dir.path().join("state.redb"));
-        let server = Server::open(Config { store, ..Config::new(pki.clone()) }).expect("open the server");
+        let pod_cidr = Some("10.40.0.0/16".parse().expect("a constant prefix"));
+        let server = Server::open(Config { store, pod_cidr, ..Config::new(pki.clone()) }).expect("open the server");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let url = format!("https://{}", listener.local_addr().expect("address"));
         let kubeconfig = pki.kubeconfig(&Identity::admin(), &url).expect("kubeconfig");

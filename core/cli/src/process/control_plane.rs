@@ -37,6 +37,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let config = Config {
             store: Some(directory.store().join("state.redb")),
             service_cidr: cluster.spec.service_cidr,
+            pod_cidr: Some(cluster.spec.pod_cidr),
             ..Config::new(pki.clone())
         };
         let server = Server::open(config)?;

@@ -25,6 +25,7 @@ use crate::queue::{Next, Queue};
 
 pub(crate) use plugins::Opened;
 use plugins::{Plugins, Refusal};
+pub(crate) use status::node_report;
 
 /// Takes a Network from one spec to the next.
 struct Driver {

@@ -18,6 +18,11 @@ pub(super) fn report(node: &Node) -> Option<&String> {
     node.metadata.annotations.as_ref()?.get(names::NODE_NETWORK)
 }
 
+/// The same, read.
+pub(crate) fn node_report(node: &Node) -> NodeNetworkStatus {
+    parsed(report(node), names::NODE_NETWORK)
+}
+
 /// The router's report, as it wrote it.
 pub(super) fn router_report(network: &Network) -> Option<&String> {
     network.metadata.annotations.as_ref()?.get(names::ROUTER_NETWORK)
@@ -25,8 +30,7 @@ pub(super) fn router_report(network: &Network) -> Option<&String> {
 
 /// All nodes' reports. A node that has not reported is there, with generation 0.
 pub(super) fn reports(nodes: &[Arc<Node>]) -> BTreeMap<String, NodeNetworkStatus> {
-    let status = |node: &Node| parsed(report(node), names::NODE_NETWORK);
-    nodes.iter().filter_map(|node| Some((node.metadata.name.clone()?, status(node)))).collect()
+    nodes.iter().filter_map(|node| Some((node.metadata.name.clone()?, node_report(node)))).collect()
 }
 
 /// The router's report; `None` where there is no router that reports.
@@ -142,7 +146,7 @@ mod tests {
             generation,
             plugin: "kubenet".into(),
             error: error.map(str::to_owned),
-            swap: None,
+            ..NodeNetworkStatus::default()
         };
         let nodes =
             generations.iter().map(|(name, generation, error)| ((*name).into(), node(*generation, *error))).collect();

@@ -68,6 +68,7 @@ impl Router {
             plugin: network.map(|network| network.plugin.clone()).unwrap_or_default(),
             error: error.cloned(),
             swap: report.filter(|_| swap.is_some()),
+            ..NodeNetworkStatus::default()
         };
         self.report.say(Said { status, plan: ongoing.and_then(|ongoing| ongoing.plan.clone()) });
     }

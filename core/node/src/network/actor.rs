@@ -252,7 +252,20 @@ impl Actor {
                 }
             }
         }
-        self.change(units).await;
+        if self.keeper.is_none() {
+            return;
+        }
+        let failed = self.apply(units).await.err();
+        if let Some(error) = &failed {
+            warn!(segment = name, %error, "a segment's change failed");
+        }
+        self.state.send_modify(|state| match &failed {
+            Some(error) => drop(state.status.segments.insert(name.to_owned(), error.clone())),
+            None => drop(state.status.segments.remove(name)),
+        });
+        if failed.is_some() {
+            self.report(failed);
+        }
     }
 
     /// Asks the plugin, if there is one, about segments and others' pods.
@@ -331,6 +344,8 @@ impl Actor {
         if self.plugin.is_none() {
             self.reconcile().await?;
         }
+        // All of it is in the kernel now, segments included.
+        self.state.send_modify(|state| state.status.segments.clear());
         self.plugin = Some((active.clone(), plugin));
         Ok(())
     }

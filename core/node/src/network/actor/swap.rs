@@ -306,6 +306,7 @@ impl Actor {
         if let Some(ongoing) = &mut self.ongoing {
             ongoing.stage = Stage::New;
         }
+        self.state.send_modify(|state| state.status.segments.clear());
         self.plugin = Some((to, plugin));
         self.report(None);
         Ok(())
