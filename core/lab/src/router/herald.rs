@@ -88,11 +88,6 @@ impl Herald {
     }
 }
 
-/// Whether a node's route was created before.
-pub(super) fn has_route(node: &Node) -> bool {
-    shown(node).is_some_and(|(_, reason, _)| reason == ROUTE_CREATED)
-}
-
 fn condition(wish: Option<&Fragment>, outcome: &Outcome) -> Condition {
     let way = wish.and_then(way).unwrap_or_default();
     let (status, reason, message) = match outcome {

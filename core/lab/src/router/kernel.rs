@@ -1,5 +1,6 @@
 //! Brings units into the kernel of this namespace, tries again what failed, and mends what others change.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -82,9 +83,28 @@ impl Kernel {
         Ok(done)
     }
 
+    /// Ends a change that is half done, although not all of it could be carried out.
+    pub(super) async fn finish(&mut self) -> Result<(), String> {
+        self.is_halfway = false;
+        self.again = Instant::now();
+        let outcome = self.on_engine(Engine::finish).await;
+        let errors = outcome.map_err(|error| error.to_string())?.errors;
+        errors.into_iter().next().map_or(Ok(()), |error| Err(error.to_string()))
+    }
+
     /// Whether a change of networks is half done.
     pub(super) fn is_halfway(&self) -> bool {
         self.is_halfway
+    }
+
+    /// Units whose routes an earlier life of this process left in the kernel. Nobody's, once what is not wanted has been removed.
+    pub(super) async fn left_behind(&self, changes: &Changes) -> BTreeSet<UnitId> {
+        if self.keeper.is_some() || changes.is_empty() {
+            return BTreeSet::new();
+        }
+        let changes = changes.clone();
+        let there = self.on_engine(move |engine| engine.routes_there(&changes)).await;
+        there.inspect_err(|error| warn!(%error, "cannot look for routes")).unwrap_or_default()
     }
 
     /// Has forgotten what waits for its turn and is of no use any more.
