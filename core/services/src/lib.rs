@@ -13,6 +13,7 @@
 
 mod balance;
 mod endpoints;
+mod entrance;
 mod external;
 #[cfg(test)]
 mod fixture;
@@ -22,6 +23,7 @@ mod node;
 mod service;
 mod stale;
 
+pub use entrance::{Entrance, entrances};
 pub use external::{
     Backends, Candidates, EXTERNAL_TABLE, NodePort, external, external_addresses, external_base, external_candidates,
     external_hold,
