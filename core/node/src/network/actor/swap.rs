@@ -5,20 +5,21 @@
 //! ledger with the phases carried out that have been ordered, and once `Cleaning` is ordered the *new* network's; comparing that
 //! with the kernel brings it to where everybody else is.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use switchyard_api::{ActiveNetwork, Operations, Participant, Stage, Swap, SwapPhase, SwapReport};
-use switchyard_kernel::Engine;
+use switchyard_kernel::{Engine, feature};
 use switchyard_netstate::{Key, Ledger, Phase, Place, Plan};
 use switchyard_plugin::{NodeFacts, PodFacts};
 use switchyard_plugin_host::Plugin;
+use switchyard_services::entrances;
 use tracing::{info, warn};
 
 use super::Actor;
 use super::probes::Prober;
 use crate::network::Units;
+use crate::network::engine::tell;
 
 /// How far this node is in a swap.
 pub(super) struct Ongoing {
@@ -33,9 +34,6 @@ pub(super) struct Ongoing {
     /// Whether the new network carries packets between pods at all; one that does not is wanted as it is.
     carries: bool,
 }
-
-/// The port of the Service `kubernetes`, which is the first address of all Services.
-const API_SERVICE_PORT: u16 = 443;
 
 /// Lines of a plan that are told; the rest is counted.
 const MOST_LINES: usize = 400;
@@ -75,15 +73,16 @@ impl Actor {
                 self.begin_probes(&swap).await;
                 self.prepare(node).await
             }
-            SwapPhase::Checking => self.probe().await,
-            SwapPhase::Verifying => {
-                let outcome = self.probe().await;
-                self.end_probes().await;
-                outcome
-            }
+            SwapPhase::Checking | SwapPhase::Verifying => self.probe().await,
             SwapPhase::Switching => self.switch().await,
             SwapPhase::Withdrawing => self.withdraw().await,
-            SwapPhase::Cleaning => self.clean().await,
+            SwapPhase::Cleaning => {
+                let outcome = self.clean().await;
+                // There is no way back any more, and all the more reason to say what it did.
+                let lost = self.probe().await;
+                self.end_probes().await;
+                outcome.and(lost)
+            }
             SwapPhase::Returning => {
                 let outcome = self.go_back().await;
                 self.end_probes().await;
@@ -114,7 +113,7 @@ impl Actor {
         let Some(ongoing) = &self.ongoing else { return };
         if self.is_halfway() {
             let outcome = if ongoing.to == *active && ongoing.stage >= Stage::Switched {
-                self.clean().await
+                self.clean_at_last().await
             } else {
                 self.go_back().await
             };
@@ -201,10 +200,10 @@ impl Actor {
 
     async fn begin_probes(&mut self, swap: &Swap) {
         let nodes: Vec<_> = self.peers.values().map(|peer| peer.address).collect();
-        let service = self.facts.service_cidr.hosts().next().map(|ip| SocketAddr::new(ip, API_SERVICE_PORT));
+        let services: Vec<_> = self.services.values().flatten().map(entrances).filter(|all| !all.is_empty()).collect();
         let Some(ongoing) = &mut self.ongoing else { return };
         if let Some(prober) = &mut ongoing.prober {
-            prober.begin(&self.name, swap, &nodes, service).await;
+            prober.begin(&self.name, swap, &nodes, &services).await;
             ongoing.said.probes = prober.found.clone();
         }
     }
@@ -234,8 +233,14 @@ impl Actor {
     async fn plan(&mut self, node: &NodeFacts, swap: &Swap) -> Result<(), String> {
         let Some(ongoing) = &self.ongoing else { return Ok(()) };
         let plugin = ongoing.plugin.clone();
+        has_what_it_needs(&plugin).await?;
         let units = self.wishes(node, &*plugin)?;
-        let plan = self.on_wishes(units, |engine, units| engine.plan(&units)).await?;
+        let work = |engine: &mut Engine, units: Units| {
+            let plan = engine.plan(&units)?;
+            let way = engine.clear_way(&plan).map_err(|error| error.to_string());
+            Ok((plan, way))
+        };
+        let (plan, way) = self.on_wishes(units, work).await?;
         let foreign = self.foreign(node, &*plugin)?;
         if swap.dry_run {
             let lines = lines(&plan, &foreign);
@@ -245,6 +250,7 @@ impl Actor {
             ongoing.said.operations = count(&plan);
             ongoing.said.foreign = u32::try_from(foreign.len()).unwrap_or(u32::MAX);
         }
+        way?;
         if swap.dry_run { Ok(()) } else { self.answer_probes(node).await }
     }
 
@@ -296,20 +302,30 @@ impl Actor {
     }
 
     async fn clean(&mut self) -> Result<(), String> {
-        let Some((to, plugin)) = self.ongoing.as_ref().map(|ongoing| (ongoing.to.clone(), ongoing.plugin.clone()))
-        else {
-            return Ok(());
-        };
         if self.is_halfway() {
             self.on_engine(Engine::clean).await?;
         }
-        if let Some(ongoing) = &mut self.ongoing {
-            ongoing.stage = Stage::New;
-        }
-        self.state.send_modify(|state| state.status.segments.clear());
-        self.plugin = Some((to, plugin));
-        self.report(None);
+        self.arrive();
         Ok(())
+    }
+
+    /// Cleans what failed to be cleaned before. What the kernel still keeps is left to repairs: the swap is over, and nothing else
+    /// may change here until it is over for this node, too.
+    async fn clean_at_last(&mut self) -> Result<(), String> {
+        let Err(error) = self.clean().await else { return Ok(()) };
+        warn!(%error, "cleaning after a swap; the rest is left to repairs");
+        let finished = self.on_engine(|engine| engine.finish().map(|audit| tell(&audit))).await;
+        self.arrive();
+        finished
+    }
+
+    /// The new network is the one that is in force here.
+    fn arrive(&mut self) {
+        let Some(ongoing) = &mut self.ongoing else { return };
+        ongoing.stage = Stage::New;
+        self.state.send_modify(|state| state.status.segments.clear());
+        self.plugin = Some((ongoing.to.clone(), ongoing.plugin.clone()));
+        self.report(None);
     }
 
     async fn go_back(&mut self) -> Result<(), String> {
@@ -347,6 +363,15 @@ impl Actor {
     ) -> Result<T, String> {
         self.engine.run(work).await.map_err(|gone| gone.to_string())?.map_err(|error| error.to_string())
     }
+}
+
+/// Whether this node's kernel can do what a plugin cannot do without.
+async fn has_what_it_needs(plugin: &Arc<dyn Plugin>) -> Result<(), String> {
+    let needs = plugin.manifest().needs.clone();
+    // It makes a namespace and waits for the kernel, the first time.
+    let tried = tokio::task::spawn_blocking(move || feature::require(needs.iter().map(String::as_str)));
+    let missing = tried.await.map_err(|error| format!("trying what the plugin needs: {error}"))?;
+    missing.map_err(|missing| format!("plugin {} {missing}", plugin.manifest().name))
 }
 
 /// A plugin's wishes as a change of everything that plugins want: what is not wished for goes.
