@@ -199,8 +199,9 @@ fn the_standby_takes_over_from_a_dead_gateway(powers: Powers) {
     let cluster = Cluster::boot_on(powers, "nsx");
     let active = eventually("an active gateway", || edge(&cluster, "active"));
     let standby = eventually("one that stands by", || edge(&cluster, "standby"));
-    apply(&cluster, &[idle("client", &standby, "client")]);
+    apply(&cluster, &[idle("client", &standby, "client"), idle("far", &active, "far")]);
     ready(&cluster, "client");
+    ready(&cluster, "far");
     let _world = World::serve(&cluster);
     let segment = cluster.get(&["segment", "default"]);
     let outside = segment["spec"]["outside"].as_str().expect("an address outside").to_owned();
@@ -224,8 +225,15 @@ fn the_standby_takes_over_from_a_dead_gateway(powers: Powers) {
         let conditions = node["status"]["conditions"].as_array()?;
         conditions.iter().any(|one| one["type"] == "Ready" && one["status"] == "True").then_some(())
     });
-    assert_eq!(edge(&cluster, "active"), Some(standby), "it does not come back to it");
+    assert_eq!(edge(&cluster, "active"), Some(standby.clone()), "it does not come back to it");
     assert_eq!(seen(), Some(outside));
+
+    // Without any gateway pods are still there for each other, and for nobody outside.
+    for node in [&active, &standby] {
+        cluster.shell(&format!("node/{node}/t0"), &["nft", wall]).expect("the gateway's place");
+    }
+    assert_eq!(seen(), None, "both gateways are dead");
+    assert!(hears(&cluster, "client", "far") && hears(&cluster, "far", "client"), "east-west goes on");
 }
 
 /// Frames that the guard of a node's ports has dropped.
