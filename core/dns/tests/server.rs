@@ -4,6 +4,7 @@ mod client;
 mod harmless;
 mod world;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
@@ -14,6 +15,7 @@ use switchyard_dns::{Config, Limits};
 use world::{World, texts};
 
 const A: u16 = 1;
+const AAAA: u16 = 28;
 const ANY: u16 = 255;
 const AXFR: u16 = 252;
 
@@ -51,12 +53,46 @@ fn the_next_answer_knows_of_a_change() {
 fn sets_are_answered_in_turn() {
     let serving = Serving::start(World::coredns(), Config::default());
     let client = serving.client();
-    let mut first = std::collections::BTreeMap::<String, usize>::new();
+    let mut first = BTreeMap::<String, usize>::new();
     for _ in 0..40 {
         let answer = ask(&client, "hdls1.testns.svc.cluster.local", A);
         *first.entry(answer.answers[0].data.to_string()).or_default() += 1;
     }
     assert_eq!(first.values().copied().collect::<Vec<_>>(), [10; 4], "{first:?}");
+}
+
+/// Also where not all orders fit the memory of answers, and not all records an answer; over TCP as over UDP.
+#[test]
+fn every_endpoint_is_first_as_often_as_any_other() {
+    for (endpoints, asked, name) in [(20usize, 600, "alias"), (100, 3600, "hdlsprtls")] {
+        let mut world = World::coredns();
+        let addresses: Vec<_> = (0..endpoints).map(|last| format!("172.9.0.{last}")).collect();
+        let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+        world.slice("hdlsprtls", "hdlsprtls-a", &addresses, true);
+        world.service(serde_json::json!({
+            "metadata": {"name": "alias", "namespace": "testns"},
+            "spec": {"type": "ExternalName", "externalName": "hdlsprtls.testns.svc.cluster.local"},
+        }));
+        let serving = Serving::start(world, Config::default());
+        let client = serving.client();
+        // As a resolver asks: for the one kind of address, and then for the other.
+        let pair = [A, AAAA].map(|kind| query(kind, &format!("{name}.testns.svc.cluster.local"), kind));
+        let pairs: Vec<_> = pair.iter().cycle().take(2 * asked).cloned().collect();
+        // What goes over a connection is made anew each time, in evener turns.
+        let tcp = client.ask_tcp(&pairs[..pairs.len() / 4]).unwrap();
+        for (answers, transport) in [(client.ask_all(&pairs), "UDP"), (tcp, "TCP")] {
+            let fair = answers.len() / 2 / endpoints;
+            let mut first = BTreeMap::<String, usize>::new();
+            for answer in answers.iter().filter(|answer| answer[..2] == A.to_be_bytes()) {
+                let answer = Message::from_vec(answer).unwrap();
+                let set = answer.answers.iter().find(|record| record.record_type() == RecordType::A);
+                *first.entry(set.expect("an address").data.to_string()).or_default() += 1;
+            }
+            let (least, most) = (first.values().min().unwrap(), first.values().max().unwrap());
+            assert_eq!(first.len(), endpoints, "{transport}: all are first at times");
+            assert!(*least >= fair / 2 && *most <= 2 * fair, "{transport}: {least} to {most} times, {fair} is fair");
+        }
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@ use hickory_net::xfer::Protocol;
 use hickory_proto::op::ResponseCode;
 use hickory_server::server::Request;
 
-use super::answers::{Answers, Key};
-use super::encode::Transport;
+use super::answers::{Answers, Key, Made, VARIANTS_MAX};
+use super::encode::{Transport, spread};
 use super::forward::Forwarder;
 use super::reply::{Decision, Question, Replier};
 use super::wire::{self, Look};
@@ -37,7 +37,7 @@ pub(super) fn datagram(
     from: SocketAddr,
     out: &mut Vec<u8>,
 ) -> Option<Asked> {
-    let (key, order) = match wire::look(query) {
+    let (key, turn) = match wire::look(query) {
         Look::Drop => return None,
         Look::Refuse(code) => {
             out.extend_from_slice(&wire::refusal(query, code));
@@ -47,10 +47,10 @@ pub(super) fn datagram(
             let key = Key::of(&plain);
             match given.write(&key, query, &plain, out) {
                 Ok(()) => return None,
-                Err(order) => (Some(key), order),
+                Err(turn) => (Some(key), turn),
             }
         }
-        Look::Decode => (None, 0),
+        Look::Decode => (None, None),
     };
     let Ok(request) = Request::from_bytes(query.to_vec(), from, Protocol::Udp) else {
         out.extend_from_slice(&wire::refusal(query, ResponseCode::FormErr));
@@ -58,10 +58,11 @@ pub(super) fn datagram(
     };
     match replier.decide(&request) {
         Decision::Now(reply) => {
-            let orders = reply.orders();
-            *out = reply.turned(order).encode(&request, Transport::Udp);
+            let turn = turn.unwrap_or_else(|| replier.turn());
+            let made = Made { orders: reply.orders(), turn, marks: reply.marks };
+            *out = reply.turned(order(&made)).encode(&request, Transport::Udp);
             if let Some(key) = key {
-                given.keep(&key, out, orders);
+                given.keep(&key, out, made);
             }
             None
         }
@@ -80,9 +81,17 @@ pub(super) fn message(replier: &Replier, query: &[u8], from: SocketAddr) -> Resu
         return Ok(Some(wire::refusal(query, ResponseCode::FormErr).into()));
     };
     match replier.decide(&request) {
-        Decision::Now(reply) => Ok(Some(reply.encode(&request, Transport::Tcp))),
+        Decision::Now(reply) => {
+            let by = spread(replier.turn(), reply.orders());
+            Ok(Some(reply.turned(by).encode(&request, Transport::Tcp)))
+        }
         Decision::Ask(question) => Err(Box::new(Asked { request, question })),
     }
+}
+
+/// All orders one after another if all are kept, and else those that are far from each other, as fewer are kept at a time.
+fn order(made: &Made) -> usize {
+    if made.orders <= VARIANTS_MAX { made.turn % made.orders.max(1) } else { spread(made.turn, made.orders) }
 }
 
 // === impl Answering ===
@@ -96,7 +105,7 @@ impl Answering {
     /// Writes what a datagram is answered in place of what is in `out`; nothing if it is dropped.
     pub fn datagram(&mut self, query: &[u8], out: &mut Vec<u8>) {
         out.clear();
-        self.given.at(self.replier.index.read().generation());
+        self.given.at(self.replier.index.read().changes());
         let asked = datagram(&self.replier, &mut self.given, query, NOBODY, out);
         debug_assert!(asked.is_none(), "there is nobody to ask");
     }

@@ -88,7 +88,7 @@ fn is_passing(error: &io::Error) -> bool {
 impl Server {
     fn answer(&mut self, batch: &mut Batch) {
         let now = Instant::now();
-        self.given.at(self.replier.index.read().generation());
+        self.given.at(self.replier.index.read().changes());
         let mut used = 0;
         for (query, received) in batch.queries.iter().zip(&batch.received) {
             let Some(from) = received.from.as_ref().and_then(address) else { continue };

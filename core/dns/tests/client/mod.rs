@@ -80,6 +80,15 @@ impl Client {
         self.receive(within)
     }
 
+    /// Some at a time, as whoever asks one by one mostly waits.
+    pub(crate) fn ask_all(&self, queries: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let some = |queries: &[Vec<u8>]| {
+            queries.iter().for_each(|query| self.send(query));
+            queries.iter().map(|_| self.receive(LONG).expect("an answer")).collect::<Vec<_>>()
+        };
+        queries.chunks(32).flat_map(some).collect()
+    }
+
     /// How many answers there are, until none comes any more.
     pub(crate) fn drain(&self) -> usize {
         std::iter::from_fn(|| self.receive(SHORT)).count()
