@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use switchyard_benches::{Record, Series};
 use switchyard_dns::sources::Naming;
-use switchyard_dns::{Config, Limits, Mirror, Shared, Sockets, serve};
+use switchyard_dns::{Config, Limits, Mirror, Shared, Sockets, spawn};
 use tokio_util::sync::CancellationToken;
 
 const SERVICES: u32 = 1000;
@@ -91,10 +91,9 @@ fn main() -> anyhow::Result<()> {
 fn ourselves(address: SocketAddr) -> anyhow::Result<()> {
     let (index, _mirror) = records();
     let limits = Limits { queries_per_second: u32::MAX, ..Limits::default() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sockets = vec![Sockets::bind(address)?];
-    runtime.block_on(serve(sockets, index, Config { limits, ..Config::default() }, CancellationToken::new()))?;
-    Ok(())
+    let serving = spawn(sockets, index, Config { limits, ..Config::default() }, CancellationToken::new())?;
+    serving.join().map_err(|_| anyhow::anyhow!("the server panicked"))
 }
 
 fn records() -> (Shared, Mirror) {
@@ -127,7 +126,7 @@ fn changes() -> anyhow::Result<Vec<f64>> {
     let sockets = Sockets::bind_free(Ipv4Addr::LOCALHOST.into())?;
     let address = sockets.udp.local_addr()?;
     let shutdown = CancellationToken::new();
-    let serving = switchyard_dns::spawn(vec![sockets], index, Config::default(), shutdown.clone())?;
+    let serving = spawn(vec![sockets], index, Config::default(), shutdown.clone())?;
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.connect(address)?;
     socket.set_read_timeout(Some(PATIENCE))?;

@@ -1,6 +1,7 @@
 //! One message in, one answer out, whatever socket it came by.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use hickory_net::xfer::Protocol;
 use hickory_proto::op::ResponseCode;
@@ -10,6 +11,7 @@ use super::answers::{Answers, Key, Made, VARIANTS_MAX};
 use super::encode::{Transport, spread};
 use super::forward::Forwarder;
 use super::reply::{Decision, Question, Replier};
+use super::supervise::reason;
 use super::wire::{self, Look};
 use crate::Shared;
 
@@ -26,17 +28,43 @@ pub(super) struct Asked {
     pub(super) question: Question,
 }
 
+/// What came of a datagram.
+pub(super) enum Outcome {
+    /// An answer was written, or nothing, if it gets none.
+    Written,
+    /// Others have to be asked first.
+    Ask(Asked),
+    /// Its answer is that there is none.
+    Panicked,
+}
+
 /// Who asks when nobody does.
 const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
-/// Writes the answer to a datagram; nothing if it gets none. Gives what has to be asked first.
+/// Answers a datagram. If that panics, it is told so, and nobody else notices.
 pub(super) fn datagram(
     replier: &Replier,
     given: &mut Answers,
     query: &[u8],
     from: SocketAddr,
     out: &mut Vec<u8>,
-) -> Option<Asked> {
+) -> Outcome {
+    match catch_unwind(AssertUnwindSafe(|| write(replier, given, query, from, out))) {
+        Ok(None) => Outcome::Written,
+        Ok(Some(asked)) => Outcome::Ask(asked),
+        Err(panic) => {
+            tracing::error!(panic = reason(&*panic), %from, ?query, "a message that cannot be answered");
+            // They may be halfway to something.
+            *given = Answers::default();
+            out.clear();
+            out.extend_from_slice(&wire::refusal(query, ResponseCode::ServFail));
+            Outcome::Panicked
+        }
+    }
+}
+
+/// Writes the answer to a datagram; nothing if it gets none. Gives what has to be asked first.
+fn write(replier: &Replier, given: &mut Answers, query: &[u8], from: SocketAddr, out: &mut Vec<u8>) -> Option<Asked> {
     let (key, turn) = match wire::look(query) {
         Look::Drop => return None,
         Look::Refuse(code) => {
@@ -106,7 +134,7 @@ impl Answering {
     pub fn datagram(&mut self, query: &[u8], out: &mut Vec<u8>) {
         out.clear();
         self.given.at(self.replier.index.read().changes());
-        let asked = datagram(&self.replier, &mut self.given, query, NOBODY, out);
+        let asked = write(&self.replier, &mut self.given, query, NOBODY, out);
         debug_assert!(asked.is_none(), "there is nobody to ask");
     }
 

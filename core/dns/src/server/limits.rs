@@ -80,6 +80,13 @@ impl Budgets {
         budget.left -= 1.0;
         true
     }
+
+    /// Takes more from a client that has asked.
+    pub(super) fn charge(&mut self, client: IpAddr, queries: u32) {
+        if let Some(budget) = self.young.get_mut(&client) {
+            budget.left -= f64::from(queries);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ impl Replier {
             return code(ResponseCode::Refused);
         }
         let (name, wanted) = (Name::from(query.name()), query.query_type());
+        #[cfg(test)]
+        super::tests::panic_if_fatal(&name);
         match wanted {
             // Nobody has a copy of these zones, so nobody needs to transfer one.
             RecordType::AXFR | RecordType::IXFR => return code(ResponseCode::Refused),

@@ -1,26 +1,32 @@
-//! Datagrams, in batches: two system calls for all that has arrived.
+//! Datagrams, in batches: two system calls for all that has arrived, and no others.
+//!
+//! A thread waits in the call that receives. Asking a runtime whether there is something would be a call more, and most of what a query
+//! costs when they come one at a time.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, sendto};
+use tokio::runtime::Handle;
 
-use super::answering::datagram;
+use super::answering::{Outcome, datagram};
 use super::answers::Answers;
 use super::encode::Transport;
 use super::limits::{Budgets, Limits};
 use super::reply::Replier;
+use super::supervise::Stop;
 use super::wire::QUERY_MAX;
 
 /// Datagrams taken at once: twice as many as came last, as preparing for more than come is most of what one costs.
 const BATCH: usize = 64;
 const BATCH_MIN: usize = 4;
+
+/// Queries that one counts for that made us panic, as it costs and is told at length: by default, fifty a second of one client.
+const PANIC: u32 = 1000;
 
 /// A datagram that was received.
 #[derive(Clone, Copy)]
@@ -42,50 +48,48 @@ struct Batch {
     sending: MultiHeaders<SockaddrStorage>,
 }
 
-struct Server {
-    socket: Arc<UdpSocket>,
-    replier: Arc<Replier>,
+struct Server<'a> {
+    socket: &'a Arc<UdpSocket>,
+    replier: &'a Arc<Replier>,
+    /// Where others are asked.
+    runtime: &'a Handle,
     given: Answers,
     budgets: Budgets,
 }
 
-/// Serves for ever.
-pub(super) async fn serve(socket: std::net::UdpSocket, replier: Arc<Replier>, limits: Limits) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
-    let socket = Arc::new(UdpSocket::from_std(socket)?);
-    let mut server =
-        Server { socket: Arc::clone(&socket), replier, given: Answers::default(), budgets: Budgets::new(&limits) };
+/// Serves until it is to stop and the next datagram comes.
+pub(super) fn serve(
+    socket: &Arc<UdpSocket>,
+    replier: &Arc<Replier>,
+    limits: &Limits,
+    runtime: &Handle,
+    stop: &Stop,
+) -> io::Result<()> {
+    // Whoever had the socket before may have left it otherwise.
+    socket.set_nonblocking(false)?;
+    let mut server = Server { socket, replier, runtime, given: Answers::default(), budgets: Budgets::new(limits) };
     let mut batch = Batch::new();
-    loop {
-        socket.readable().await?;
-        let received = socket.try_io(Interest::READABLE, || {
-            // Fewer than there was room for: nothing is left, and what comes now is told again. That saves a call that finds nothing.
-            if batch.receive(&socket)? { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-        });
-        match received {
+    while !stop.is_set() {
+        match batch.receive(socket) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // What an earlier answer met on its way, or a signal: the socket is as good as before.
-            Err(error) if is_passing(&error) => continue,
-            Err(error) => return Err(error),
+            Err(error) if is_passing(error) => continue,
+            Err(error) => return Err(error.into()),
         }
         server.answer(&mut batch);
-        batch.send(&socket);
-        if batch.received.len() == BATCH {
-            tokio::task::yield_now().await;
-        }
+        batch.send(socket);
     }
+    Ok(())
 }
 
-fn is_passing(error: &io::Error) -> bool {
+fn is_passing(error: Errno) -> bool {
     use Errno::{ECONNREFUSED, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOBUFS, ENOMEM, EPERM};
-    let passing = [ECONNREFUSED, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOBUFS, ENOMEM, EPERM];
-    error.raw_os_error().is_some_and(|code| passing.contains(&Errno::from_raw(code)))
+    [ECONNREFUSED, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOBUFS, ENOMEM, EPERM].contains(&error)
 }
 
 // === impl Server ===
 
-impl Server {
+impl Server<'_> {
     fn answer(&mut self, batch: &mut Batch) {
         let now = Instant::now();
         self.given.at(self.replier.index.read().changes());
@@ -111,11 +115,15 @@ impl Server {
 
     /// Writes an answer, or nothing if there is none, or none yet.
     fn reply(&mut self, query: &[u8], from: SocketAddr, out: &mut Vec<u8>) {
-        let Some(asked) = datagram(&self.replier, &mut self.given, query, from, out) else { return };
-        let (replier, socket) = (Arc::clone(&self.replier), Arc::clone(&self.socket));
-        tokio::spawn(async move {
+        let asked = match datagram(self.replier, &mut self.given, query, from, out) {
+            Outcome::Written => return,
+            Outcome::Ask(asked) => asked,
+            Outcome::Panicked => return self.budgets.charge(from.ip(), PANIC),
+        };
+        let (replier, socket) = (Arc::clone(self.replier), Arc::clone(self.socket));
+        self.runtime.spawn(async move {
             let reply = replier.ask(asked.question).await.encode(&asked.request, Transport::Udp);
-            if let Err(error) = socket.send_to(&reply, from).await {
+            if let Err(error) = send(&socket, &reply, &from.into()) {
                 tracing::debug!(%error, %from, "an answer did not leave");
             }
         });
@@ -143,28 +151,30 @@ impl Batch {
         }
     }
 
-    /// Takes what has arrived. True: as much as there was room for, and there may be more.
-    fn receive(&mut self, socket: &UdpSocket) -> Result<bool, Errno> {
+    /// Waits for a datagram, and takes what has arrived with it, as far as there is room.
+    fn receive(&mut self, socket: &UdpSocket) -> Result<(), Errno> {
         self.received.clear();
         self.to.clear();
         let mut slices: Vec<_> = self.queries[..self.room].iter_mut().map(|query| [IoSliceMut::new(query)]).collect();
-        let flags = MsgFlags::MSG_DONTWAIT;
+        let flags = MsgFlags::MSG_WAITFORONE;
         let received = recvmmsg(socket.as_raw_fd(), &mut self.receiving, slices.iter_mut(), flags, None)?;
         self.received.extend(received.map(|one| Received { bytes: one.bytes, from: one.address }));
-        let full = self.received.len() == self.room;
         self.room = (2 * self.received.len()).clamp(BATCH_MIN, BATCH);
-        Ok(full)
+        Ok(())
     }
 
     /// Sends all answers. UDP may lose them, so one that cannot be sent is lost.
     fn send(&mut self, socket: &UdpSocket) {
+        if let ([Some(to)], [answer, ..]) = (&self.to[..], &self.answers[..]) {
+            let _ = send(socket, answer, to);
+            return;
+        }
         let slices: Vec<_> = self.answers[..self.to.len()].iter().map(|answer| [IoSlice::new(answer)]).collect();
         let mut sent = 0;
         while sent < slices.len() {
             let (rest, to) = (&slices[sent..], &self.to[sent..]);
             let none: [ControlMessage<'_>; 0] = [];
-            let flags = MsgFlags::MSG_DONTWAIT;
-            match sendmmsg(socket.as_raw_fd(), &mut self.sending, rest, to, none, flags) {
+            match sendmmsg(socket.as_raw_fd(), &mut self.sending, rest, to, none, MsgFlags::MSG_DONTWAIT) {
                 Ok(done) => sent += done.count().max(1),
                 Err(Errno::EAGAIN) => return,
                 // The first of the rest cannot be sent.
@@ -172,4 +182,9 @@ impl Batch {
             }
         }
     }
+}
+
+/// Sends one answer, now or never.
+fn send(socket: &UdpSocket, answer: &[u8], to: &SockaddrStorage) -> Result<(), Errno> {
+    sendto(socket.as_raw_fd(), answer, to, MsgFlags::MSG_DONTWAIT).map(drop)
 }

@@ -19,7 +19,7 @@ pub(crate) struct Serving {
     pub(crate) world: World,
     pub(crate) address: SocketAddr,
     shutdown: CancellationToken,
-    thread: Option<std::thread::JoinHandle<io::Result<()>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Serving {
@@ -46,7 +46,7 @@ impl Drop for Serving {
     fn drop(&mut self) {
         self.shutdown.cancel();
         let ended = self.thread.take().map(std::thread::JoinHandle::join);
-        assert!(matches!(ended, Some(Ok(Ok(())))), "the server ended by itself: {ended:?}");
+        assert!(matches!(ended, Some(Ok(()))), "the server did not end well: {ended:?}");
     }
 }
 
