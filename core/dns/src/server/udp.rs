@@ -3,6 +3,7 @@
 //! A thread waits in the call that receives. Asking a runtime whether there is something would be a call more, and most of what a query
 //! costs when they come one at a time.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
@@ -22,8 +23,12 @@ use super::supervise::Stop;
 use super::wire::QUERY_MAX;
 
 /// Datagrams taken at once: twice as many as came last, as preparing for more than come is most of what one costs.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 const BATCH_MIN: usize = 4;
+/// What a client gets of a batch at once while more come than are answered.
+const SHARE: usize = 8;
+/// Queries that wait for all others: about as many as the kernel's queue takes by default. What comes above is dropped.
+const LATER_MAX: usize = 512;
 
 /// Queries that one counts for that made us panic, as it costs and is told at length: by default, fifty a second of one client.
 const PANIC: u32 = 1000;
@@ -48,6 +53,15 @@ struct Batch {
     sending: MultiHeaders<SockaddrStorage>,
 }
 
+/// Queries of clients that ask much, while more come than are answered: they wait here, so that the kernel's queue, which loses whatever
+/// comes when it is full, is emptied as fast as can be.
+#[derive(Default)]
+struct Later {
+    waiting: VecDeque<(Vec<u8>, SockaddrStorage)>,
+    /// Batches on end that were as large as they can be.
+    full: usize,
+}
+
 struct Server<'a> {
     socket: &'a Arc<UdpSocket>,
     replier: &'a Arc<Replier>,
@@ -55,6 +69,7 @@ struct Server<'a> {
     runtime: &'a Handle,
     given: Answers,
     budgets: Budgets,
+    later: Later,
 }
 
 /// Serves until it is to stop and the next datagram comes.
@@ -67,17 +82,29 @@ pub(super) fn serve(
 ) -> io::Result<()> {
     // Whoever had the socket before may have left it otherwise.
     socket.set_nonblocking(false)?;
-    let mut server = Server { socket, replier, runtime, given: Answers::default(), budgets: Budgets::new(limits) };
+    let mut server = Server {
+        socket,
+        replier,
+        runtime,
+        given: Answers::default(),
+        budgets: Budgets::new(limits),
+        later: Later::default(),
+    };
     let mut batch = Batch::new();
     while !stop.is_set() {
-        match batch.receive(socket) {
+        let wait = server.later.waiting.is_empty();
+        match batch.receive(socket, wait) {
             Ok(()) => {}
+            Err(Errno::EAGAIN) if !wait => {}
             // What an earlier answer met on its way, or a signal: the socket is as good as before.
             Err(error) if is_passing(error) => continue,
             Err(error) => return Err(error.into()),
         }
         server.answer(&mut batch);
         batch.send(socket);
+        if batch.received.len() < BATCH && server.answer_later(&mut batch) {
+            batch.send(socket);
+        }
     }
     Ok(())
 }
@@ -93,28 +120,60 @@ impl Server<'_> {
     fn answer(&mut self, batch: &mut Batch) {
         let now = Instant::now();
         self.given.at(self.replier.index.read().changes());
-        let mut used = 0;
-        for (query, received) in batch.queries.iter().zip(&batch.received) {
-            let Some(from) = received.from.as_ref().and_then(address) else { continue };
+        self.budgets.begin_batch();
+        let pressed = self.later.is_pressed(batch.received.len());
+        let Batch { queries, received, answers, to, .. } = batch;
+        for (query, received) in queries.iter().zip(received) {
+            let Some((storage, from)) = received.from.and_then(|from| Some((from, address(&from)?))) else { continue };
             // Port 0 cannot be answered.
-            if from.port() == 0 || !self.budgets.spend(from.ip(), now) {
+            if from.port() == 0 {
                 continue;
             }
-            if used == batch.answers.len() {
-                batch.answers.push(Vec::new());
-            }
-            let out = &mut batch.answers[used];
-            out.clear();
-            self.reply(&query[..received.bytes], from, out);
-            if !out.is_empty() {
-                batch.to.push(received.from);
-                used += 1;
+            let query = &query[..received.bytes];
+            match self.budgets.spend(from.ip(), now) {
+                None => {}
+                Some(before) if pressed && before >= SHARE => self.later.push(query, storage),
+                Some(_) => self.reply(query, from, storage, answers, to),
             }
         }
     }
 
+    /// Answers some that were put off. False: there were none.
+    fn answer_later(&mut self, batch: &mut Batch) -> bool {
+        let some = self.later.waiting.len().min(BATCH);
+        batch.to.clear();
+        for _ in 0..some {
+            let Some((query, storage)) = self.later.waiting.pop_front() else { break };
+            if let Some(from) = address(&storage) {
+                self.reply(&query, from, storage, &mut batch.answers, &mut batch.to);
+            }
+        }
+        some > 0
+    }
+
+    /// Adds an answer to others, or nothing if there is none, or none yet.
+    fn reply(
+        &mut self,
+        query: &[u8],
+        from: SocketAddr,
+        storage: SockaddrStorage,
+        answers: &mut Vec<Vec<u8>>,
+        to: &mut Vec<Option<SockaddrStorage>>,
+    ) {
+        let used = to.len();
+        if used == answers.len() {
+            answers.push(Vec::new());
+        }
+        let out = &mut answers[used];
+        out.clear();
+        self.write(query, from, out);
+        if !out.is_empty() {
+            to.push(Some(storage));
+        }
+    }
+
     /// Writes an answer, or nothing if there is none, or none yet.
-    fn reply(&mut self, query: &[u8], from: SocketAddr, out: &mut Vec<u8>) {
+    fn write(&mut self, query: &[u8], from: SocketAddr, out: &mut Vec<u8>) {
         let asked = match datagram(self.replier, &mut self.given, query, from, out) {
             Outcome::Written => return,
             Outcome::Ask(asked) => asked,
@@ -135,6 +194,22 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| storage.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
 }
 
+// === impl Later ===
+
+impl Later {
+    /// Whether more come than are answered: a second batch is as full as the first.
+    fn is_pressed(&mut self, received: usize) -> bool {
+        self.full = if received == BATCH { self.full + 1 } else { 0 };
+        self.full > 1
+    }
+
+    fn push(&mut self, query: &[u8], from: SockaddrStorage) {
+        if self.waiting.len() < LATER_MAX {
+            self.waiting.push_back((query.to_vec(), from));
+        }
+    }
+}
+
 // === impl Batch ===
 
 impl Batch {
@@ -151,12 +226,12 @@ impl Batch {
         }
     }
 
-    /// Waits for a datagram, and takes what has arrived with it, as far as there is room.
-    fn receive(&mut self, socket: &UdpSocket) -> Result<(), Errno> {
+    /// Waits for a datagram, unless somebody waits already, and takes what has arrived, as far as there is room.
+    fn receive(&mut self, socket: &UdpSocket, wait: bool) -> Result<(), Errno> {
         self.received.clear();
         self.to.clear();
         let mut slices: Vec<_> = self.queries[..self.room].iter_mut().map(|query| [IoSliceMut::new(query)]).collect();
-        let flags = MsgFlags::MSG_WAITFORONE;
+        let flags = if wait { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
         let received = recvmmsg(socket.as_raw_fd(), &mut self.receiving, slices.iter_mut(), flags, None)?;
         self.received.extend(received.map(|one| Received { bytes: one.bytes, from: one.address }));
         self.room = (2 * self.received.len()).clamp(BATCH_MIN, BATCH);

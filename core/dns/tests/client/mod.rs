@@ -6,6 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use switchyard_dns::{Config, Sockets, spawn};
 use tokio_util::sync::CancellationToken;
 
@@ -94,9 +95,17 @@ impl Client {
         std::iter::from_fn(|| self.receive(SHORT)).count()
     }
 
+    /// A connection from this client's address.
+    pub(crate) fn open(&self) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(self.server), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(self.address().ip(), 0).into())?;
+        socket.connect(&self.server.into())?;
+        socket.set_read_timeout(Some(LONG))?;
+        Ok(socket.into())
+    }
+
     pub(crate) fn connect(&self) -> io::Result<TcpStream> {
-        let mut stream = TcpStream::connect(self.server)?;
-        stream.set_read_timeout(Some(LONG))?;
+        let mut stream = self.open()?;
         // Answered, so the server has it.
         exchange(&mut stream, &query(1, "cluster.local", 6))?;
         Ok(stream)
@@ -104,8 +113,7 @@ impl Client {
 
     /// All queries at once over one connection, then all answers.
     pub(crate) fn ask_tcp(&self, queries: &[Vec<u8>]) -> io::Result<Vec<Vec<u8>>> {
-        let mut stream = TcpStream::connect(self.server)?;
-        stream.set_read_timeout(Some(LONG))?;
+        let mut stream = self.open()?;
         for query in queries {
             stream.write_all(&framed(query))?;
         }
