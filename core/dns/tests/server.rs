@@ -5,7 +5,7 @@ mod harmless;
 mod world;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -254,22 +254,54 @@ fn connections_of_one_client_leave_others_theirs() {
 #[test]
 fn dig_agrees() {
     let serving = Serving::start(World::sphinx(), Config::default());
-    let dig = |arguments: &[&str]| {
-        let SocketAddr::V4(address) = serving.address else { unreachable!() };
-        let (server, port) = (format!("@{}", address.ip()), address.port().to_string());
-        let output = Command::new("dig").args([&server, "-p", &port]).args(arguments).output();
-        // `make test` installs it; without it the other tests have to do.
-        output.ok().map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-    };
+    let dig = |arguments: &[&str]| dig(&serving, arguments);
     let Some(short) = dig(&["+short", "sphinx-v42.esxcloud.net"]) else { return eprintln!("no dig here") };
     assert_eq!(short, "192.168.100.244\n");
     assert_eq!(dig(&["+short", "+tcp", "sphinx-v1.esxcloud.net"]).unwrap(), "192.168.100.244\n");
     let absent = dig(&["sphinx-w1.esxcloud.net"]).unwrap();
     assert!(absent.contains("status: NXDOMAIN") && absent.contains("SOA") && !absent.contains("warning"), "{absent}");
     assert_eq!(dig(&["+short", "-x", "10.0.0.7"]).unwrap(), "sphinx-svc-3.default.svc.cluster.local.\n");
+    assert_eq!(dig(&["+short", "SOA", "esxcloud.net"]).unwrap().split(' ').next(), Some("ns.esxcloud.net."));
+    assert_eq!(dig(&["+short", "NS", "esxcloud.net"]).unwrap(), "ns.esxcloud.net.\n");
+    assert_eq!(dig(&["+short", "three.esxcloud.net"]).unwrap(), "192.168.100.1\n");
     assert!(dig(&["AXFR", "esxcloud.net"]).unwrap().contains("Transfer failed"));
     assert!(dig(&["+cookie", "+dnssec", "sphinx-v2.esxcloud.net"]).unwrap().contains("status: NOERROR"));
     assert!(dig(&["+edns=5", "+noednsnegotiation", "sphinx-v2.esxcloud.net"]).unwrap().contains("BADVERS"));
+}
+
+/// Every kind of record there is, as another implementation reads it.
+#[test]
+fn dig_reads_every_kind_of_record() {
+    let serving = Serving::start(World::coredns(), Config::default());
+    let records = [
+        ("svc1.testns.svc", "A", "10.0.0.1"),
+        ("svc6.testns.svc", "AAAA", "1234:abcd::1"),
+        ("hdls1.testns.svc", "A", "172.0.0.2 172.0.0.3 172.0.0.4 172.0.0.5"),
+        ("172-0-0-2.hdls1.testns.svc", "A", "172.0.0.2"),
+        ("10-40-1-7.podns.pod", "A", "10.40.1.7"),
+        ("_http._tcp.svc1.testns.svc", "SRV", "0 100 80 svc1.testns.svc.cluster.local."),
+        ("external.testns.svc", "CNAME", "ext.interwebs.test."),
+        ("external-to-service.testns.svc", "A", "10.0.0.1 svc1.testns.svc.cluster.local."),
+        ("dns-version", "TXT", "\"1.1.0\""),
+        ("1.0.0.10.in-addr.arpa.", "PTR", "svc1.testns.svc.cluster.local."),
+        ("2.0.0.172.in-addr.arpa.", "PTR", "172-0-0-2.hdls1.testns.svc.cluster.local."),
+    ];
+    for (name, kind, expected) in records {
+        let full = if name.ends_with('.') { name.to_owned() } else { format!("{name}.cluster.local.") };
+        let Some(short) = dig(&serving, &["+short", kind, &full]) else { return eprintln!("no dig here") };
+        let mut lines: Vec<_> = short.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines.join(" "), expected, "{name} {kind}");
+    }
+    let address = dig(&serving, &["+short", "-x", "1234:abcd::1"]).unwrap();
+    assert_eq!(address, "svc6.testns.svc.cluster.local.\n");
+}
+
+/// What `dig` says; `make test` installs it, and without it the other tests have to do.
+fn dig(serving: &Serving, arguments: &[&str]) -> Option<String> {
+    let (server, port) = (format!("@{}", serving.address.ip()), serving.address.port().to_string());
+    let output = Command::new("dig").args([&server, "-p", &port]).args(arguments).output();
+    output.ok().map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The fuzz target's messages through the fuzz target's entry, and some hundred changes of each.
