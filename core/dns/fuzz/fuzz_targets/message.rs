@@ -2,6 +2,7 @@
 //!
 //! `cargo test` builds this file as well, and runs what the fuzzer begins with: a target that nobody compiles would rot.
 #![cfg_attr(fuzzing, no_main)]
+#![allow(unexpected_cfgs, reason = "`cargo fuzz` sets it")]
 
 #[path = "../../tests/harmless/mod.rs"]
 mod harmless;
