@@ -163,7 +163,26 @@ fn a_slow_upstream_delays_only_who_asks_for_it() {
                 answer.queries[0]
             );
         }
-        assert_eq!(ask(client, "again.test").response_code, ResponseCode::NoError, "there is room again");
+        // There is room again, and nobody remembers that there was none.
+        for number in 0..5 {
+            let name = format!("{number}.{}.test", client.address().port());
+            assert_eq!(ask(client, &name).response_code, ResponseCode::NoError, "{name}");
+        }
+    }
+}
+
+#[test]
+fn who_wants_no_recursion_spoils_nobody_elses_answer() {
+    let upstream = Upstream::start(|_, answer| address(answer, 3, 60));
+    let serving = serving(&[upstream.address], Limits::default());
+    let client = serving.client();
+    for name in ["www.test", "external.testns.svc.cluster.local"] {
+        let mut alone = query(7, name, A);
+        alone[2] &= !1;
+        let answer = Message::from_vec(&client.ask(&alone).unwrap()).unwrap();
+        assert!(answer.answers.iter().all(|record| record.record_type() == RecordType::CNAME), "{answer:?}");
+        let answer = ask(&client, name);
+        assert_eq!(answer.answers.last().map(Record::record_type), Some(RecordType::A), "{name}");
     }
 }
 

@@ -94,6 +94,10 @@ fn write(replier: &Replier, given: &mut Answers, query: &[u8], from: SocketAddr,
             }
             None
         }
+        Decision::Once(reply) => {
+            *out = reply.encode(&request, Transport::Udp);
+            None
+        }
         Decision::Ask(question) => Some(Asked { request, question }),
     }
 }
@@ -109,7 +113,7 @@ pub(super) fn message(replier: &Replier, query: &[u8], from: SocketAddr) -> Resu
         return Ok(Some(wire::refusal(query, ResponseCode::FormErr).into()));
     };
     match replier.decide(&request) {
-        Decision::Now(reply) => {
+        Decision::Now(reply) | Decision::Once(reply) => {
             let by = spread(replier.turn(), reply.orders());
             Ok(Some(reply.turned(by).encode(&request, Transport::Tcp)))
         }

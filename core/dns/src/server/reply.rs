@@ -23,6 +23,8 @@ pub(super) struct Replier {
 #[derive(Debug)]
 pub(super) enum Decision {
     Now(Reply),
+    /// The same question may be replied to otherwise the next time, without any change: to somebody else, or later.
+    Once(Reply),
     Ask(Question),
 }
 
@@ -81,11 +83,13 @@ impl Replier {
         if !recursive || !request.metadata.recursion_desired {
             let code = if begun.is_empty() { ResponseCode::Refused } else { ResponseCode::NoError };
             let authoritative = !begun.is_empty();
-            return Decision::Now(Reply { answers: begun, authoritative, marks, ..Reply::code(code, recursive) });
+            // Who desires recursion is told more, if there is somebody to ask.
+            let decision = if recursive { Decision::Once } else { Decision::Now };
+            return decision(Reply { answers: begun, authoritative, marks, ..Reply::code(code, recursive) });
         }
         match self.forwarder.turn(request.src().ip()) {
             Some(turn) => Decision::Ask(Question { name, wanted, begun, _turn: turn }),
-            None => code(ResponseCode::ServFail),
+            None => Decision::Once(Reply::code(ResponseCode::ServFail, recursive)),
         }
     }
 
