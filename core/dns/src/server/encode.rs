@@ -29,6 +29,10 @@ pub(super) enum Transport {
     Tcp,
 }
 
+fn is_cut(bytes: &[u8]) -> bool {
+    bytes[2] & 0x02 != 0
+}
+
 /// Which of some orders is next, so that all of them come up equally often: also if only every other turn is theirs, as that of an
 /// IPv4 address among questions for both kinds. Multiples of the golden ratio never fall into step with anything.
 pub(super) fn spread(turn: usize, orders: usize) -> usize {
@@ -66,18 +70,28 @@ impl Reply {
         self.answers.len() - self.answers.iter().rev().take_while(is_of_it).count()
     }
 
-    /// As bytes. What does not fit a datagram is cut off and marked so; additional records are left out first, unmarked.
+    /// As bytes. What does not fit a datagram is cut off and marked so; additional records are left out first, unmarked. Who speaks EDNS
+    /// is answered in it, also where that takes an answer's place.
     pub(super) fn encode(&self, request: &Request, transport: Transport) -> Vec<u8> {
-        let whole = self.emit(request, transport, &self.additionals);
-        let cut = whole.get(2).is_some_and(|flags| flags & 0x02 != 0);
-        if cut && !self.additionals.is_empty() { self.emit(request, transport, &[]) } else { whole }
+        let bytes = self.emit(request, transport, &self.answers, &self.additionals);
+        if !is_cut(&bytes) {
+            return bytes;
+        }
+        let bytes = self.emit(request, transport, &self.answers, &[]);
+        let [answers, _, additionals] =
+            [6, 8, 10].map(|at| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]])));
+        if is_cut(&bytes) && request.edns.is_some() && additionals == 0 && answers > 0 {
+            return self.emit(request, transport, &self.answers[..answers - 1], &[]);
+        }
+        bytes
     }
 
-    fn emit(&self, request: &Request, transport: Transport, additionals: &[Record]) -> Vec<u8> {
+    fn emit(&self, request: &Request, transport: Transport, answers: &[Record], additionals: &[Record]) -> Vec<u8> {
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.authoritative = self.authoritative;
         metadata.recursion_available = self.recursive;
         metadata.response_code = self.code;
+        metadata.truncation = answers.len() < self.answers.len();
         let edns = request.edns.as_ref().map(|asked| {
             let mut edns = Edns::new();
             edns.set_max_payload(UDP_MAX).set_version(0).set_dnssec_ok(asked.flags().dnssec_ok);
@@ -88,7 +102,7 @@ impl Reply {
         if let Some(edns) = &edns {
             builder.edns(edns);
         }
-        let response = builder.build(metadata, &self.answers, &self.authorities, [], additionals);
+        let response = builder.build(metadata, answers, &self.authorities, [], additionals);
         let mut bytes = Vec::with_capacity(512);
         let mut encoder = BinEncoder::new(&mut bytes);
         encoder.set_max_size(match transport {
