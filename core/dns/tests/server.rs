@@ -216,7 +216,7 @@ fn a_flood_of_one_client_leaves_others_theirs() {
 /// With the limits as they are by default, and as resolvers ask: again when no answer came.
 #[test]
 fn others_are_answered_while_one_client_floods() {
-    const ASKED: usize = 200;
+    const ASKED: usize = 100;
     const TRIES: usize = 2;
     let serving = Serving::start(World::sphinx(), Config::default());
     let flooding = serving.client_at("127.0.0.2".parse().unwrap());

@@ -123,6 +123,7 @@ impl Answers {
 
     /// Remembers an answer that was just made.
     pub(super) fn keep(&mut self, key: &Key, answer: &[u8], made: Made) {
+        self.make_room();
         if let Some(slot) = self.young.get_mut(key.as_slice()) {
             slot.variants.push(answer.into());
             slot.last = made;
@@ -134,12 +135,16 @@ impl Answers {
     }
 
     fn insert(&mut self, key: Box<[u8]>, slot: Slot) {
+        self.make_room();
+        self.bytes += slot.bytes();
+        self.young.insert(key, slot);
+    }
+
+    fn make_room(&mut self) {
         if self.young.len() >= QUESTIONS_MAX || self.bytes >= BYTES_MAX {
             self.old = std::mem::take(&mut self.young);
             self.bytes = 0;
         }
-        self.bytes += slot.bytes();
-        self.young.insert(key, slot);
     }
 }
 
@@ -153,5 +158,35 @@ impl Slot {
 
     fn bytes(&self) -> usize {
         self.variants.iter().map(|variant| variant.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::wire::{Look, look};
+
+    /// Some thousands of questions, each answered at length, in as many orders as are kept.
+    #[test]
+    fn memory_is_bounded_however_much_is_asked() {
+        let mut answers = Answers::default();
+        let answer = [0; 1232];
+        for round in 0..=VARIANTS_MAX {
+            for number in 0..6000u16 {
+                let mut query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x02ab\x04test\0\0\x01\0\x01".to_vec();
+                query[HEADER + 1..HEADER + 3].copy_from_slice(&(number | 0x8080).to_be_bytes());
+                let Look::Plain(plain) = look(&query) else { panic!("a plain question") };
+                let key = Key::of(&plain);
+                let mut out = Vec::new();
+                if let Err(turn) = answers.write(&key, &query, &plain, &mut out) {
+                    let made = Made { orders: 100, turn: turn.unwrap_or(round), marks: Marks::default() };
+                    answers.keep(&key, &answer, made);
+                }
+            }
+            let held = |map: &Map| map.values().map(Slot::bytes).sum::<usize>();
+            let held = held(&answers.young) + held(&answers.old);
+            assert!(held <= 2 * (BYTES_MAX + answer.len() * VARIANTS_MAX), "{held} bytes");
+            assert!(answers.young.len() + answers.old.len() <= 2 * QUESTIONS_MAX);
+        }
     }
 }
