@@ -299,6 +299,12 @@ pub(crate) fn kill(pid: u32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
 }
 
+/// Sends signal 2, as a terminal does.
+pub(crate) fn interrupt(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("interrupt");
+}
+
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
