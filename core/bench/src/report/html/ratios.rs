@@ -22,7 +22,10 @@ pub(super) fn card(experiment: &Experiment, all: &[&Comparison], palette: &Palet
         return String::new();
     };
     let sentence = sentence(workload, first.metric);
-    let base = with_unit(first.base, first.unit);
+    let base = match first.metric.statistic() {
+        Statistic::Difference => format!("{:.1} %", first.base * 100.0),
+        _ => with_unit(first.base, first.unit),
+    };
     let title = super::plot::escaped(&format!("{}, {}", first.workload, first.metric));
     format!(
         "<figure><h3>{title}</h3>{}<figcaption>{sentence} The baseline is some {}.</figcaption></figure>",
