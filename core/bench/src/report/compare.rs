@@ -97,7 +97,7 @@ fn row(was: &Comparison, is: &Comparison, seed: u64) -> (String, Vec<String>) {
     let load = format!("{} {}", is.workload, is.metric);
     let verdict = verdict(was, is, change.as_ref());
     let network = format!("  {}", is.network);
-    (load, vec![network, is.path.clone(), ratio(was), ratio(is), shown, interval, verdict.into()])
+    (load, vec![network, is.path.clone(), ratio(was), ratio(is), shown, interval, verdict])
 }
 
 /// What is no ratio to a baseline of the same run: it is compared as it is, and says as much about the machines.
