@@ -71,7 +71,7 @@ impl Write<'_> {
         let mut held = admission.allocate(&mut object, None)?;
         held.charge(admission.quota(&object, None)?);
         if self.dry_run {
-            return Ok(self.imagined(key, object, 0));
+            return self.imagined(key, object, 0);
         }
         let stored = self.server.store.put(&key, object, Expect::Absent, self.durability()).await;
         let entry = stored.map_err(|error| self.store_error(&name, error))?;

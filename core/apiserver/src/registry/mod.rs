@@ -15,7 +15,7 @@ mod update;
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use switchyard_store::{Durability, Entry};
+use switchyard_store::{Durability, Entry, bounds};
 
 use crate::kinds::Kind;
 use crate::request::Query;
@@ -98,10 +98,16 @@ impl Write<'_> {
         }
     }
 
-    /// What a dry run answers instead of what was stored.
-    fn imagined(&self, key: String, value: Value, revision: u64) -> Arc<Entry> {
-        let json = serde_json::to_vec(&value).expect("JSON encodes").into();
-        Arc::new(Entry { key: key.into(), value, json, revision, index: None })
+    /// What a dry run answers instead of what was stored, within the same bounds.
+    fn imagined(&self, key: String, value: Value, revision: u64) -> Result<Arc<Entry>> {
+        if !bounds::is_within(&value, bounds::MOST_DEPTH) {
+            return Err(ApiError::too_deep(bounds::MOST_DEPTH));
+        }
+        let json = serde_json::to_vec(&value).expect("JSON encodes");
+        if json.len() > bounds::MOST_BYTES {
+            return Err(ApiError::too_large(bounds::MOST_BYTES));
+        }
+        Ok(Arc::new(Entry { key: key.into(), value, json: json.into(), revision, index: None }))
     }
 
     fn store_error(&self, name: &str, error: switchyard_store::Error) -> ApiError {
@@ -111,6 +117,8 @@ impl Write<'_> {
             Error::NotFound(_) => ApiError::not_found(self.kind, name),
             Error::Conflict { .. } => ApiError::modified(self.kind, name),
             Error::Compacted { .. } => ApiError::expired(error.to_string()),
+            Error::TooDeep { .. } => ApiError::too_deep(bounds::MOST_DEPTH),
+            Error::TooLarge { .. } => ApiError::too_large(bounds::MOST_BYTES),
             Error::Disk(_) => ApiError::internal(error),
             Error::Closed => ApiError::unavailable("the server is shutting down"),
         }

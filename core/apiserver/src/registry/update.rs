@@ -97,7 +97,7 @@ impl Write<'_> {
             held.charge(admission.quota(&new, Some(&old.value))?);
         }
         if self.dry_run {
-            return Ok(self.imagined(key, new, old.revision));
+            return self.imagined(key, new, old.revision);
         }
         let expect = Expect::Revision(old.revision);
         let gone = meta::is_deleting(&new)
