@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::Response;
 use serde_json::{Value, json};
-use switchyard_store::{Change, Entry, Event, Lagged, Store, Watch};
+use switchyard_store::{Change, Entry, Event, Lagged, Watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -20,13 +20,12 @@ use crate::kinds::{Kind, View};
 use crate::list;
 use crate::request::{Query, Target};
 use crate::selector::Selector;
+use crate::server::Inner;
 use crate::status::{ApiError, FieldErrors, Result};
 use crate::table::{self, Include};
 
 /// Watches open at once at most.
 pub const MOST_WATCHES: usize = 10_000;
-/// How often a bookmark tells a quiet watch how far it is.
-const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
 /// How long a watch lasts that does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Bytes put together to one frame.
@@ -81,15 +80,8 @@ impl Drop for Slot {
 }
 
 /// Answers a watch request.
-pub fn watch(
-    store: &Store,
-    open: &Open,
-    stop: &CancellationToken,
-    target: &Target,
-    query: &Query,
-    form: Form,
-) -> Result<Response<Body>> {
-    let kind = &target.kind;
+pub fn watch(server: &Inner, target: &Target, query: &Query, form: Form) -> Result<Response<Body>> {
+    let (store, kind) = (&server.store, &target.kind);
     let mut selector = Selector::parse(kind, query.get("labelSelector"), query.get("fieldSelector"))?;
     let name = target.name.as_deref().or_else(|| selector.exact("metadata.name")).map(ToOwned::to_owned);
     if let Some(name) = &target.name {
@@ -100,7 +92,7 @@ pub fn watch(
         Some(name) if !kind.namespaced || namespace.is_some() => kind.key(namespace.unwrap_or(""), name),
         _ => kind.prefix_of(namespace),
     };
-    let slot = open.slot()?;
+    let slot = server.watches.slot()?;
     let send_initial = query.is_true("sendInitialEvents");
     let bookmarks = query.is_true("allowWatchBookmarks");
     check_initial(kind, query, send_initial)?;
@@ -132,7 +124,7 @@ pub fn watch(
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds.min(86_400) as u64),
         _ => DEFAULT_TIMEOUT,
     };
-    let mut ticks = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
+    let mut ticks = tokio::time::interval_at(Instant::now() + server.bookmark_every, server.bookmark_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stream = Stream {
         kind: kind.clone(),
@@ -146,7 +138,7 @@ pub fn watch(
         announce_end,
         ticks,
         deadline: Instant::now() + timeout,
-        stop: stop.clone(),
+        stop: server.stop.clone(),
         ended: false,
         last_bookmark: 0,
         _slot: slot,

@@ -158,15 +158,7 @@ async fn refresh(server: &Inner, namespace: &str) {
     let kind = table.find("", "resourcequotas").expect("quotas are built in");
     let (quotas, _) = server.store.list(&kind.prefix_of(Some(namespace)));
     for quota in quotas {
-        let write = crate::registry::Write {
-            server,
-            kind,
-            namespace,
-            dry_run: false,
-            validation: crate::registry::FieldValidation::Ignore,
-            manager: "system:apiserver".into(),
-            warnings: Default::default(),
-        };
+        let write = crate::registry::Write::by_server(server, kind, namespace);
         let changed = write.change(meta::name(&quota.value), Part::Status, |old| {
             let used = usage_in(server, namespace, old, None, &[]);
             let used: BTreeMap<String, String> = hard(old)

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use switchyard_store::{Durability, Entry, bounds};
 
+use crate::auth::User;
 use crate::kinds::Kind;
 use crate::request::Query;
 use crate::server::Inner;
@@ -30,6 +31,8 @@ pub use system::create_system_namespaces;
 /// A request that changes something.
 pub struct Write<'a> {
     pub server: &'a Inner,
+    /// Who changes it.
+    pub user: &'a User,
     pub kind: &'a Arc<Kind>,
     pub namespace: &'a str,
     pub dry_run: bool,
@@ -74,6 +77,22 @@ impl FieldValidation {
 }
 
 // === impl Write ===
+
+impl<'a> Write<'a> {
+    /// A change that the server itself makes.
+    pub fn by_server(server: &'a Inner, kind: &'a Arc<Kind>, namespace: &'a str) -> Self {
+        Self {
+            server,
+            user: User::server(),
+            kind,
+            namespace,
+            dry_run: false,
+            validation: FieldValidation::Ignore,
+            manager: "system:apiserver".into(),
+            warnings: Mutex::default(),
+        }
+    }
+}
 
 impl Write<'_> {
     /// Notes what the client should be told besides the answer.
