@@ -32,6 +32,7 @@ mod selector;
 mod server;
 mod status;
 mod table;
+mod view;
 mod watch;
 mod yaml;
 

@@ -15,11 +15,12 @@ use switchyard_store::{Entry, Store};
 
 use crate::accept::Form;
 use crate::body::{self, Body};
-use crate::kinds::{Kind, View};
+use crate::kinds::Kind;
 use crate::request::{Query, Target};
 use crate::selector::Selector;
 use crate::status::{ApiError, Result};
 use crate::table::{self, Include};
+use crate::view;
 
 /// Lists that were given out in part.
 pub struct Continuations {
@@ -129,7 +130,7 @@ fn encode(kind: &Kind, entries: &[Arc<Entry>], metadata: Value, form: Form, incl
         Form::Table => {
             serde_json::to_vec(&table::table(kind, values, metadata, include, true)).expect("JSON encodes").into()
         }
-        Form::Json if kind.view == View::Stored => {
+        Form::Json if entries.iter().all(|entry| view::is_stored(kind, &entry.value)) => {
             let size: usize = entries.iter().map(|entry| entry.json.len() + 1).sum();
             let mut out = BytesMut::with_capacity(size + 256);
             let head = format!(

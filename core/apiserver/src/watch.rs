@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::Form;
 use crate::body::{self, Body};
-use crate::kinds::{Kind, View};
+use crate::kinds::Kind;
 use crate::list;
 use crate::request::{Query, Target};
 use crate::selector::Selector;
 use crate::server::Inner;
 use crate::status::{ApiError, FieldErrors, Result};
 use crate::table::{self, Include};
+use crate::view;
 
 /// Watches open at once at most.
 pub const MOST_WATCHES: usize = 10_000;
@@ -240,14 +241,14 @@ impl Stream {
     }
 
     fn event(&mut self, event: &Arc<Event>) -> Option<Bytes> {
-        if self.selector.is_empty() && self.form == Form::Json && self.kind.view == View::Stored {
+        if self.selector.is_empty() && self.takes_stored(&event.entry) {
             return Some(event.frame(|event| line(word(event.change), &event.entry.json)));
         }
         let now = event.change != Change::Deleted && self.selector.matches(&event.entry.value);
         let before = event.previous.as_ref().is_some_and(|entry| self.selector.matches(&entry.value));
         match (before, now) {
             // An unchanged edge is the same line for everybody.
-            (true, true) if self.form == Form::Json && self.kind.view == View::Stored => {
+            (true, true) if self.takes_stored(&event.entry) => {
                 Some(event.frame(|event| line(word(event.change), &event.entry.json)))
             }
             (true, true) => Some(self.frame("MODIFIED", &event.entry)),
@@ -264,8 +265,13 @@ impl Stream {
         }
     }
 
+    /// Whether the bytes the store has are what this watch sends.
+    fn takes_stored(&self, entry: &Entry) -> bool {
+        self.form == Form::Json && view::is_stored(&self.kind, &entry.value)
+    }
+
     fn frame(&mut self, event: &str, entry: &Entry) -> Bytes {
-        if self.form == Form::Json && self.kind.view == View::Stored {
+        if self.takes_stored(entry) {
             return line(event, &entry.json);
         }
         self.frame_value(event, &entry.value)

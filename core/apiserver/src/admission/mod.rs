@@ -49,6 +49,9 @@ impl Admission<'_> {
         if self.kind.namespaced {
             self.namespace_takes(meta::name(object))?;
         }
+        if self.kind.is_custom() {
+            self.definition_takes()?;
+        }
         // A copy of another object brings a status that is not this one's. Nodes come with theirs.
         if self.kind.status && matches!(self.kind.kind.as_str(), "Service" | "Ingress" | "Network" | "ResourceQuota")
             || matches!(self.kind.group.as_str(), "apps" | "batch")
@@ -97,6 +100,16 @@ impl Admission<'_> {
                     "message": format!("namespace {} is being terminated", self.namespace), "field": "metadata.namespace"}]);
             }
             return Err(error);
+        }
+        Ok(())
+    }
+
+    /// A definition that is being deleted waits for its objects, and takes no new ones.
+    fn definition_takes(&self) -> Result<()> {
+        let definition = self.server.store.get(&crate::registry::definition_key(self.kind));
+        if definition.is_some_and(|definition| meta::is_deleting(&definition.value)) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError { message: why.into(), ..ApiError::method_not_allowed() });
         }
         Ok(())
     }

@@ -206,7 +206,7 @@ fn usage_in(server: &Inner, namespace: &str, quota: &Value, except: Option<&str>
 }
 
 fn counts(kind: &crate::kinds::Kind, hard: &BTreeMap<String, Amount>) -> bool {
-    kind.view == crate::kinds::View::Stored
+    kind.view != crate::kinds::View::Events
         && hard.keys().any(|what| {
             *what == format!("count/{}", kind.resource())
                 || *what == kind.plural

@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::{FieldValidation, Write};
-use crate::events;
 use crate::kinds::Kind;
 use crate::meta;
 use crate::selector::{is_label_key, is_label_value};
 use crate::status::{ApiError, FieldErrors, Result};
+use crate::view;
 
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
                      end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
@@ -63,7 +63,7 @@ impl Write<'_> {
             meta::tidy(&mut object);
         }
         self.typed(&object)?;
-        Ok(events::from_view(kind, object))
+        Ok(view::stored(kind, object))
     }
 
     /// Reads the value as its type.

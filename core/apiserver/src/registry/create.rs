@@ -67,6 +67,9 @@ impl Write<'_> {
         let mut errors = FieldErrors::default();
         check::metadata(kind, &object, &mut errors);
         admission::validate(kind, &object, None, &mut errors);
+        if kind.kind == custom::DEFINITION {
+            custom::check(self.server, &object, &mut errors);
+        }
         errors.into_result(kind, &name)?;
         let mut held = admission.allocate(&mut object, None)?;
         held.charge(admission.quota(&object, None)?);

@@ -8,6 +8,7 @@ mod collection;
 mod create;
 mod custom;
 mod delete;
+mod ending;
 mod subresource;
 mod system;
 mod update;
@@ -24,8 +25,9 @@ use crate::server::Inner;
 use crate::status::{ApiError, Result};
 
 pub use check::{is_dns_label, is_dns_subdomain};
-pub use custom::restore_custom_kinds;
+pub use custom::{definition_key, restore_custom_kinds};
 pub use delete::DeleteOptions;
+pub use ending::end_definitions;
 pub use system::create_system_namespaces;
 
 /// A request that changes something.

@@ -89,6 +89,9 @@ impl Write<'_> {
         if part != Part::Status {
             admission::validate(kind, &new, Some(&old.value), &mut errors);
         }
+        if part == Part::Main && kind.kind == custom::DEFINITION {
+            custom::check(self.server, &new, &mut errors);
+        }
         errors.into_result(kind, name)?;
         // Held until it is stored: others must not be given the same, nor be told it is free.
         let mut held = Held::default();
