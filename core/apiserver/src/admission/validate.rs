@@ -6,6 +6,7 @@ mod policies;
 mod rest;
 
 use serde_json::Value;
+use switchyard_api::names::POD_IP;
 
 use crate::kinds::Kind;
 use crate::meta;
@@ -131,6 +132,10 @@ fn stateful(object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
 
 fn template(object: &Value, errors: &mut FieldErrors) {
     if let Some(template) = object.pointer("/spec/template") {
+        if meta::map(template, "/metadata/annotations").is_some_and(|all| all.contains_key(POD_IP)) {
+            let field = format!("spec.template.metadata.annotations[{POD_IP}]");
+            errors.forbidden(field, "each pod gets an address of its own when it is bound");
+        }
         pods::spec(template, "spec.template.spec", "/spec", errors);
     }
 }

@@ -1,6 +1,7 @@
 //! Who is asking, and may they.
 
 mod builtin;
+pub mod escalation;
 mod jwt;
 mod node;
 pub mod rbac;

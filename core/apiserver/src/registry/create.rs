@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use switchyard_store::{Entry, Expect};
 
-use super::{Write, check, custom};
+use super::{Part, Write, check, custom};
 use crate::admission::{self, Admission};
 use crate::meta;
 use crate::status::{ApiError, FieldErrors, Result};
@@ -71,6 +71,7 @@ impl Write<'_> {
             custom::check(self.server, &object, &mut errors);
         }
         errors.into_result(kind, &name)?;
+        self.rights(&object, None, Part::Main)?;
         let mut held = admission.allocate(&mut object, None)?;
         held.charge(admission.quota(&object, None)?);
         if self.dry_run {

@@ -9,6 +9,7 @@ mod create;
 mod custom;
 mod delete;
 mod ending;
+mod rights;
 mod subresource;
 mod system;
 mod update;

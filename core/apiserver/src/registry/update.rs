@@ -93,6 +93,7 @@ impl Write<'_> {
             custom::check(self.server, &new, &mut errors);
         }
         errors.into_result(kind, name)?;
+        self.rights(&new, Some(&old.value), part)?;
         // Held until it is stored: others must not be given the same, nor be told it is free.
         let mut held = Held::default();
         if part != Part::Status {
