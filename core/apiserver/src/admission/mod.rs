@@ -4,6 +4,7 @@ mod defaults;
 mod limits;
 mod pod;
 mod quota;
+mod scope;
 mod service;
 mod validate;
 

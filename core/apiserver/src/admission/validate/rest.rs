@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::pods::number_in_port_range;
 use crate::admission::limits;
+use crate::admission::scope::SCOPES;
 use crate::kinds::Kind;
 use crate::meta;
 use crate::registry::{is_dns_label, is_dns_subdomain};
@@ -203,6 +204,24 @@ pub fn quota(quota: &Value, errors: &mut FieldErrors) {
                 errors.invalid(field, value.clone(), "must be greater than or equal to 0")
             }
             Some(_) => {}
+        }
+    }
+    for (at, scope) in meta::list(quota, "/spec/scopes").iter().enumerate() {
+        errors.one_of(format!("spec.scopes[{at}]"), scope.as_str().unwrap_or(""), &SCOPES);
+    }
+    for (at, expression) in meta::list(quota, "/spec/scopeSelector/matchExpressions").iter().enumerate() {
+        let path = format!("spec.scopeSelector.matchExpressions[{at}]");
+        let (scope, operator) = (meta::text(expression, "/scopeName"), meta::text(expression, "/operator"));
+        errors.one_of(format!("{path}.scopeName"), scope, &SCOPES);
+        // Only priority classes have names that could be listed.
+        let operators: &[&str] = if scope == "PriorityClass" {
+            &["DoesNotExist", "Exists", "In", "NotIn"]
+        } else {
+            &["DoesNotExist", "Exists"]
+        };
+        errors.one_of(format!("{path}.operator"), operator, operators);
+        if matches!(operator, "In" | "NotIn") && meta::list(expression, "/values").is_empty() {
+            errors.required(format!("{path}.values"), "must be at least one value when `operator` is 'In' or 'NotIn'");
         }
     }
 }
