@@ -128,8 +128,8 @@ fn lost(given: &Value, back: &Value, path: &str, unknown: &mut Vec<String>) {
     }
 }
 
-/// Checks `metadata` of an object about to be stored.
-pub fn metadata(kind: &Kind, object: &Value, errors: &mut FieldErrors) {
+/// Checks `metadata` of an object about to be stored; `old` is there on updates.
+pub fn metadata(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
     let name = meta::name(object);
     match kind.kind.as_str() {
         _ if name.is_empty() => errors.required("metadata.name", "name or generateName is required"),
@@ -173,6 +173,16 @@ pub fn metadata(kind: &Kind, object: &Value, errors: &mut FieldErrors) {
                 finalizer.clone(),
                 "name is neither a standard finalizer name nor is it fully qualified",
             );
+        }
+    }
+    if let Some(old) = old.filter(|old| meta::is_deleting(old)) {
+        let known = meta::list(old, "/metadata/finalizers");
+        let new = meta::list(object, "/metadata/finalizers").iter().filter(|finalizer| !known.contains(finalizer));
+        let new: Vec<&str> = new.filter_map(Value::as_str).collect();
+        if !new.is_empty() {
+            let why =
+                format!("no new finalizers can be added if the object is being deleted, found new finalizers {new:?}");
+            errors.forbidden("metadata.finalizers", &why);
         }
     }
     for (at, owner) in meta::list(object, "/metadata/ownerReferences").iter().enumerate() {

@@ -65,7 +65,7 @@ impl Write<'_> {
         admission::defaults(kind, &mut object);
         admission.mutate(&mut object)?;
         let mut errors = FieldErrors::default();
-        check::metadata(kind, &object, &mut errors);
+        check::metadata(kind, &object, None, &mut errors);
         admission::validate(kind, &object, None, &mut errors);
         if kind.kind == custom::DEFINITION {
             custom::check(self.server, &object, &mut errors);

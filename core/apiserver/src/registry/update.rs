@@ -85,7 +85,7 @@ impl Write<'_> {
             return Ok(old.clone());
         }
         let mut errors = FieldErrors::default();
-        check::metadata(kind, &new, &mut errors);
+        check::metadata(kind, &new, Some(&old.value), &mut errors);
         if part != Part::Status {
             admission::validate(kind, &new, Some(&old.value), &mut errors);
         }
