@@ -254,7 +254,6 @@ fn built_in() -> Vec<Kind> {
         core("Pod", "pods").typed::<core::Pod>().short(&["po"]).all().status().with(&[
             ("attach", "PodAttachOptions"),
             ("binding", "Binding"),
-            ("ephemeralcontainers", "Pod"),
             ("eviction", "Eviction"),
             ("exec", "PodExecOptions"),
             ("log", "Pod"),
