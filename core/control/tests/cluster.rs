@@ -104,7 +104,30 @@ async fn a_namespace_is_furnished_and_emptied_of_everything_when_it_goes() {
         "pods",
         pods.list(&Default::default()).await.unwrap().items.iter().filter(|pod| is_ready(pod)).count() == 3
     );
+    let kept = json!({"metadata": {"name": "kept", "finalizers": ["example.net/wait"]}});
+    maps.create(&PostParams::default(), &serde_json::from_value(kept).unwrap()).await.unwrap();
     cluster.all::<Namespace>().delete("team", &DeleteParams::default()).await.unwrap();
+    let condition = async |kind: &str| {
+        let status = cluster.all::<Namespace>().get("team").await.unwrap().status.unwrap_or_default();
+        let found = status.conditions.into_iter().flatten().find(|condition| condition.type_ == kind);
+        found.map(|found| (found.status, found.message.unwrap_or_default())).unwrap_or_default()
+    };
+    let told = |status: &str, message: &str| (status.to_owned(), message.to_owned());
+    eventually!(
+        "it to say what keeps it",
+        condition("NamespaceContentRemaining").await
+            == told("True", "Some resources are remaining: configmaps has 1 resource instances")
+    );
+    assert_eq!(
+        condition("NamespaceFinalizersRemaining").await,
+        told(
+            "True",
+            "Some content in the namespace has finalizers remaining: example.net/wait in 1 resource instances"
+        )
+    );
+    assert_eq!(condition("NamespaceDeletionContentFailure").await.0, "False");
+    let done = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    maps.patch("kept", &PatchParams::default(), &done).await.unwrap();
     eventually!("it to be gone", cluster.all::<Namespace>().get_opt("team").await.unwrap().is_none());
     assert!(pods.list(&Default::default()).await.unwrap().items.is_empty());
     for name in ["default", "kube-system", "kube-node-lease", "kube-public"] {
