@@ -105,7 +105,7 @@ impl Agent {
         let config = Arc::clone(&self.config);
         let (recorder, events) = Recorder::new(self.client.clone(), &config.name);
         self.tasks.spawn(events);
-        self.tasks.spawn(lease::renew(self.client.clone(), config.name.clone()));
+        self.tasks.spawn(lease::renew(self.client.clone(), config.name.clone(), config.lease_duration_seconds));
 
         let network = self.network(plugins)?;
         let view = self.view();

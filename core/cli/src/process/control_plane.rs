@@ -1,5 +1,7 @@
 //! `yard control-plane`: store, API server, controllers and scheduler.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use kube::api::{Patch, PatchParams};
 use switchyard_api::{Cluster, names};
@@ -37,6 +39,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let config = Config {
             store: Some(directory.store().join("state.redb")),
             service_cidr: cluster.spec.service_cidr,
+            default_toleration_seconds: cluster.spec.default_toleration_seconds.into(),
             ..Config::new(pki.clone())
         };
         let server = Server::open(config)?;
@@ -73,6 +76,8 @@ fn controllers(cluster: &Cluster, topology: &Topology, pki: &Pki) -> switchyard_
         ca_pem: pki.ca_certificate().to_owned(),
         plugin_path: plugins::search_path(),
         network: spec.network.clone(),
+        node_grace: Duration::from_secs(spec.node_monitor_grace_period_seconds.into()),
+        default_toleration: Duration::from_secs(spec.default_toleration_seconds.into()),
         ..switchyard_control::Config::new(facts, topology.api())
     }
 }

@@ -74,6 +74,7 @@ impl Rig {
             role: Default::default(),
             labels: Default::default(),
             max_pods: 110,
+            lease_duration_seconds: 40,
             run_dir: path("run"),
             log_dir: path("log"),
             hidden: None,
