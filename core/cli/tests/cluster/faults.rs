@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use crate::rig::{Cluster, Powers, Traffic, eventually, kill, measured, scenarios};
+use rustix::process::Signal;
+
+use crate::rig::{Cluster, Powers, Traffic, eventually, kill, measured, scenarios, signal};
 
 scenarios! {
     the_control_plane_dies
     an_agent_dies
+    an_agent_falls_silent
     the_router_dies
     the_supervisor_dies
     a_container_dies
@@ -40,6 +43,41 @@ fn an_agent_dies(powers: Powers) {
     }
     traffic.more(100);
     traffic.stop().lost_nothing();
+}
+
+/// A stopped process is what a node that hangs looks like: it does not die, so nobody starts it again.
+fn an_agent_falls_silent(powers: Powers) {
+    let cluster = Cluster::prepare_with(powers, |folder| {
+        let file = folder.join("cluster.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let times = "spec:\n  nodeMonitorGracePeriodSeconds: 10\n  defaultTolerationSeconds: 1\n";
+        std::fs::write(&file, text.replacen("spec:\n", times, 1)).unwrap();
+    });
+    cluster.up();
+    let ready = || {
+        let node = cluster.get(&["node", "worker-1"]);
+        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().find(|one| one["type"] == "Ready").map(|one| one["status"].clone())
+    };
+    let pods = |node: &str| -> Vec<(String, bool)> {
+        let pods = cluster.get(&["pods", "-l", "app=sphinx"]);
+        let there = pods["items"].as_array().unwrap().iter().filter(|pod| pod["spec"]["nodeName"] == node);
+        there
+            .map(|pod| (pod["metadata"]["name"].to_string(), pod["metadata"]["deletionTimestamp"].is_string()))
+            .collect()
+    };
+    let (here, elsewhere) = (pods("worker-1"), pods("worker-2").len());
+    assert!(!here.is_empty(), "pods are spread over the workers");
+    let agent = cluster.pid("node-worker-1");
+    signal(agent, Signal::STOP);
+    measured("the node is not known to be ready", || ready().filter(|status| status == "Unknown"));
+    measured("its pods are told to leave", || pods("worker-1").iter().all(|(_, leaves)| *leaves).then_some(()));
+    measured("as many run elsewhere", || (pods("worker-2").len() == elsewhere + here.len()).then_some(()));
+    signal(agent, Signal::CONT);
+    measured("the node is back", || ready().filter(|status| status == "True"));
+    let left = || pods("worker-1").iter().all(|(pod, _)| here.iter().all(|(old, _)| old != pod));
+    measured("those that were to leave have left", || left().then_some(()));
+    assert_eq!(cluster.pid("node-worker-1"), agent, "nobody started another");
 }
 
 fn the_router_dies(powers: Powers) {
