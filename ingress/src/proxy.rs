@@ -24,7 +24,7 @@ use crate::{
     metrics::{self, CoreMetrics},
     table::{Backend, BackendId, Miss, SharedTable, Table, normal_host},
     tunnel,
-    upstream::{ConnectError, Connection, Pool, RequestBody, ResponseBody},
+    upstream::{ConnectError, Connection, Pool, RequestBody, ResponseBody, is_dead},
 };
 
 /// What all requests of one core share. Nothing in it is touched by another core on the way of a request, but for a backend's turn.
@@ -72,7 +72,7 @@ struct Spare {
 impl Core {
     /// Serves from `table`.
     pub fn new(table: Arc<SharedTable>, limits: Limits, metrics: Arc<CoreMetrics>) -> Self {
-        let pool = Pool::new(limits.max_idle, limits.upstream_idle_timeout, limits.connect_timeout);
+        let pool = Pool::new(&limits);
         let local = Rc::new(Snapshot(table.load()));
         let cached =
             CachedTable { cache: Cache::new(TableSource(Arc::clone(&table))), source: Arc::clone(&table), local };
@@ -228,8 +228,14 @@ impl Core {
                 Some(request) => Some(request),
                 None => spare.as_mut().map(Spare::request),
             };
-            // A kept connection that broke says nothing about its endpoint, and costs it no try of others.
-            let other = if connection.reused {
+            // A kept connection that broke says nothing about its endpoint, and costs it no try of others; but one whose peer was
+            // silent says that the endpoint is gone, with everything that is kept for it.
+            let dead = is_dead(&broken);
+            if dead {
+                endpoint.failed();
+                self.pool.forget(address);
+            }
+            let other = if connection.reused && !dead {
                 tries -= 1;
                 Some(endpoint)
             } else {
