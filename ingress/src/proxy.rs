@@ -22,6 +22,7 @@ use crate::{
     gate::{self, ConnState, Refusal},
     headers::{self, Ids, Peer, REQUEST_ID},
     metrics::{self, CoreMetrics},
+    stream::Pace,
     table::{Backend, BackendId, Miss, SharedTable, Table, normal_host},
     tunnel,
     upstream::{ConnectError, Connection, Pool, RequestBody, ResponseBody, is_dead},
@@ -121,14 +122,18 @@ impl Core {
             }
         };
         head.version = Version::HTTP_11;
+        let mut pace = None;
         if version == Version::HTTP_2 {
+            pace = Pace::current();
+            // The head is there to be taken, and with it the first of the body.
+            pace.iter().for_each(|pace| pace.given());
             head.version = Version::HTTP_2;
             head.headers.remove(header::CONNECTION);
         } else if open.state.is_leaving() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         open.status = head.status;
-        Ok(Response::from_parts(head, Answer { body, _open: open }))
+        Ok(Response::from_parts(head, Answer { body, pace, _open: open }))
     }
 
     async fn forward(
