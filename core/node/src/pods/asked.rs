@@ -34,11 +34,17 @@ impl Worker {
         let not_running = || AskError::BadRequest(format!("container {name:?} does not run"));
         let pause = self.sandbox.as_ref().ok_or_else(not_running)?;
         let exec = protocol::Exec { name: name.clone(), argv: command.argv, env: Vec::new(), tty: command.tty };
-        let exit = pause.exec(exec, command.stdio).await.map_err(|error| AskError::Failed(error.to_string()))?;
-        let (tell, code) = oneshot::channel();
+        let mut execution =
+            pause.exec(exec, command.stdio).await.map_err(|error| AskError::Failed(error.to_string()))?;
+        let (mut tell, code) = oneshot::channel();
         tokio::spawn(async move {
+            let exit = tokio::select! {
+                exit = execution.ended() => exit,
+                // Who asked has gone, and the command goes with the execution.
+                () = tell.closed() => return,
+            };
             // A pod that died took the command along.
-            let _ = tell.send(exit.await.map_or(137, |exit| exit.code));
+            let _ = tell.send(exit.map_or(137, |exit| exit.code));
         });
         Ok(code)
     }
