@@ -1,9 +1,12 @@
-//! What others ask of a pod's containers: where a log is, a command beside one.
+//! What others ask of a pod's containers: where a log is, a command beside one, the way to its ports.
+
+use std::path::PathBuf;
 
 use kube::ResourceExt;
 use switchyard_pause::protocol;
 use tokio::sync::{oneshot, watch};
 
+use crate::pods::sandbox;
 use crate::pods::worker::Worker;
 use crate::server::{AskError, Command, LogFile};
 
@@ -27,6 +30,14 @@ impl Worker {
             None => watch::channel(true).1,
         };
         Ok(LogFile { path: self.places.logs.join(&name).join(format!("{run}.log")), ended })
+    }
+
+    /// The pod's network namespace; `None` if it is the node's own.
+    pub(super) fn netns(&self) -> Result<Option<PathBuf>, AskError> {
+        if self.sandbox.is_none() {
+            return Err(AskError::BadRequest(format!("pod {:?} does not run", self.pod.name_any())));
+        }
+        Ok((!sandbox::host_network(&self.pod)).then(|| self.places.netns()))
     }
 
     pub(super) async fn exec(&self, name: String, command: Command) -> Result<oneshot::Receiver<i32>, AskError> {

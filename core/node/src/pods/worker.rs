@@ -45,6 +45,8 @@ pub(crate) enum Note {
     Hooked { container: String, restart: u32, result: Result<(), String> },
     /// Where is the log?
     Log { container: String, previous: bool, reply: tokio::sync::oneshot::Sender<Result<LogFile, AskError>> },
+    /// Where is its network namespace?
+    Netns { reply: tokio::sync::oneshot::Sender<Result<Option<std::path::PathBuf>, AskError>> },
     /// Run this.
     Exec {
         container: String,
@@ -274,6 +276,9 @@ impl Worker {
         let ready = |pod: &Pod| {
             let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
             conditions.into_iter().find(|one| one.type_ == "Ready").map(|one| one.status)
+            Note::Netns { reply } => {
+                let _ = reply.send(self.netns());
+            }
         };
         if self.pod.status.is_some() && ready(&pod) != ready(&self.pod) {
             self.written.forget();

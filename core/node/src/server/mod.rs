@@ -3,7 +3,9 @@
 //! TLS with client certificates of the cluster's authority; who holds none is not served. What concerns pods is for the API server,
 //! which has asked whether its user may, and for administrators: an agent of another node is neither.
 
+mod attach;
 mod exec;
+mod forward;
 mod logs;
 mod tls;
 
@@ -37,6 +39,8 @@ pub(crate) enum Ask {
     Log { container: ContainerRef, previous: bool, reply: oneshot::Sender<Result<LogFile, AskError>> },
     /// Run a command beside a container.
     Exec { container: ContainerRef, command: Command, reply: oneshot::Sender<Result<oneshot::Receiver<i32>, AskError>> },
+    /// The network namespace of a pod; `None` if it is the node's own.
+    Netns { namespace: String, pod: String, reply: oneshot::Sender<Result<Option<PathBuf>, AskError>> },
     /// The pods of this node, as a PodList in JSON.
     Pods { reply: oneshot::Sender<String> },
 }
@@ -89,6 +93,8 @@ pub(crate) async fn run(listener: TcpListener, tls: Tls, asks: Asks, shutdown: C
         .route("/pods", get(pods))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
         .route("/exec/{namespace}/{pod}/{container}", get(exec::serve).post(exec::serve))
+        .route("/attach/{namespace}/{pod}/{container}", get(attach::serve).post(attach::serve))
+        .route("/portForward/{namespace}/{pod}", get(forward::serve).post(forward::serve))
         .with_state(asks);
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let ended = Arc::new(Notify::new());
