@@ -21,7 +21,7 @@ use crate::events::Kind;
 use crate::pods::containers::{Policy, Slot, State, Step, is_sidecar};
 use crate::pods::pause::{Pause, PauseEvent};
 use crate::pods::sandbox::{self, Places};
-use crate::pods::status::{Phase, View};
+use crate::pods::status::{DEADLINE_EXCEEDED, Phase, View};
 use crate::pods::volumes::Volumes;
 use crate::pods::write::{self, Written};
 use crate::pods::{Context, start};
@@ -77,6 +77,8 @@ pub(crate) struct Worker {
     /// Its end has begun.
     pub(super) terminating: bool,
     pub(super) grace: Option<Duration>,
+    /// It was active for longer than it may.
+    pub(super) expired: bool,
     retry: Duration,
     retry_at: Option<Instant>,
     /// Tells when the node's network has changed, which it may have to before the pod can be attached.
@@ -115,6 +117,8 @@ impl Worker {
     pub(crate) fn new(context: Arc<Context>, pod: Arc<Pod>) -> (Self, mpsc::UnboundedSender<Note>) {
         let (tell, notes) = mpsc::unbounded_channel();
         let start_time = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
+        let reason = pod.status.as_ref().and_then(|status| status.reason.as_deref());
+        let expired = reason == Some(DEADLINE_EXCEEDED);
         let worker = Self {
             places: Places::of(&context.config, &pod),
             network: context.network.state(),
@@ -135,6 +139,7 @@ impl Worker {
             gone: false,
             terminating: false,
             grace: None,
+            expired,
             retry: Duration::ZERO,
             retry_at: None,
             stepped_at: Instant::now(),
@@ -159,6 +164,10 @@ impl Worker {
         }
         if matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
             self.release().await;
+            return ControlFlow::Continue(());
+        }
+        if self.expired || self.active_for().is_some_and(|left| left.is_zero()) {
+            self.expire();
             return ControlFlow::Continue(());
         }
         if self.retry_at.is_some_and(|at| at > Instant::now()) {
@@ -251,7 +260,9 @@ impl Worker {
     fn deadline(&self) -> Option<Instant> {
         let idle = self.slots.values().filter(|slot| !slot.is_running() && !self.terminating);
         let times = idle.filter_map(|slot| slot.retry_at);
+        let active = self.active_for().filter(|_| !self.expired && !self.terminating);
         let times = times.chain(self.retry_at).chain(self.renew_at).chain(self.written.retry_at);
+        let times = times.chain(active.map(|left| Instant::now() + left));
         times.filter(|at| *at > self.stepped_at).min()
     }
 
@@ -265,6 +276,9 @@ impl Worker {
             Note::Log { container, previous, reply } => {
                 let _ = reply.send(self.log(&container, previous));
             }
+            Note::Netns { reply } => {
+                let _ = reply.send(self.netns());
+            }
             Note::Exec { container, command, reply } => {
                 let _ = reply.send(self.exec(container, command).await);
             }
@@ -276,9 +290,6 @@ impl Worker {
         let ready = |pod: &Pod| {
             let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
             conditions.into_iter().find(|one| one.type_ == "Ready").map(|one| one.status)
-            Note::Netns { reply } => {
-                let _ = reply.send(self.netns());
-            }
         };
         if self.pod.status.is_some() && ready(&pod) != ready(&self.pod) {
             self.written.forget();
@@ -345,6 +356,7 @@ impl Worker {
             host_ip: self.context.config.node_ip,
             start_time: self.start_time,
             terminating: self.terminating,
+            expired: self.expired,
             now: Timestamp::now(),
         }
     }
