@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Event, Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::config::Kubeconfig;
 use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub(crate) struct Rig {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) client: Client,
+    pki: Arc<Pki>,
+    url: String,
     config: PathBuf,
     agent: Option<Child>,
 }
@@ -52,7 +55,7 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         std::fs::write(path("kubeconfig"), pki.kubeconfig(&Identity::node("n1"), &url).unwrap()).unwrap();
-        let server = Server::open(switchyard_apiserver::Config::new(pki)).unwrap();
+        let server = Server::open(switchyard_apiserver::Config::new(Arc::clone(&pki))).unwrap();
         let client = server.client();
         tokio::spawn(async move { server.serve(vec![listener], std::future::pending()).await });
         let config = Config {
@@ -82,7 +85,7 @@ impl Rig {
             programs: Some(path("bin")),
         };
         std::fs::write(path("config"), serde_json::to_string(&config).unwrap()).unwrap();
-        let mut rig = Self { config: path("config"), dir, client, agent: None };
+        let mut rig = Self { config: path("config"), dir, client, pki, url, agent: None };
         rig.prepare().await;
         rig.start_agent();
         rig.node_is_ready().await;
@@ -126,6 +129,20 @@ impl Rig {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
+    }
+
+    /// A client of the API server over its socket, as WebSockets need one.
+    pub(crate) async fn outside(&self) -> Client {
+        self.client_of(&Identity::admin(), &self.url).await
+    }
+
+    /// A client that is `identity`, of the API server or of an agent, whose certificate names no address.
+    pub(crate) async fn client_of(&self, identity: &Identity, url: &str) -> Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let kubeconfig = Kubeconfig::from_yaml(&self.pki.kubeconfig(identity, url).unwrap()).unwrap();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+        config.accept_invalid_certs = true;
+        Client::try_from(config).unwrap()
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
