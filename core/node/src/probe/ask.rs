@@ -1,6 +1,6 @@
 //! The questions that are asked over the network: TCP, HTTP with and without TLS, gRPC.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
 use axum::body::Bytes;
@@ -62,7 +62,7 @@ impl Get {
         if !self.tls {
             return self.exchange(stream).await;
         }
-        let name = ServerName::IpAddress(IpAddr::into(self.address.ip()));
+        let name = ServerName::IpAddress(self.address.ip().into());
         let stream = CONNECTOR.connect(name, stream).await.map_err(|error| self.failed(&error))?;
         self.exchange(stream).await
     }

@@ -92,9 +92,9 @@ mod tests {
         // A line counts only if it is written after the first read, so say it until it is heard.
         let first = loop {
             io::Write::write_all(&mut file, b"2026-01-01T00:00:01Z stderr F after\n").unwrap();
-            match tokio::time::timeout(std::time::Duration::from_millis(50), heard.next()).await {
-                Ok(message) => break message.unwrap(),
-                Err(_) => {}
+            let heard = tokio::time::timeout(std::time::Duration::from_millis(50), heard.next());
+            if let Ok(message) = heard.await {
+                break message.unwrap();
             }
         };
         assert_eq!(first, Message::Binary(Bytes::from_static(b"\x02after\n")));

@@ -142,7 +142,7 @@ async fn carry(
             while let Some(bytes) = input.recv().await {
                 write.write_all(&bytes).await?;
             }
-            Ok(())
+            Ok::<_, io::Error>(())
         };
         let back = async {
             let mut buffer = vec![0; PIECE];
@@ -161,7 +161,7 @@ async fn carry(
             result = back => result,
         }
     };
-    if let Err(error) = carried.await as io::Result<()> {
+    if let Err(error) = carried.await {
         let mut message = vec![channel + 1];
         message.extend_from_slice(format!("port {port}: {error}").as_bytes());
         let _ = output.send(message).await;
