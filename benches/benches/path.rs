@@ -1,11 +1,11 @@
 //! Pod to pod on a cluster, against the same wiring made by hand, bare and with what Services need of the kernel: bulk throughput and
-//! round trips, on one node and between nodes.
+//! round trips, on one node and between nodes. With `--test` once.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use switchyard_benches::{Cluster, Record, Series, byhand, in_namespaces, load};
+use switchyard_benches::{Cluster, Record, Series, byhand, in_namespaces, lasting, load, turns};
 use switchyard_kernel::Netns;
 
 const ROUNDS: usize = 30;
@@ -39,7 +39,7 @@ fn main() -> anyhow::Result<()> {
         let name = format!("{plugin}: round trips, {place}");
         measure(&mut record, &name, "1/s", &worlds, to, load::Pair::round_trips)?;
     }
-    Ok(record.save()?)
+    record.save_unless_testing()
 }
 
 fn by_hand(network: &byhand::Network) -> [Pod; 3] {
@@ -60,11 +60,11 @@ fn measure(
 ) -> anyhow::Result<()> {
     let names = [name.to_owned(), format!("by hand, bare: {name}"), format!("by hand, tracked: {name}")];
     let mut series = names.map(|name| Series::new(&name, unit));
-    for round in 0..=ROUNDS {
+    for round in 0..=turns(ROUNDS) {
         for turn in 0..worlds.len() {
             let at = (round + turn) % worlds.len();
             let pods = &worlds[at];
-            let value = run(load::Pair::connect(&pods[0].netns, (&pods[to].netns, pods[to].ip))?, LASTING)?;
+            let value = run(load::Pair::connect(&pods[0].netns, (&pods[to].netns, pods[to].ip))?, lasting(LASTING))?;
             // The first round warms up.
             if round > 0 {
                 series[at].values.push(value);

@@ -7,6 +7,7 @@
 
 pub mod byhand;
 pub mod cni;
+pub mod figures;
 pub mod flows;
 pub mod load;
 pub mod memory;
@@ -18,8 +19,8 @@ mod settle;
 mod steal;
 mod world;
 
-pub use record::{Comparison, Fact, Record, folder, machine, testing, turns};
+pub use record::{Comparison, Fact, Record, folder, lasting, machine, testing, turns};
 pub use series::{Ratio, Series};
 pub use settle::settle;
 pub use steal::{Conditions, Steal};
-pub use world::{Cluster, Pod, in_namespaces};
+pub use world::{Cluster, Pod, built, in_namespaces};

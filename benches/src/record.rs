@@ -1,6 +1,7 @@
 //! What a run leaves behind.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,9 @@ pub struct Record {
     pub comparisons: Vec<Comparison>,
     /// Figures that are no comparison.
     pub facts: Vec<Fact>,
+    /// What this would be compared with if it were installed, and what to install.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<String>,
 }
 
 /// Something against its baseline.
@@ -74,6 +78,11 @@ pub fn turns(rounds: usize) -> usize {
     if testing() { 1 } else { rounds }
 }
 
+/// For so long, or a tenth of it if [`testing`].
+pub fn lasting(time: Duration) -> Duration {
+    if testing() { time / 10 } else { time }
+}
+
 // === impl Record ===
 
 impl Record {
@@ -91,6 +100,7 @@ impl Record {
             series: Vec::new(),
             comparisons: Vec::new(),
             facts: Vec::new(),
+            absent: Vec::new(),
         }
     }
 
@@ -124,6 +134,15 @@ impl Record {
     pub fn fact(&mut self, name: &str, value: String, aim: &str) {
         println!("{name:<44} {value}   aim: {aim}");
         self.facts.push(Fact { name: name.into(), value, aim: aim.into() });
+    }
+
+    /// Says what is not compared because it is not there; once is enough.
+    pub fn absent(&mut self, what: &str, package: &str) {
+        let said = format!("{what} (apt-get install {package})");
+        if !self.absent.contains(&said) {
+            println!("not installed, so not compared: {said}");
+            self.absent.push(said);
+        }
     }
 
     /// [`Record::save`], but for a run that only shows that it runs.

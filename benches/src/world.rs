@@ -159,8 +159,8 @@ impl Drop for Cluster {
     }
 }
 
-/// A program of the release build.
-pub(crate) fn built(name: &str) -> anyhow::Result<PathBuf> {
+/// A program or a library of the release build.
+pub fn built(name: &str) -> anyhow::Result<PathBuf> {
     // target/release/deps/BENCH-HASH
     let own = std::env::current_exe()?;
     let release = own.ancestors().nth(2).context("no build folder above this program")?;

@@ -13,11 +13,13 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::{gate::ConnState, proxy::Core, upstream::ResponseBody};
+use crate::{gate::ConnState, proxy::Core, stream::Pace, upstream::ResponseBody};
 
 /// A body on its way to the client; tells its connection when the request is over.
 pub struct Answer {
     pub(crate) body: AnswerBody,
+    /// Where the body is one of many on its connection.
+    pub(crate) pace: Option<Rc<Pace>>,
     /// Held for its `Drop`.
     pub(crate) _open: Open,
 }
@@ -54,11 +56,18 @@ impl Body for Answer {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.body {
+        let frame = match &mut self.body {
             AnswerBody::Own(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             AnswerBody::Relayed(body) => Pin::new(body).poll_frame(cx),
             AnswerBody::Apart(body) => Pin::new(body).poll_frame(cx),
+        };
+        if let Some(pace) = &self.pace {
+            match frame {
+                Poll::Ready(_) => pace.given(),
+                Poll::Pending => pace.taken(),
+            }
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

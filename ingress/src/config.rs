@@ -99,6 +99,9 @@ pub struct Limits {
     /// Seconds for a backend to accept a connection.
     #[arg(long, default_value = "2", value_parser = seconds)]
     pub connect_timeout: Duration,
+    /// Seconds without a word from the other end's kernel after which a connection to a backend is dead.
+    #[arg(long, default_value = "8", value_parser = seconds)]
+    pub peer_timeout: Duration,
     /// Seconds for a backend to begin its answer.
     #[arg(long, default_value = "60", value_parser = seconds)]
     pub answer_timeout: Duration,

@@ -103,15 +103,21 @@ pub fn to_upstream(headers: &mut HeaderMap, peer: &Peer, version: Version, upgra
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
 
+    if version == Version::HTTP_2 {
+        join(headers, header::COOKIE, "; ");
+    }
+
     let host = headers.get(header::HOST).cloned();
-    let earlier = if peer.trusted { headers.get(FORWARDED_FOR) } else { None };
-    let chain = match earlier.and_then(|e| e.to_str().ok()) {
-        Some(earlier) => {
-            let chain = format!("{earlier}, {}", peer.address.ip());
-            HeaderValue::try_from(chain).unwrap_or_else(|_| peer.ip.clone())
+    let mut chain = peer.ip.clone();
+    if peer.trusted {
+        // Every line counts, the first to the last: one that is left out is one that a client could hide the others behind.
+        join(headers, FORWARDED_FOR, ", ");
+        let earlier = headers.get(FORWARDED_FOR).and_then(|earlier| earlier.to_str().ok());
+        if let Some(earlier) = earlier.filter(|earlier| !earlier.is_empty()) {
+            let longer = format!("{earlier}, {}", peer.address.ip());
+            chain = HeaderValue::try_from(longer).unwrap_or(chain);
         }
-        None => peer.ip.clone(),
-    };
+    }
     if !peer.trusted {
         headers.remove(header::FORWARDED);
     }
@@ -136,6 +142,18 @@ pub fn to_upstream(headers: &mut HeaderMap, peer: &Peer, version: Version, upgra
 /// Makes a backend's headers into those for the client.
 pub fn to_client(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
+}
+
+/// Makes one line of several: HTTP/2 sends a cookie in crumbs, and HTTP/1 knows one Cookie line (RFC 9113, 8.2.3).
+fn join(headers: &mut HeaderMap, name: HeaderName, between: &str) {
+    let mut lines = headers.get_all(&name).iter();
+    if lines.by_ref().take(2).count() < 2 {
+        return;
+    }
+    let lines: Vec<_> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(between.as_bytes())) {
+        headers.insert(name, joined);
+    }
 }
 
 /// Whether a comma-separated field has a token.
@@ -188,12 +206,16 @@ mod tests {
     use super::*;
 
     fn upstream(lines: &[(&'static str, &'static str)], trusted: bool) -> HeaderMap {
+        upstream_of(Version::HTTP_11, lines, trusted)
+    }
+
+    fn upstream_of(version: Version, lines: &[(&'static str, &'static str)], trusted: bool) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let peer = Peer::new(([192, 0, 2, 1], 5).into(), ([192, 0, 2, 2], 80).into(), false, trusted);
-        to_upstream(&mut headers, &peer, Version::HTTP_11, false, &Ids::new());
+        to_upstream(&mut headers, &peer, version, false, &Ids::new());
         headers
     }
 
@@ -231,5 +253,22 @@ mod tests {
         assert_eq!(trusted["x-forwarded-for"], "9.9.9.9, 192.0.2.1");
         assert_eq!(trusted["x-forwarded-proto"], "https");
         assert_eq!(trusted.get_all("via").iter().count(), 2);
+    }
+
+    #[test]
+    fn every_line_of_earlier_hops_is_kept_in_its_order() {
+        let lines = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "9.9.9.9, 8.8.8.8")];
+        let headers = upstream(&lines, true);
+        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 9.9.9.9, 8.8.8.8, 192.0.2.1");
+        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
+        assert_eq!(upstream(&lines, false)["x-forwarded-for"], "192.0.2.1");
+    }
+
+    #[test]
+    fn the_crumbs_of_a_cookie_become_one() {
+        let lines = [("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d=4")];
+        let headers = upstream_of(Version::HTTP_2, &lines, false);
+        assert_eq!(headers["cookie"], "a=1; b=2; c=3; d=4");
+        assert_eq!(headers.get_all("cookie").iter().count(), 1);
     }
 }

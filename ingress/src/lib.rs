@@ -22,6 +22,7 @@ pub mod upstream;
 
 mod begin;
 mod run;
+mod stream;
 mod tunnel;
 
 pub use self::{

@@ -22,9 +22,10 @@ use crate::{
     gate::{self, ConnState, Refusal},
     headers::{self, Ids, Peer, REQUEST_ID},
     metrics::{self, CoreMetrics},
+    stream::Pace,
     table::{Backend, BackendId, Miss, SharedTable, Table, normal_host},
     tunnel,
-    upstream::{ConnectError, Connection, Pool, RequestBody, ResponseBody},
+    upstream::{ConnectError, Connection, Pool, RequestBody, ResponseBody, is_dead},
 };
 
 /// What all requests of one core share. Nothing in it is touched by another core on the way of a request, but for a backend's turn.
@@ -72,7 +73,7 @@ struct Spare {
 impl Core {
     /// Serves from `table`.
     pub fn new(table: Arc<SharedTable>, limits: Limits, metrics: Arc<CoreMetrics>) -> Self {
-        let pool = Pool::new(limits.max_idle, limits.upstream_idle_timeout, limits.connect_timeout);
+        let pool = Pool::new(&limits);
         let local = Rc::new(Snapshot(table.load()));
         let cached =
             CachedTable { cache: Cache::new(TableSource(Arc::clone(&table))), source: Arc::clone(&table), local };
@@ -121,14 +122,18 @@ impl Core {
             }
         };
         head.version = Version::HTTP_11;
+        let mut pace = None;
         if version == Version::HTTP_2 {
+            pace = Pace::current();
+            // The head is there to be taken, and with it the first of the body.
+            pace.iter().for_each(|pace| pace.given());
             head.version = Version::HTTP_2;
             head.headers.remove(header::CONNECTION);
         } else if open.state.is_leaving() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         open.status = head.status;
-        Ok(Response::from_parts(head, Answer { body, _open: open }))
+        Ok(Response::from_parts(head, Answer { body, pace, _open: open }))
     }
 
     async fn forward(
@@ -228,8 +233,14 @@ impl Core {
                 Some(request) => Some(request),
                 None => spare.as_mut().map(Spare::request),
             };
-            // A kept connection that broke says nothing about its endpoint, and costs it no try of others.
-            let other = if connection.reused {
+            // A kept connection that broke says nothing about its endpoint, and costs it no try of others; but one whose peer was
+            // silent says that the endpoint is gone, with everything that is kept for it.
+            let dead = is_dead(&broken);
+            if dead {
+                endpoint.failed();
+                self.pool.forget(address);
+            }
+            let other = if connection.reused && !dead {
                 tries -= 1;
                 Some(endpoint)
             } else {

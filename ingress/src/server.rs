@@ -14,7 +14,7 @@ use std::{
 };
 
 use hyper::{body::Incoming, server::conn, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -29,6 +29,7 @@ use crate::{
     headers::{self, Peer},
     metrics::{self, Metrics},
     proxy::Core,
+    stream::Streams,
     table::SharedTable,
     tls::Acceptor,
 };
@@ -76,9 +77,6 @@ struct Worker {
     stage: Cell<Stage>,
     tls: Option<Acceptor>,
 }
-
-#[derive(Clone, Copy, Debug)]
-struct LocalExec;
 
 // === impl Listeners ===
 
@@ -338,7 +336,12 @@ impl Worker {
         let result = if http2 {
             let limits = &self.config.limits;
             let io = TokioIo::new(Prefixed { first, io });
-            let connection = conn::http2::Builder::new(LocalExec)
+            // A client that is gone without a word answers no ping.
+            let ping = limits.body_timeout / 3;
+            let connection = conn::http2::Builder::new(Streams { patience: limits.body_timeout })
+                .timer(TokioTimer::new())
+                .keep_alive_interval(Some(ping))
+                .keep_alive_timeout(ping)
                 .max_concurrent_streams(100)
                 .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX))
                 .max_local_error_reset_streams(Some(1024))
@@ -374,21 +377,23 @@ where
 {
     let mut connection = std::pin::pin!(connection);
     let mut asked = false;
+    let mut late = false;
     std::future::poll_fn(|cx| {
         state.register(cx.waker());
-        if !asked && (state.must_end() || ends_when_late && state.read_expired()) {
+        let expired = ends_when_late && state.read_expired();
+        if !asked && (state.must_end() || expired) {
             asked = true;
             graceful(connection.as_mut());
+        }
+        if expired {
+            // It was told to go, and does not take what is left for it.
+            if late {
+                return Poll::Ready(Ok(()));
+            }
+            late = true;
+            state.linger();
         }
         connection.as_mut().poll(cx)
     })
     .await
-}
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExec {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
 }

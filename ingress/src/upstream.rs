@@ -27,9 +27,13 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-use crate::gate::{ConnState, Refusal};
+use crate::{
+    config::Limits,
+    gate::{ConnState, Refusal},
+};
 
 /// What is sent to an endpoint.
 #[derive(Debug)]
@@ -77,6 +81,7 @@ pub struct Pool {
     max_idle: usize,
     idle_timeout: Duration,
     connect_timeout: Duration,
+    peer_timeout: Duration,
     /// Connections opened, for metrics.
     pub connects: Cell<u64>,
 }
@@ -108,8 +113,15 @@ pub struct ResponseBody {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(max_idle: usize, idle_timeout: Duration, connect_timeout: Duration) -> Self {
-        Self { idle: RefCell::default(), max_idle, idle_timeout, connect_timeout, connects: Cell::new(0) }
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            idle: RefCell::default(),
+            max_idle: limits.max_idle,
+            idle_timeout: limits.upstream_idle_timeout,
+            connect_timeout: limits.connect_timeout,
+            peer_timeout: limits.peer_timeout,
+            connects: Cell::new(0),
+        }
     }
 
     /// An idle connection that is alive as far as the kernel has told us.
@@ -147,7 +159,13 @@ impl Pool {
             Ok(stream) => stream.map_err(ConnectError::Io)?,
         };
         let _ = stream.set_nodelay(true);
+        notice_death(&stream, self.peer_timeout);
         Ok(stream)
+    }
+
+    /// Closes what is idle to an endpoint that does not acknowledge any more: its other connections are as dead.
+    pub fn forget(&self, address: SocketAddr) {
+        self.idle.borrow_mut().remove(&address);
     }
 
     /// Closes what has been idle too long.
@@ -186,6 +204,27 @@ impl Pool {
             list.push(Idle { connection, since: Instant::now() });
         }
     }
+}
+
+/// Has the kernel break the connection when its peer has acknowledged nothing for so long: neither what was sent nor, while nothing
+/// is sent, a probe. A node that is lost says no last word, and who waits for its answer would wait as long as for a slow one.
+fn notice_death(stream: &TcpStream, within: Duration) {
+    let socket = SockRef::from(stream);
+    let probe = (within / 2).max(Duration::from_secs(1));
+    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe).with_interval(probe));
+    let _ = socket.set_tcp_user_timeout(Some(within));
+}
+
+/// Whether a connection broke because its peer did not acknowledge any more.
+pub fn is_dead(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.kind() == io::ErrorKind::TimedOut;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// How we speak to endpoints.
@@ -348,5 +387,21 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_watches_over_a_connection() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let limits = Limits { peer_timeout: Duration::from_secs(8), ..crate::config::Config::default().limits };
+        let stream = Pool::new(&limits).connect_stream(listener.local_addr().expect("address")).await.expect("connect");
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().expect("an option"));
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), Duration::from_secs(4));
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_secs(8)));
     }
 }

@@ -14,11 +14,15 @@ use std::{
 
 use http::Request;
 use rig::{Client, Ingress, Upstream, World, eventually, full, nobody};
+use socket2::{SockFilter, SockRef};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
 };
+
+/// Lets through nothing that comes (BPF_RET, 0 bytes).
+const NOTHING: SockFilter = SockFilter::new(0x06, 0, 0, 0);
 
 /// Clients that ask as fast as they can, and note every answer that is not 200.
 struct Load {
@@ -179,6 +183,68 @@ async fn drain_finishes_what_is_open_and_closes_what_is_quiet() {
     let reply = open.await.expect("no panic");
     assert_eq!((reply.pod(), reply.headers["connection"].as_bytes()), ("slow", &b"close"[..]));
     ingress.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http2_connection_is_told_to_go_and_finishes_what_is_open() {
+    let release = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = Arc::clone(&release);
+    let slow = Upstream::start(move |_| {
+        let gate = Arc::clone(&gate);
+        async move {
+            let _permit = gate.acquire().await.expect("open");
+            http::Response::builder().header("x-pod", "slow").body(full("late")).expect("response")
+        }
+    })
+    .await;
+    let mut ingress = Ingress::start(world(&[slow.address])).await;
+    let (mut busy, busy_end) = ingress.http2().await;
+    let (_quiet, quiet_end) = ingress.http2().await;
+    let get = || Request::builder().uri("http://a.net/").body(full("")).expect("request");
+    let address = ingress.http;
+    let open = tokio::spawn(async move { busy.send_request(get()).await.expect("an answer") });
+    eventually("the request is open", async || slow.requests() == 1).await;
+
+    ingress.terminate();
+    let quiet = tokio::time::timeout(Duration::from_secs(5), quiet_end).await.expect("closed").expect("no panic");
+    quiet.expect("with GOAWAY, not an error");
+    eventually("nobody is accepting any more", async || TcpStream::connect(address).await.is_err()).await;
+    release.add_permits(1);
+    let answer = open.await.expect("no panic");
+    assert_eq!((answer.status().as_u16(), &answer.headers()["x-pod"]), (200, &"slow".parse().expect("a value")));
+    drop(answer);
+    let busy = tokio::time::timeout(Duration::from_secs(5), busy_end).await.expect("closed").expect("no panic");
+    busy.expect("with GOAWAY, not an error");
+    ingress.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_is_silent_costs_no_idempotent_request() {
+    let lost = Upstream::raw(|mut stream| async move {
+        let mut head = [0; 4096];
+        if stream.read(&mut head).await.is_ok_and(|n| n > 0) {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx-pod: lost\r\ncontent-length: 0\r\n\r\n").await;
+            // What comes from now on is not even acknowledged: as when the node is gone.
+            SockRef::from(&stream).attach_filter(&[NOTHING]).expect("a filter");
+        }
+        std::future::pending().await
+    })
+    .await;
+    let b = Upstream::echo("b").await;
+    let ingress = Ingress::start_with(world(&[lost.address, b.address]), |config| {
+        (config.threads, config.limits.peer_timeout) = (1, Duration::from_secs(1));
+    })
+    .await;
+    let mut client = ingress.client().await;
+    let mut pods = Vec::new();
+    for _ in 0..2 {
+        pods.push(client.get("a.net", "/").await.pod().to_owned());
+    }
+    pods.sort();
+    assert_eq!(pods, ["b", "lost"]);
+    for _ in 0..4 {
+        assert_eq!(client.get("a.net", "/").await.pod(), "b");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

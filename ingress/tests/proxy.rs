@@ -3,14 +3,20 @@
 
 mod rig;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use rig::{Body, Ingress, Upstream, World, full};
+use rig::{Body, Ingress, Upstream, World, eventually, full};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -209,11 +215,7 @@ async fn after_a_refused_upgrade_http_goes_on() {
 async fn http2_without_tls_is_spoken_too() {
     let a = Upstream::echo("a").await;
     let ingress = ingress_for(&a).await;
-    let stream = TcpStream::connect(ingress.http).await.expect("connect");
-    let io = hyper_util::rt::TokioIo::new(stream);
-    let (mut send, connection) =
-        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.expect("handshake");
-    tokio::spawn(connection);
+    let (mut send, _end) = ingress.http2().await;
     for body in ["", "with a body"] {
         let request = Request::builder().method("POST").uri("http://a.net/two?x").body(full(body)).expect("request");
         let answer = send.send_request(request).await.expect("an answer");
@@ -232,11 +234,7 @@ async fn http2_passes_the_same_checks() {
     let a = Upstream::echo("a").await;
     let world = World::new().service("a", &[a.address]).rule("a.net", "/", "a");
     let ingress = Ingress::start_with(world, |c| c.limits.max_body = 5).await;
-    let stream = TcpStream::connect(ingress.http).await.expect("connect");
-    let io = hyper_util::rt::TokioIo::new(stream);
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let (mut send, connection) = hyper::client::conn::http2::handshake(executor, io).await.expect("handshake");
-    tokio::spawn(connection);
+    let (mut send, _end) = ingress.http2().await;
     let cases = [
         ("http://a.net/ok", "", "", 200),
         ("http://a.net/a/../b", "", "", 400),
@@ -253,6 +251,61 @@ async fn http2_passes_the_same_checks() {
         let answer = send.send_request(request.body(full(body)).expect("request")).await.expect("an answer");
         assert_eq!(answer.status(), status, "{uri} {host} {body}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http2_client_that_takes_nothing_holds_no_backend() {
+    let (sent, left) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counts, lefts) = (Arc::clone(&sent), Arc::clone(&left));
+    let endless = Upstream::raw(move |mut stream| {
+        let (counts, lefts) = (Arc::clone(&counts), Arc::clone(&lefts));
+        async move {
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head).await;
+            counts.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").await;
+            while stream.write_all(&[b'x'; 10_000]).await.is_ok() {}
+            lefts.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let (say, body) = channel();
+    let body = Arc::new(Mutex::new(Some(body)));
+    let quiet = Upstream::start(move |_| {
+        let body = body.lock().expect("lock").take();
+        async move { Response::new(body.unwrap_or_else(|| full(""))) }
+    })
+    .await;
+    let services = World::new().service("endless", &[endless.address]).service("quiet", &[quiet.address]);
+    let world = services.rule("endless.net", "/", "endless").rule("quiet.net", "/", "quiet");
+    let ingress = Ingress::start_with(world, |c| c.limits.body_timeout = Duration::from_millis(600)).await;
+    let (mut send, _end) = ingress.http2().await;
+    let request = Request::builder().uri("http://quiet.net/").body(full("")).expect("request");
+    let mut waits = send.send_request(request).await.expect("an answer").into_body();
+    // One client opens no window at all, the other takes a little and then no more.
+    for window in [0, 20_000] {
+        let (mut send, _end) = ingress.http2_with(|builder| _ = builder.initial_stream_window_size(window)).await;
+        let get = |host| Request::builder().uri(format!("http://{host}/")).body(full("")).expect("request");
+        let mut answers = Vec::new();
+        for _ in 0..10 {
+            answers.push(send.send_request(get("endless.net")).await.expect("an answer"));
+        }
+        eventually("the backend is rid of all requests", async || {
+            let (sent, left) = (sent.load(Ordering::SeqCst), left.load(Ordering::SeqCst));
+            sent > 0 && sent % 10 == 0 && left == sent
+        })
+        .await;
+        // Only those streams are reset, not the connection.
+        let head = Request::builder().method("HEAD").uri("http://quiet.net/").body(full("")).expect("request");
+        assert_eq!(send.send_request(head).await.expect("an answer").status(), 200, "window {window}");
+        for answer in answers {
+            assert!(answer.into_body().collect().await.is_err(), "window {window}");
+        }
+    }
+    assert_eq!(sent.load(Ordering::SeqCst), 20);
+    // Who waited all the time for its backend, and not the other way round, still does.
+    say.send(Frame::data(Bytes::from_static(b"at last"))).expect("open");
+    assert_eq!(waits.frame().await.expect("a frame").expect("no reset").into_data().expect("data"), "at last");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,14 @@
 
 mod rig;
 
+use std::sync::Arc;
+
 use rig::{Ingress, Upstream, World, nobody};
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_lead_to_their_services_and_pods_take_turns() {
@@ -184,4 +190,35 @@ async fn explain_metrics_and_probes_answer() {
         ("a", &b"close"[..]),
         "still served, for the last time"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_addresses_of_an_external_name_take_turns() {
+    let a = Upstream::echo("a").await;
+    // The same port at another address, as one name has one port.
+    let other = TcpListener::bind(("127.0.0.2", a.address.port())).await.expect("bind");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = other.accept().await {
+            let mut asked = [0; 1024];
+            let _ = stream.read(&mut asked).await;
+            let said = b"HTTP/1.1 200 OK\r\nx-pod: b\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(said).await;
+        }
+    });
+    let port = a.address.port();
+    let service = json!({ "metadata": { "name": "out", "namespace": "default" }, "spec": {
+        "type": "ExternalName", "externalName": "www.elsewhere", "ports": [{ "name": "http", "port": port }] } });
+    let backend = json!({ "service": { "name": "out", "port": { "name": "http" } } });
+    let path = json!({ "path": "/", "pathType": "Prefix", "backend": backend });
+    let rule = json!({ "host": "out.net", "http": { "paths": [path] } });
+    let mut world = World::new().ingress("out", json!({}), json!({ "ingressClassName": "yard", "rules": [rule] }));
+    world.0.services.insert(("default".into(), "out".into()), Arc::new(rig::from(service)));
+    let addresses = ["127.0.0.1", "127.0.0.2"].map(|address| address.parse().expect("an address"));
+    world.0.external.insert("www.elsewhere".into(), addresses.into());
+    let ingress = Ingress::start(world).await;
+    let mut pods = Vec::new();
+    for _ in 0..20 {
+        pods.push(ingress.get("out.net", "/").await.pod().to_owned());
+    }
+    assert_eq!(pods.iter().filter(|pod| *pod == "a").count(), 10, "half of them each: {pods:?}");
 }

@@ -1,14 +1,16 @@
-//! Makes `docs/benchmarks.md` of the records that the benches left.
+//! Makes `docs/benchmarks.md` of the records that the benches left, and the README's table of figures.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use switchyard_benches::figures::{self, round};
 use switchyard_benches::pieces::{Measured, Piece, criterion_folder, measured, pieces};
 use switchyard_benches::{Conditions, Record, Series, folder, machine};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
 
 fn main() -> anyhow::Result<()> {
     let mut files: Vec<_> = std::fs::read_dir(folder()).into_iter().flatten().collect::<Result<_, _>>()?;
@@ -23,13 +25,11 @@ fn main() -> anyhow::Result<()> {
          rounds; the brackets hold its 95 % bootstrap interval. Stolen time is what the \
          hypervisor gave to others during a run, of which the ratio sees little and a time alone all of it.\n",
     );
-    for file in files {
-        let path = file.path();
-        if path.extension().is_some_and(|ending| ending == "json") {
-            let record: Record =
-                serde_json::from_slice(&std::fs::read(&path)?).with_context(|| path.display().to_string())?;
-            section(&mut page, &record)?;
-        }
+    let paths = files.iter().map(std::fs::DirEntry::path);
+    let paths = paths.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
+    let records = paths.map(|path| read(&path)).collect::<anyhow::Result<Vec<_>>>()?;
+    for record in &records {
+        section(&mut page, record)?;
     }
     if !found.is_empty() {
         page += "\n# Pieces\n\nCriterion measures one thing after the other, so these ratios hold what the machine did in between. The \
@@ -40,12 +40,27 @@ fn main() -> anyhow::Result<()> {
     }
     std::fs::write(PAGE, page)?;
     println!("{}", Path::new(PAGE).canonicalize()?.display());
+    let readme = std::fs::read_to_string(README)?;
+    match figures::within(&readme, &records) {
+        Some(text) => {
+            std::fs::write(README, text)?;
+            println!("{}", Path::new(README).canonicalize()?.display());
+        }
+        None => eprintln!("README.md has no table of figures: put {:?} around it", figures::MARKS),
+    }
     Ok(())
+}
+
+fn read(path: &Path) -> anyhow::Result<Record> {
+    serde_json::from_slice(&std::fs::read(path)?).with_context(|| path.display().to_string())
 }
 
 fn section(page: &mut String, record: &Record) -> std::fmt::Result {
     writeln!(page, "\n## {}\n\n{}\n", record.name, record.about)?;
     writeln!(page, "`{}` on {}, {}; {}.\n", record.command, record.machine, date(record.taken), stolen(record.stolen))?;
+    if !record.absent.is_empty() {
+        writeln!(page, "Not installed there, so not compared: {}.\n", record.absent.join(", "))?;
+    }
     if !record.comparisons.is_empty() {
         writeln!(page, "| what | measured | baseline | | ratio | aim |\n| --- | ---: | ---: | --- | --- | --- |")?;
     }
@@ -119,12 +134,6 @@ fn time(nanos: f64) -> String {
     let units = [(1e9, "s"), (1e6, "ms"), (1e3, "µs")];
     let (size, unit) = units.into_iter().find(|(size, _)| nanos >= *size).unwrap_or((1.0, "ns"));
     format!("{} {unit}", round(nanos / size))
-}
-
-/// Three significant digits.
-fn round(value: f64) -> String {
-    let digits = 2 - value.abs().max(1e-9).log10().floor() as i32;
-    format!("{value:.*}", digits.clamp(0, 6) as usize)
 }
 
 /// The day in UTC.

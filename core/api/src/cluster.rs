@@ -55,6 +55,12 @@ pub struct ClusterSpec {
     /// Names, inside and outside.
     #[serde(default)]
     pub dns: DnsSpec,
+    /// Seconds without a heartbeat after which a node is taken for dead; nodes send four in that time. Default 40.
+    #[serde(default = "node_monitor_grace_period_seconds")]
+    pub node_monitor_grace_period_seconds: u32,
+    /// Seconds that pods which say nothing about it stay on a node that is not ready or not reachable. Default 300.
+    #[serde(default = "default_toleration_seconds")]
+    pub default_toleration_seconds: u32,
     /// The network plugin to begin with. Default kubenet.
     #[serde(default = "kubenet")]
     pub network: NetworkSpec,
@@ -174,6 +180,14 @@ fn node_prefix() -> u8 {
 
 fn max_pods() -> u32 {
     110
+}
+
+fn node_monitor_grace_period_seconds() -> u32 {
+    40
+}
+
+fn default_toleration_seconds() -> u32 {
+    300
 }
 
 fn kubenet() -> NetworkSpec {

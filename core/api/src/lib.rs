@@ -25,5 +25,5 @@ pub use firewall::{
 pub use network::{
     ActiveNetwork, Condition, Hosting, Network, NetworkSpec, NetworkStatus, NodeNetworkStatus, PluginOptions,
 };
-pub use segment::{Segment, SegmentSpec, SegmentStatus};
+pub use segment::{Segment, SegmentFault, SegmentSpec, SegmentStatus};
 pub use swap::{Operations, Outcome, Participant, Probes, Sample, Stage, Swap, SwapPhase, SwapReport, SwapStep, Turn};

@@ -98,6 +98,9 @@ pub struct NodeNetworkStatus {
     /// What went wrong, if something did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Segments that are not in this node's kernel as they should be, and why not.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub segments: BTreeMap<String, String>,
     /// How far it is in a swap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub swap: Option<SwapReport>,

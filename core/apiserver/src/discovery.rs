@@ -153,7 +153,6 @@ fn subresources(kind: &Kind) -> Vec<(&str, String, &'static [&'static str])> {
             "log" => &["get"],
             "exec" | "attach" | "portforward" => &["create", "get"],
             "finalize" => &["update"],
-            "ephemeralcontainers" => &["get", "patch", "update"],
             _ => &["create"],
         };
         list.push((name, (*of).to_owned(), verbs));

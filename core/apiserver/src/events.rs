@@ -1,10 +1,7 @@
 //! Two views of one Event: core/v1, as it is stored, and events.k8s.io/v1.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value, json};
 
-use crate::kinds::{Kind, View};
 use crate::meta;
 
 /// (core/v1, events.k8s.io/v1)
@@ -19,22 +16,16 @@ const FIELDS: &[(&str, &str)] = &[
     ("source", "deprecatedSource"),
 ];
 
-/// What clients of `kind` see of a stored object.
-pub fn to_view<'a>(kind: &Kind, object: &'a Value) -> Cow<'a, Value> {
-    if kind.view == View::Stored {
-        return Cow::Borrowed(object);
-    }
+/// events.k8s.io/v1 of a stored Event.
+pub fn to_new(object: &Value) -> Value {
     let mut view = rename(object, |core, _| core, |_, new| new);
     view.insert("apiVersion".into(), json!("events.k8s.io/v1"));
-    Cow::Owned(Value::Object(view))
+    Value::Object(view)
 }
 
-/// What is stored of an object a client of `kind` sent.
-pub fn from_view(kind: &Kind, object: Value) -> Value {
-    if kind.view == View::Stored {
-        return object;
-    }
-    let mut stored = rename(&object, |_, new| new, |core, _| core);
+/// What is stored of an events.k8s.io/v1 Event.
+pub fn from_new(object: &Value) -> Value {
+    let mut stored = rename(object, |_, new| new, |core, _| core);
     stored.insert("apiVersion".into(), json!("v1"));
     let mut stored = Value::Object(stored);
     // kubectl's columns read the old times.

@@ -3,57 +3,99 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, header};
 use serde_json::{Value, json};
 
 use crate::accept::{self, Form};
-use crate::auth::{User, rbac, reviews};
+use crate::auth::reviews::Review;
+use crate::auth::{User, rbac};
 use crate::body::{self, Body};
+use crate::intake::{MOST_BODY_BYTES, Taken};
 use crate::patch::Patch;
 use crate::registry::{DeleteOptions, FieldValidation, Part, Write};
 use crate::request::{Query, Target};
 use crate::server::Inner;
 use crate::status::{ApiError, Result};
 use crate::table::{self, Include};
-use crate::{discovery, list, openapi, protobuf, proxy, watch};
+use crate::{discovery, list, openapi, protobuf, proxy, watch, yaml};
 
-/// Answers a request. `user` is who the connection's certificate speaks for.
-pub async fn handle(server: &Arc<Inner>, user: Option<Arc<User>>, request: Request<Bytes>) -> Response<Body> {
-    match route(server, user, request).await {
-        Ok(response) => response,
-        Err(error) => error.into(),
-    }
+/// What a request is about, and that its user may ask for it.
+struct Admitted {
+    user: Arc<User>,
+    query: Query,
+    ask: Ask,
 }
 
-async fn route(server: &Arc<Inner>, user: Option<Arc<User>>, request: Request<Bytes>) -> Result<Response<Body>> {
+enum Ask {
+    /// A path that names no objects.
+    About,
+    /// A question about access.
+    Review(Review),
+    /// A verb on objects.
+    Objects { verb: &'static str, target: Target },
+}
+
+/// Answers a request. `user` is who the connection's certificate speaks for. Nothing of the body is read before it is known who asks for
+/// what, and that they may.
+pub async fn handle<B>(server: &Arc<Inner>, user: Option<Arc<User>>, request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (parts, body) = request.into_parts();
+    let answer = async {
+        let admitted = admit(server, user, &parts)?;
+        let reads = parts.method == Method::GET || parts.method == Method::HEAD;
+        let taken = if reads { Taken::default() } else { server.intake.take(body).await? };
+        perform(server, admitted, Request::from_parts(parts, taken.bytes.clone())).await
+    };
+    answer.await.unwrap_or_else(Into::into)
+}
+
+/// Judges a request by its head.
+fn admit(server: &Inner, user: Option<Arc<User>>, head: &Parts) -> Result<Admitted> {
     let user = match user {
         Some(user) => user,
-        None => server.auth.bearer(server, request.headers())?,
+        None => server.auth.bearer(server, &head.headers)?,
     };
-    let user = server.auth.impersonate(server, user, request.headers())?;
-    let path = request.uri().path();
-    let query = Query::parse(request.uri().query())?;
+    let user = server.auth.impersonate(server, user, &head.headers)?;
+    let path = head.uri.path();
+    let query = Query::parse(head.uri.query())?;
     let is_object =
         path.starts_with("/api/v1/") || path.starts_with("/apis/") && path.trim_end_matches('/').split('/').count() > 4;
-    if !is_object {
-        rbac::authorize_path(server, &user, request.method(), path)?;
-        if request.method() != Method::GET && request.method() != Method::HEAD {
+    let ask = if !is_object {
+        rbac::authorize_path(server, &user, &head.method, path)?;
+        if head.method != Method::GET && head.method != Method::HEAD {
             return Err(ApiError::method_not_allowed());
         }
-        return meta_path(server, request.headers(), path);
-    }
-    if let Some(response) = reviews::answer(server, &user, &request)? {
-        return Ok(response);
-    }
-    let target = Target::parse(&server.kinds.now(), path)?;
-    let verb = target.verb(request.method(), &query)?;
-    rbac::authorize(server, &user, verb, &target, &query)?;
+        Ask::About
+    } else if let Some(review) = Review::of_path(path) {
+        review.authorize(server, &user, &head.method, path)?;
+        Ask::Review(review)
+    } else {
+        let target = Target::parse(&server.kinds.now(), path)?;
+        let verb = target.verb(&head.method, &query)?;
+        rbac::authorize(server, &user, verb, &target, &query)?;
+        Ask::Objects { verb, target }
+    };
+    Ok(Admitted { user, query, ask })
+}
+
+/// Does what was admitted.
+async fn perform(server: &Arc<Inner>, admitted: Admitted, request: Request<Bytes>) -> Result<Response<Body>> {
+    let Admitted { user, query, ask } = admitted;
+    let (verb, target) = match ask {
+        Ask::About => return about(server, request.headers(), request.uri().path()),
+        Ask::Review(review) => return review.answer(server, &user, &parse_body(request.headers(), request.body())?),
+        Ask::Objects { verb, target } => (verb, target),
+    };
     match (verb, target.subresource.as_deref()) {
         ("get" | "create", Some("log" | "exec" | "attach" | "portforward")) => {
             proxy::to_agent(server, &target, &query, request).await
         }
         ("get", Some("scale")) => {
-            let write = write(server, &target, &query)?;
+            let write = write(server, &user, &target, &query)?;
             let entry = write.current(target.name())?;
             Ok(body::json(200, &write.scale_of(&entry.value)))
         }
@@ -61,16 +103,13 @@ async fn route(server: &Arc<Inner>, user: Option<Arc<User>>, request: Request<By
         ("list", None) => {
             list::list(&server.store, &server.continuations, &target, &query, accept::form(request.headers())?)
         }
-        ("watch", None) => {
-            let form = accept::form(request.headers())?;
-            watch::watch(&server.store, &server.watches, &server.stop, &target, &query, form)
-        }
-        _ => change(server, verb, &target, &query, &request).await,
+        ("watch", None) => watch::watch(server, &target, &query, accept::form(request.headers())?),
+        _ => change(server, &user, verb, &target, &query, &request).await,
     }
 }
 
 /// Paths that name no objects.
-fn meta_path(server: &Inner, headers: &http::HeaderMap, path: &str) -> Result<Response<Body>> {
+fn about(server: &Inner, headers: &http::HeaderMap, path: &str) -> Result<Response<Body>> {
     match path.trim_end_matches('/') {
         "/healthz" | "/livez" | "/readyz" => Ok(body::typed(200, "text/plain; charset=utf-8", "ok")),
         "/version" => Ok(body::json(200, &discovery::version())),
@@ -99,9 +138,10 @@ fn get(server: &Inner, target: &Target, query: &Query, form: Form) -> Result<Res
     Ok(body::json_bytes(200, bytes))
 }
 
-fn write<'a>(server: &'a Inner, target: &'a Target, query: &Query) -> Result<Write<'a>> {
+fn write<'a>(server: &'a Inner, user: &'a User, target: &'a Target, query: &Query) -> Result<Write<'a>> {
     Ok(Write {
         server,
+        user,
         kind: &target.kind,
         namespace: target.namespace(),
         dry_run: query.dry_run()?,
@@ -113,6 +153,7 @@ fn write<'a>(server: &'a Inner, target: &'a Target, query: &Query) -> Result<Wri
 
 async fn change(
     server: &Inner,
+    user: &User,
     verb: &str,
     target: &Target,
     query: &Query,
@@ -120,7 +161,7 @@ async fn change(
 ) -> Result<Response<Body>> {
     let headers = request.headers();
     let form = accept::form(headers)?;
-    let write = write(server, target, query)?;
+    let write = write(server, user, target, query)?;
     let name = target.name();
     let sent = || parse_body(headers, request.body());
     let part = if target.subresource.as_deref() == Some("status") { Part::Status } else { Part::Main };
@@ -138,9 +179,7 @@ async fn change(
         }
         ("create", Some("eviction")) => body::json(201, &write.evict(name, &sent()?).await?),
         ("create", Some("token")) => body::json(201, &server.auth.token_request(server, target, &sent()?)?),
-        ("update", None | Some("status" | "ephemeralcontainers")) => {
-            present(200, write.replace(name, sent()?, part).await?)
-        }
+        ("update", None | Some("status")) => present(200, write.replace(name, sent()?, part).await?),
         ("update", Some("finalize")) => present(200, write.finalize(name, sent()?).await?),
         ("update", Some("scale")) => {
             let scale = sent()?;
@@ -150,19 +189,10 @@ async fn change(
             let patch = Patch::parse(media_type(headers), request.body(), query)?;
             match subresource {
                 Some("scale") => {
-                    let made = write.set_scale(name, |mut scale| {
-                        match &patch {
-                            Patch::Json(patch) => json_patch::patch(&mut scale, patch)
-                                .map_err(|error| ApiError::bad_request(format!("the patch does not apply: {error}")))?,
-                            Patch::Merge(patch) | Patch::Strategic(patch) | Patch::Apply { wanted: patch, .. } => {
-                                json_patch::merge(&mut scale, patch);
-                            }
-                        }
-                        Ok(scale)
-                    });
+                    let made = write.set_scale(name, |scale| patch.apply_to_scale(&target.kind, name, scale));
                     body::json(200, &made.await?)
                 }
-                None | Some("status" | "ephemeralcontainers") => {
+                None | Some("status") => {
                     let (code, entry) = write.patch(name, &patch, part).await?;
                     present(code, entry)
                 }
@@ -216,6 +246,6 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Value> {
     if bytes.first() == Some(&b'{') {
         return parse_json(bytes);
     }
-    serde_yaml_ng::from_slice(bytes)
+    yaml::parse(bytes, MOST_BODY_BYTES)
         .map_err(|error| ApiError::bad_request(format!("the body is not good YAML: {error}")))
 }

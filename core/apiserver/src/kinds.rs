@@ -44,12 +44,14 @@ pub struct Kind {
 pub type Check = fn(&Value, bool) -> Result<Option<Value>, String>;
 
 /// How what is stored differs from what this kind's clients see.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum View {
     /// Not at all.
     Stored,
     /// events.k8s.io/v1 of core/v1 Events.
     Events,
+    /// A version of a kind that a definition brings, of which all versions are stored with this `apiVersion`.
+    Version { stored: String },
 }
 
 /// All kinds; may grow while the server runs.
@@ -125,12 +127,16 @@ impl Kind {
         self
     }
 
-    /// A kind defined while the server runs, by a custom resource definition.
-    pub fn custom(group: &str, version: &str, kind: &str, plural: &str, namespaced: bool, status: bool) -> Self {
+    /// A version of a kind defined while the server runs, by a custom resource definition.
+    pub fn custom(group: &str, version: &str, kind: &str, plural: &str, stored: &str) -> Self {
         let mut this = Self::new(group, version, kind, plural);
-        this.namespaced = namespaced;
-        this.status = status;
+        this.view = View::Version { stored: format!("{group}/{stored}") };
         this
+    }
+
+    /// Whether a custom resource definition brought it.
+    pub fn is_custom(&self) -> bool {
+        matches!(self.view, View::Version { .. })
     }
 
     /// `v1`, `apps/v1`.
@@ -196,14 +202,14 @@ impl Table {
         group.insert(kind.plural.clone(), Arc::new(kind));
     }
 
-    pub fn remove(&mut self, group: &str, version: &str, plural: &str) {
-        let key = (group.to_owned(), version.to_owned());
-        if let Some(kinds) = self.groups.get_mut(&key) {
-            kinds.remove(plural);
-            if kinds.is_empty() {
-                self.groups.remove(&key);
+    /// Takes away what a definition brought: all versions.
+    pub fn remove_custom(&mut self, group: &str, plural: &str) {
+        for (_, kinds) in self.groups.iter_mut().filter(|((of, _), _)| of == group) {
+            if kinds.get(plural).is_some_and(|kind| kind.is_custom()) {
+                kinds.remove(plural);
             }
         }
+        self.groups.retain(|_, kinds| !kinds.is_empty());
     }
 
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
@@ -248,7 +254,6 @@ fn built_in() -> Vec<Kind> {
         core("Pod", "pods").typed::<core::Pod>().short(&["po"]).all().status().with(&[
             ("attach", "PodAttachOptions"),
             ("binding", "Binding"),
-            ("ephemeralcontainers", "Pod"),
             ("eviction", "Eviction"),
             ("exec", "PodExecOptions"),
             ("log", "Pod"),

@@ -1,10 +1,12 @@
 //! Lists, whole or in parts.
 //!
-//! A part's continuation keeps the rest of the list as it was: entries are shared, so that costs a pointer each. Only so many
-//! are kept; who comes late gets 410 and lists anew, as in Kubernetes.
+//! A list that is given out in parts is kept as it was until its reader may be supposed gone. Entries are shared, so that costs a pointer
+//! each; but what has been overwritten since is kept for nobody else, so lists, their bytes and their time are bounded. Who comes late gets
+//! 410 and lists anew, as in Kubernetes.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::Response;
@@ -13,25 +15,38 @@ use switchyard_store::{Entry, Store};
 
 use crate::accept::Form;
 use crate::body::{self, Body};
-use crate::kinds::{Kind, View};
+use crate::kinds::Kind;
 use crate::request::{Query, Target};
 use crate::selector::Selector;
 use crate::status::{ApiError, Result};
 use crate::table::{self, Include};
+use crate::view;
 
 /// Lists that were given out in part.
-#[derive(Default)]
-pub struct Continuations(Mutex<(u64, VecDeque<Rest>)>);
+pub struct Continuations {
+    kept: Arc<Mutex<Kept>>,
+    lifetime: Duration,
+}
 
-struct Rest {
+#[derive(Default)]
+struct Kept {
+    last: u64,
+    lists: VecDeque<Arc<Snapshot>>,
+}
+
+/// A list as it was.
+struct Snapshot {
     id: u64,
     prefix: String,
     revision: u64,
-    entries: Arc<Vec<Arc<Entry>>>,
-    at: usize,
+    entries: Vec<Arc<Entry>>,
+    bytes: usize,
 }
 
-const MOST_CONTINUATIONS: usize = 64;
+/// Lists kept at most.
+const MOST_LISTS: usize = 64;
+/// Bytes of their objects at most; the newest is kept whatever its size.
+const MOST_BYTES: usize = 64 << 20;
 
 /// The entries a target and selector name, with the revision at which that was so.
 pub fn select(store: &Store, target: &Target, selector: &Selector) -> (Vec<Arc<Entry>>, u64) {
@@ -69,22 +84,20 @@ pub fn list(
 ) -> Result<Response<Body>> {
     let selector = Selector::parse(&target.kind, query.get("labelSelector"), query.get("fieldSelector"))?;
     let limit = query.number("limit")?.unwrap_or(0).max(0) as usize;
-    let (entries, revision, at) = match query.get("continue") {
-        Some(token) => {
-            let rest = continuations.take(token, &target.kind.prefix_of(target.namespace.as_deref()))?;
-            (rest.entries, rest.revision, rest.at)
-        }
+    let prefix = target.kind.prefix_of(target.namespace.as_deref());
+    let (list, at) = match query.get("continue") {
+        Some(token) => continuations.find(token, &prefix)?,
         None => {
             let (entries, revision) = select(store, target, &selector);
             check_revision(query, revision)?;
-            (Arc::new(entries), revision, 0)
+            (Arc::new(Snapshot::new(prefix, revision, entries)), 0)
         }
     };
+    let (entries, revision) = (&list.entries, list.revision);
     let end = if limit == 0 { entries.len() } else { entries.len().min(at.saturating_add(limit)) };
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     if end < entries.len() {
-        let prefix = target.kind.prefix_of(target.namespace.as_deref());
-        metadata["continue"] = json!(continuations.keep(prefix, revision, entries.clone(), end));
+        metadata["continue"] = json!(continuations.keep(&list, end));
         if selector.is_empty() {
             metadata["remainingItemCount"] = json!(entries.len() - end);
         }
@@ -117,7 +130,7 @@ fn encode(kind: &Kind, entries: &[Arc<Entry>], metadata: Value, form: Form, incl
         Form::Table => {
             serde_json::to_vec(&table::table(kind, values, metadata, include, true)).expect("JSON encodes").into()
         }
-        Form::Json if kind.view == View::Stored => {
+        Form::Json if entries.iter().all(|entry| view::is_stored(kind, &entry.value)) => {
             let size: usize = entries.iter().map(|entry| entry.json.len() + 1).sum();
             let mut out = BytesMut::with_capacity(size + 256);
             let head = format!(
@@ -147,41 +160,72 @@ fn encode(kind: &Kind, entries: &[Arc<Entry>], metadata: Value, form: Form, incl
     }
 }
 
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// One that is not kept yet.
+    fn new(prefix: String, revision: u64, entries: Vec<Arc<Entry>>) -> Self {
+        let bytes = entries.iter().map(|entry| entry.json.len()).sum();
+        Self { id: 0, prefix, revision, entries, bytes }
+    }
+}
+
 // === impl Continuations ===
 
 impl Continuations {
-    fn keep(&self, prefix: String, revision: u64, entries: Arc<Vec<Arc<Entry>>>, at: usize) -> String {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (next, kept) = &mut *guard;
-        *next += 1;
-        kept.push_back(Rest { id: *next, prefix, revision, entries, at });
-        if kept.len() > MOST_CONTINUATIONS {
-            kept.pop_front();
-        }
-        format!("{next}-{at}")
+    pub fn new(lifetime: Duration) -> Self {
+        Self { kept: Arc::default(), lifetime }
     }
 
-    fn take(&self, token: &str, prefix: &str) -> Result<Rest> {
-        let gone = || {
+    /// The token for what follows in a list, which is kept from its first part on.
+    fn keep(&self, list: &Arc<Snapshot>, at: usize) -> String {
+        if list.id != 0 {
+            return format!("{}-{at}", list.id);
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.last += 1;
+        let id = kept.last;
+        let Snapshot { prefix, revision, entries, bytes, .. } = &**list;
+        let list =
+            Snapshot { id, prefix: prefix.clone(), revision: *revision, entries: entries.clone(), bytes: *bytes };
+        kept.lists.push_back(Arc::new(list));
+        while kept.lists.len() > MOST_LISTS || kept.lists.len() > 1 && kept.bytes() > MOST_BYTES {
+            kept.lists.pop_front();
+        }
+        drop(kept);
+        tokio::spawn(forget(Arc::downgrade(&self.kept), id, self.lifetime));
+        format!("{id}-{at}")
+    }
+
+    /// A list that is kept, and where in it to go on.
+    fn find(&self, token: &str, prefix: &str) -> Result<(Arc<Snapshot>, usize)> {
+        let parsed = token.split_once('-').and_then(|(id, at)| Some((id.parse().ok()?, at.parse().ok()?)));
+        let (id, at): (u64, usize) = parsed.ok_or_else(|| {
+            let shown: String = token.chars().take(80).collect();
+            ApiError::bad_request(format!("continue key is not valid: {shown:?}"))
+        })?;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = kept.lists.iter().find(|list| list.id == id && list.prefix == prefix && at <= list.entries.len());
+        list.map(|list| (list.clone(), at)).ok_or_else(|| {
             ApiError::expired(
                 "The provided continue parameter is too old to display a consistent list result. You must start a new list \
                  without the continue parameter.",
             )
-        };
-        let id: u64 = token.split_once('-').and_then(|(id, _)| id.parse().ok()).ok_or_else(|| {
-            ApiError::bad_request(format!(
-                "continue key is not valid: {:?}",
-                token.chars().take(80).collect::<String>()
-            ))
-        })?;
-        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = guard.1.iter().find(|rest| rest.id == id && rest.prefix == prefix).ok_or_else(gone)?;
-        Ok(Rest {
-            id,
-            prefix: rest.prefix.clone(),
-            revision: rest.revision,
-            entries: rest.entries.clone(),
-            at: rest.at,
         })
+    }
+}
+
+/// Lets go of a list when its time is over.
+async fn forget(kept: Weak<Mutex<Kept>>, id: u64, lifetime: Duration) {
+    tokio::time::sleep(lifetime).await;
+    let Some(kept) = kept.upgrade() else { return };
+    kept.lock().unwrap_or_else(PoisonError::into_inner).lists.retain(|list| list.id != id);
+}
+
+// === impl Kept ===
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.lists.iter().map(|list| list.bytes).sum()
     }
 }

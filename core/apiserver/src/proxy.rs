@@ -1,4 +1,4 @@
-//! Logs, exec and attach: the node's agent does the work, this passes the bytes.
+//! Logs, exec, attach and port-forward: the node's agent does the work, this passes the bytes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -108,7 +108,6 @@ pub async fn to_agent(
 ) -> Result<Response<Body>> {
     let pod = server.store.get(&target.key()).ok_or_else(|| ApiError::not_found(&target.kind, target.name()))?;
     let subresource = target.subresource.as_deref().unwrap_or("");
-    let container = container(&pod.value, target, query)?;
     let node = meta::text(&pod.value, "/spec/nodeName");
     if node.is_empty() {
         return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", target.name())));
@@ -122,7 +121,10 @@ pub async fn to_agent(
     };
     let path = match subresource {
         "portforward" => format!("/{verb}/{}/{}?{parameters}", target.namespace(), target.name()),
-        _ => format!("/{verb}/{}/{}/{container}?{parameters}", target.namespace(), target.name()),
+        _ => {
+            let container = container(&pod.value, target, query)?;
+            format!("/{verb}/{}/{}/{container}?{parameters}", target.namespace(), target.name())
+        }
     };
     let unreachable = |error: String| ApiError::internal(format!("ask the agent of node {node}: {error}"));
     let mut sender = tokio::time::timeout(CONNECT, server.agents.connect(node, address))

@@ -8,11 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -25,23 +22,18 @@ use tokio_util::task::TaskTracker;
 use crate::admission::{Allocations, Quota};
 use crate::auth::{Auth, User};
 use crate::body::Body;
+use crate::connection::Patience;
+use crate::intake::Intake;
 use crate::kinds::Kinds;
 use crate::list::Continuations;
 use crate::pki::{Identity, Pki};
 use crate::proxy::Agents;
-use crate::status::ApiError;
-use crate::{auth, watch};
+use crate::{connection, watch};
 
-/// Bytes of a request's body at most, as in Kubernetes.
-pub const MOST_BODY_BYTES: usize = 3 << 20;
-/// Bytes of a request's head at most.
-const MOST_HEADER_BYTES: usize = 64 << 10;
 /// Connections at once at most.
 const MOST_CONNECTIONS: usize = 4096;
-/// How long a client may take for its TLS handshake, and for the head of a request.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long open requests may take to end when the server stops.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long open requests may take to end when the server stops, or their connection is closed.
+pub const GRACE: Duration = Duration::from_secs(2);
 
 /// How a server is set up.
 pub struct Config {
@@ -51,12 +43,31 @@ pub struct Config {
     pub pki: Arc<Pki>,
     /// Addresses of Services.
     pub service_cidr: IpNet,
+    /// Addresses of pods, in which segments have to lie. Default: not known, and not asked.
+    pub pod_cidr: Option<IpNet>,
     /// Ports of Services on nodes.
     pub node_ports: RangeInclusive<u16>,
     /// Port of node agents' servers.
     pub agent_port: u16,
     /// Seconds a pod stays on a node that is not ready or not reachable, unless it says otherwise. Default 300.
     pub default_toleration_seconds: i64,
+    /// How long clients may take.
+    pub patience: Patience,
+    /// What is kept for watches and lists in parts.
+    pub history: History,
+}
+
+/// What is kept for watches and lists in parts, and how watches are told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    /// Events that watches may resume from. Default 8192.
+    pub events: usize,
+    /// Events that may wait in one watch before it is told that it lagged. Default 8192.
+    pub watch_queue: usize,
+    /// How often a bookmark tells a quiet watch how far it is. Default 30 s.
+    pub bookmark_every: Duration,
+    /// How long the rest of a list that was given out in part is kept. Default 5 minutes, as in Kubernetes.
+    pub continuation: Duration,
 }
 
 /// A Kubernetes-compatible API server; cheap to clone.
@@ -86,8 +97,12 @@ pub struct Inner {
     pub quota: Quota,
     pub continuations: Continuations,
     pub watches: watch::Open,
+    pub bookmark_every: Duration,
+    pub intake: Intake,
+    pub patience: Patience,
     pub agents: Agents,
     pub service_cidr: IpNet,
+    pub pod_cidr: Option<IpNet>,
     pub node_ports: RangeInclusive<u16>,
     pub default_toleration_seconds: i64,
     pub stop: CancellationToken,
@@ -101,6 +116,17 @@ struct InProcess {
     user: Arc<User>,
 }
 
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            events: 8192,
+            watch_queue: 8192,
+            bookmark_every: Duration::from_secs(30),
+            continuation: Duration::from_secs(300),
+        }
+    }
+}
+
 // === impl Config ===
 
 impl Config {
@@ -110,9 +136,12 @@ impl Config {
             store: None,
             pki,
             service_cidr: "10.96.0.0/16".parse().expect("a constant prefix"),
+            pod_cidr: None,
             node_ports: switchyard_api::names::NODE_PORTS,
             agent_port: switchyard_api::names::AGENT_PORT,
             default_toleration_seconds: 300,
+            patience: Patience::default(),
+            history: History::default(),
         }
     }
 
@@ -135,6 +164,8 @@ impl Server {
                 }
                 value.pointer("/spec/nodeName").and_then(|node| node.as_str()).map(Into::into)
             },
+            history_events: config.history.events,
+            watch_queue: config.history.watch_queue,
             ..Default::default()
         })?;
         let tls = Arc::new(tls(&config.pki)?);
@@ -143,10 +174,14 @@ impl Server {
             auth: Auth::new(&config.pki).map_err(Error::Tls)?,
             allocations: Allocations::default(),
             quota: Quota::default(),
-            continuations: Continuations::default(),
+            continuations: Continuations::new(config.history.continuation),
+            bookmark_every: config.history.bookmark_every,
+            intake: Intake::new(config.patience.body),
+            patience: config.patience,
             watches: watch::Open::default(),
             agents: Agents::new(&config.pki, config.agent_port).map_err(Error::Tls)?,
             service_cidr: config.service_cidr,
+            pod_cidr: config.pod_cidr,
             node_ports: config.node_ports,
             default_toleration_seconds: config.default_toleration_seconds,
             stop: CancellationToken::new(),
@@ -155,6 +190,7 @@ impl Server {
         });
         crate::registry::restore_custom_kinds(&inner);
         crate::registry::create_system_namespaces(&inner)?;
+        crate::registry::end_definitions(&inner);
         crate::admission::Quota::keep(&inner);
         Ok(Self(inner))
     }
@@ -194,7 +230,7 @@ impl Server {
                     match accepted {
                         Ok((socket, _)) => {
                             socket.set_nodelay(true).ok();
-                            let connection = server.clone().connection(socket, acceptor.clone());
+                            let connection = connection::serve(server.0.clone(), socket, acceptor.clone());
                             connections.spawn(async move {
                                 connection.await;
                                 drop(slot);
@@ -217,64 +253,6 @@ impl Server {
         self.0.store.close().await;
         Ok(())
     }
-
-    async fn connection(self, socket: tokio::net::TcpStream, acceptor: TlsAcceptor) {
-        let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket));
-        let stream = match handshake.await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-            Err(_) => return tracing::debug!("TLS handshake took too long"),
-        };
-        let user = stream.get_ref().1.peer_certificates().and_then(|chain| auth::user_of_certificate(chain.first()?));
-        let user = user.map(Arc::new);
-        let server = self.clone();
-        let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-            let (server, user) = (server.clone(), user.clone());
-            async move { Ok::<_, Infallible>(server.answer(user, request).await) }
-        });
-        let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HANDSHAKE)
-            .max_buf_size(MOST_HEADER_BYTES.max(8192));
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(MOST_HEADER_BYTES as u32)
-            .max_concurrent_streams(1000)
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
-            .max_send_buf_size(256 << 10)
-            .keep_alive_interval(Some(Duration::from_secs(30)));
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        tokio::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.0.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "connection ended");
-        }
-    }
-
-    /// Reads the body and answers the request.
-    async fn answer<B>(&self, user: Option<Arc<User>>, request: Request<B>) -> Response<Body>
-    where
-        B: http_body::Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let (parts, body) = request.into_parts();
-        let body = match Limited::new(body, MOST_BODY_BYTES).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return ApiError::too_large(MOST_BODY_BYTES).into(),
-            Err(error) => return ApiError::bad_request(format!("read the body: {error}")).into(),
-        };
-        crate::handler::handle(&self.0, user, Request::from_parts(parts, body)).await
-    }
 }
 
 // === impl InProcess ===
@@ -290,7 +268,7 @@ impl tower::Service<Request<kube::client::Body>> for InProcess {
 
     fn call(&mut self, request: Request<kube::client::Body>) -> Self::Future {
         let this = self.clone();
-        Box::pin(async move { Ok(this.server.answer(Some(this.user), request).await) })
+        Box::pin(async move { Ok(crate::handler::handle(&this.server.0, Some(this.user), request).await) })
     }
 }
 

@@ -131,6 +131,14 @@ impl ApiError {
         Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
     }
 
+    pub fn too_slow(limit: std::time::Duration) -> Self {
+        Self::new(408, "Timeout", format!("the body of the request did not come within {limit:?}"))
+    }
+
+    pub fn too_deep(limit: usize) -> Self {
+        Self::bad_request(format!("the object is nested too deep: limit is {limit} levels of maps and lists"))
+    }
+
     pub fn too_many(message: impl Into<String>) -> Self {
         let mut error = Self::new(429, "TooManyRequests", message);
         error.details = Some(json!({"retryAfterSeconds": 1}));

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::accept::Form;
-use crate::events;
 use crate::kinds::Kind;
 use crate::request::Query;
+use crate::view;
 
 /// What of the object goes along with each row.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Include {
 /// One object in the form asked for. `header` is for tables: whether columns are described.
 pub fn present(kind: &Kind, object: &Value, form: Form, include: Include, header: bool) -> Value {
     match form {
-        Form::Json => events::to_view(kind, object).into_owned(),
+        Form::Json => view::of(kind, object).into_owned(),
         Form::Metadata => partial(object),
         Form::Table => {
             let revision = object.pointer("/metadata/resourceVersion").cloned().unwrap_or(json!(""));
@@ -42,7 +42,7 @@ pub fn present(kind: &Kind, object: &Value, form: Form, include: Include, header
 
 /// The encoded form of one object; `stored` are the bytes the store has.
 pub fn encode(kind: &Kind, object: &Value, stored: &Bytes, form: Form, include: Include) -> Bytes {
-    if form == Form::Json && kind.view == crate::kinds::View::Stored {
+    if form == Form::Json && view::is_stored(kind, object) {
         return stored.clone();
     }
     serde_json::to_vec(&present(kind, object, form, include, true)).expect("a JSON value always encodes").into()
@@ -72,7 +72,7 @@ pub fn table<'a>(
             match include {
                 Include::None => {}
                 Include::Metadata => row["object"] = partial(object),
-                Include::Object => row["object"] = events::to_view(kind, object).into_owned(),
+                Include::Object => row["object"] = view::of(kind, object).into_owned(),
             }
             row
         })

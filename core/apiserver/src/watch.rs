@@ -10,23 +10,23 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::Response;
 use serde_json::{Value, json};
-use switchyard_store::{Change, Entry, Event, Lagged, Store, Watch};
+use switchyard_store::{Change, Entry, Event, Lagged, Watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::Form;
 use crate::body::{self, Body};
-use crate::kinds::{Kind, View};
+use crate::kinds::Kind;
 use crate::list;
 use crate::request::{Query, Target};
 use crate::selector::Selector;
+use crate::server::Inner;
 use crate::status::{ApiError, FieldErrors, Result};
 use crate::table::{self, Include};
+use crate::view;
 
 /// Watches open at once at most.
 pub const MOST_WATCHES: usize = 10_000;
-/// How often a bookmark tells a quiet watch how far it is.
-const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
 /// How long a watch lasts that does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Bytes put together to one frame.
@@ -81,15 +81,8 @@ impl Drop for Slot {
 }
 
 /// Answers a watch request.
-pub fn watch(
-    store: &Store,
-    open: &Open,
-    stop: &CancellationToken,
-    target: &Target,
-    query: &Query,
-    form: Form,
-) -> Result<Response<Body>> {
-    let kind = &target.kind;
+pub fn watch(server: &Inner, target: &Target, query: &Query, form: Form) -> Result<Response<Body>> {
+    let (store, kind) = (&server.store, &target.kind);
     let mut selector = Selector::parse(kind, query.get("labelSelector"), query.get("fieldSelector"))?;
     let name = target.name.as_deref().or_else(|| selector.exact("metadata.name")).map(ToOwned::to_owned);
     if let Some(name) = &target.name {
@@ -100,7 +93,7 @@ pub fn watch(
         Some(name) if !kind.namespaced || namespace.is_some() => kind.key(namespace.unwrap_or(""), name),
         _ => kind.prefix_of(namespace),
     };
-    let slot = open.slot()?;
+    let slot = server.watches.slot()?;
     let send_initial = query.is_true("sendInitialEvents");
     let bookmarks = query.is_true("allowWatchBookmarks");
     check_initial(kind, query, send_initial)?;
@@ -132,7 +125,7 @@ pub fn watch(
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds.min(86_400) as u64),
         _ => DEFAULT_TIMEOUT,
     };
-    let mut ticks = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
+    let mut ticks = tokio::time::interval_at(Instant::now() + server.bookmark_every, server.bookmark_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stream = Stream {
         kind: kind.clone(),
@@ -146,7 +139,7 @@ pub fn watch(
         announce_end,
         ticks,
         deadline: Instant::now() + timeout,
-        stop: stop.clone(),
+        stop: server.stop.clone(),
         ended: false,
         last_bookmark: 0,
         _slot: slot,
@@ -248,14 +241,14 @@ impl Stream {
     }
 
     fn event(&mut self, event: &Arc<Event>) -> Option<Bytes> {
-        if self.selector.is_empty() && self.form == Form::Json && self.kind.view == View::Stored {
+        if self.selector.is_empty() && self.takes_stored(&event.entry) {
             return Some(event.frame(|event| line(word(event.change), &event.entry.json)));
         }
         let now = event.change != Change::Deleted && self.selector.matches(&event.entry.value);
         let before = event.previous.as_ref().is_some_and(|entry| self.selector.matches(&entry.value));
         match (before, now) {
             // An unchanged edge is the same line for everybody.
-            (true, true) if self.form == Form::Json && self.kind.view == View::Stored => {
+            (true, true) if self.takes_stored(&event.entry) => {
                 Some(event.frame(|event| line(word(event.change), &event.entry.json)))
             }
             (true, true) => Some(self.frame("MODIFIED", &event.entry)),
@@ -272,8 +265,13 @@ impl Stream {
         }
     }
 
+    /// Whether the bytes the store has are what this watch sends.
+    fn takes_stored(&self, entry: &Entry) -> bool {
+        self.form == Form::Json && view::is_stored(&self.kind, &entry.value)
+    }
+
     fn frame(&mut self, event: &str, entry: &Entry) -> Bytes {
-        if self.form == Form::Json && self.kind.view == View::Stored {
+        if self.takes_stored(entry) {
             return line(event, &entry.json);
         }
         self.frame_value(event, &entry.value)

@@ -77,6 +77,13 @@ async fn what_people_type_does_what_they_expect() {
             ("describe quota", "", "pods"),
             ("get all,ingress,quota,cm,sa,rolebinding,job -A -o wide", "", "sphinx-v*.esxcloud.net"),
             ("apply -f - --server-side", WEB, "conflict"),
+            ("apply -f -", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: grows}\ndata: {a: b, c: d}\n", "created"),
+            (
+                "apply -f - --server-side",
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: grows}\ndata: {a: z}\n",
+                "serverside-applied",
+            ),
+            ("get cm grows -o jsonpath={.data}", "", "{\"a\":\"z\"}"),
             ("apply -f - --server-side --force-conflicts", WEB, "serverside-applied"),
             (
                 "apply -f -",

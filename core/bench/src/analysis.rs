@@ -4,21 +4,23 @@ mod breakdown;
 pub(crate) mod doubts;
 mod lives;
 mod metric;
+mod residue;
 mod sweeps;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use breakdown::{Breakdown, breakdowns};
 pub use lives::{Life, Step, lives};
 pub use metric::Metric;
+use residue::residue;
 pub use sweeps::{Curve, Figure, Point, curves};
 
 use crate::experiment::{LoadKind, Workload};
 use crate::report::{BASELINE, Report, Sample};
 use crate::stats::{Interval, Pair, Statistic, median};
-use crate::verdict::{Evidence, Verdict, verdict};
+use crate::verdict::{Evidence, FEWEST, Verdict, verdict};
 
 /// All that a report says.
 #[derive(Clone, Debug)]
@@ -47,12 +49,12 @@ pub struct Comparison {
     pub value: f64,
     /// The baseline's.
     pub base: f64,
-    /// How many times the baseline.
+    /// How many times the baseline; of loss, how much more.
     pub interval: Option<Interval>,
     /// What may be said.
     pub verdict: Verdict,
-    /// The ratio of each pair.
-    pub ratios: Vec<f64>,
+    /// What that was made of.
+    pub pairs: Vec<Pair>,
 }
 
 /// The baseline's sample after the others against the one before.
@@ -121,7 +123,10 @@ impl Analysis {
         let control =
             self.controls.iter().find(|control| control.workload == workload.name && control.metric == metric);
         let evidence = Evidence {
-            control: control.and_then(|control| control.interval),
+            // What the baseline itself loses is in the difference.
+            control: control
+                .and_then(|control| control.interval)
+                .filter(|_| metric.statistic() != Statistic::Difference),
             residue: residue(report, &first.network),
             elsewhere: report.elsewhere(),
             most_ceiling: most_ceiling(workload.kind, metric),
@@ -136,15 +141,22 @@ impl Analysis {
             value: median(&pairs.iter().map(|pair| pair.value).collect::<Vec<_>>()),
             base: median(&pairs.iter().map(|pair| pair.base).collect::<Vec<_>>()),
             interval,
-            verdict: verdict(interval.as_ref(), metric.better(), &evidence),
-            ratios: pairs.iter().map(|pair| pair.value / pair.base).filter(|ratio| ratio.is_finite()).collect(),
+            verdict: verdict(interval.as_ref(), (metric.statistic(), metric.better()), &evidence),
+            pairs,
         }
     }
 
-    /// Whether the figures that matter most are known well enough.
-    pub(crate) fn is_precise(&self, precision: f64) -> bool {
-        let mut primary = self.comparisons.iter().filter(|comparison| comparison.metric.is_primary());
-        primary.all(|comparison| comparison.interval.is_some_and(|interval| interval.precision() <= precision))
+    /// Whether the main figure of every load is known well enough; where there is none, nothing is known.
+    pub(crate) fn is_precise(&self, workloads: &[Workload], precision: f64) -> bool {
+        let is_main = |one: &&Comparison| {
+            let workload = workloads.iter().find(|workload| workload.name == one.workload);
+            workload.is_some_and(|workload| Metric::main(workload.kind) == one.metric)
+        };
+        let is_known = |one: &Comparison| {
+            one.pairs.len() >= FEWEST && one.interval.is_some_and(|interval| interval.precision() <= precision)
+        };
+        let mut main = self.comparisons.iter().filter(is_main).peekable();
+        main.peek().is_some() && main.all(is_known)
     }
 
     /// One comparison.
@@ -168,18 +180,18 @@ fn select<'a>(rounds: &[&Round<'a>], network: &str, path: &str) -> Vec<(&'a Samp
 }
 
 fn baseline<'a>(round: &Round<'a>) -> Vec<&'a Sample> {
-    round.iter().filter(|sample| sample.network == BASELINE).copied().collect()
+    round.iter().filter(|sample| sample.network == BASELINE && sample.measured.is_taken()).copied().collect()
 }
 
 fn pair(sample: &Sample, base: &[&Sample], metric: Metric) -> Option<Pair> {
     let bases: Vec<f64> = base.iter().map(|base| metric.value(&base.measured)).collect();
-    if bases.is_empty() {
+    if bases.is_empty() || !sample.measured.is_taken() {
         return None;
     }
     let count = bases.len() as f64;
     let base = match metric.statistic() {
         Statistic::MedianRatio => (bases.iter().map(|base| base.ln()).sum::<f64>() / count).exp(),
-        Statistic::RatioOfSums => bases.iter().sum::<f64>() / count,
+        Statistic::RatioOfSums | Statistic::Difference => bases.iter().sum::<f64>() / count,
     };
     Some(Pair { block: sample.block, value: metric.value(&sample.measured), base })
 }
@@ -197,6 +209,8 @@ fn evidence(kind: LoadKind, samples: &[(&Sample, Vec<&Sample>)], pairs: usize) -
     let time: f64 = all().map(|sample| sample.measured.cpu.total()).sum();
     let operations: u64 = own().map(|one| one.operations).sum();
     let errors: u64 = own().map(|one| one.errors).sum();
+    // Datagrams may be lost: that is a figure of theirs.
+    let failed = || own().filter(|one| !kind.is_udp() || !one.is_taken());
     // Where as many as can be sent are sent, the network's part ends where they arrive.
     let sent: u64 = all().map(|sample| sample.measured.operations + sample.measured.errors).sum();
     let dropped: u64 = match kind {
@@ -207,15 +221,17 @@ fn evidence(kind: LoadKind, samples: &[(&Sample, Vec<&Sample>)], pairs: usize) -
     let (user, seconds) = own().fold((0.0, 0.0), |sum, one| (sum.0 + one.generator_user, sum.1 + one.seconds));
     let ceiling = match kind {
         LoadKind::Http | LoadKind::Udp => late as f64 / (operations + errors).max(1) as f64,
-        LoadKind::Stream | LoadKind::Flood | LoadKind::Peak => user / seconds.max(f64::MIN_POSITIVE),
-        // One request at a time is as fast as its round trip: there is no ceiling to hit.
-        LoadKind::Rr | LoadKind::Crr => 0.0,
+        // What the kernel does for a generator is the way through the network, also where that is nearly all (flood): only its own code
+        // says nothing of any network.
+        LoadKind::Stream | LoadKind::Flood | LoadKind::Peak | LoadKind::Rr | LoadKind::Crr => {
+            user / seconds.max(f64::MIN_POSITIVE)
+        }
     };
     Evidence {
         samples: pairs,
-        errors,
+        errors: failed().map(|one| one.errors).sum(),
         operations,
-        may_lose: kind.is_udp(),
+        why: failed().find_map(|one| one.why.clone()),
         ceiling,
         dropped: dropped as f64 / sent.max(1) as f64,
         steal: if time > 0.0 { steal / time } else { 0.0 },
@@ -230,19 +246,6 @@ fn most_ceiling(kind: LoadKind, metric: Metric) -> f64 {
         LoadKind::Http | LoadKind::Udp => metric.beyond() / 2.0,
         _ => BUSY,
     }
-}
-
-/// Devices on the client's node that were there in one stay of a network and not in another.
-fn residue(report: &Report, network: &str) -> Vec<String> {
-    let mut stays = report.stays.iter().filter(|stay| stay.network == network);
-    let Some(first) = stays.next() else { return Vec::new() };
-    let first: BTreeSet<&str> = first.devices.iter().map(String::as_str).collect();
-    let mut different = BTreeSet::new();
-    for stay in stays {
-        let now: BTreeSet<&str> = stay.devices.iter().map(String::as_str).collect();
-        different.extend(first.symmetric_difference(&now).map(|&name| name.to_owned()));
-    }
-    different.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use crate::analysis::{Analysis, Comparison, Life, Metric, Step, lives};
 use crate::experiment::{Experiment, Workload};
-use crate::report::Report;
+use crate::report::{Report, with_unit};
 use crate::verdict::Verdict;
 
 /// A condition.
@@ -94,6 +94,11 @@ impl Gate {
             let names: Vec<&str> = metrics.iter().map(|metric| metric.name()).collect();
             return Err(self.wrong(format!("{} has no {}: it has {}", self.of, self.figure, names.join(", "))));
         }
+        if let (Figure::Metric(Metric::Loss), Limit::Ratio(_)) = (self.figure, self.limit) {
+            return Err(
+                self.wrong("loss is no ratio, wires lose nothing: leave out the x for a share, as in 0.01".into())
+            );
+        }
         let paths: Vec<&str> = match self.is_by_hand() {
             true => spec.by_hand.iter().map(|wiring| wiring.name()).collect(),
             false => spec.paths.iter().filter(|path| path.carries(workload.kind)).map(|path| path.name()).collect(),
@@ -167,7 +172,7 @@ impl Gate {
                 self.text, one.path, interval.ratio, interval.low, interval.high
             )),
             (Limit::Value(_), _) if self.exceeds(one.value) => {
-                Some(format!("{}: {}: {:.2} {}", self.text, one.path, one.value, one.unit))
+                Some(format!("{}: {}: {}", self.text, one.path, with_unit(one.value, one.unit)))
             }
             _ => None,
         }
@@ -189,8 +194,8 @@ impl Gate {
                 (one.ratio, format!("{:.2} ms [{:.2} to {:.2}]", one.ratio, one.low, one.high))
             }
             (Figure::Most, _) => {
-                let most = life.times.iter().copied().fold(0.0, f64::max);
-                (most, format!("{most:.2} ms, the longest of {}", life.times.len()))
+                let most = life.most();
+                (most, format!("{most:.2} ms, the longest of {}", life.pairs.len()))
             }
             (Figure::Gap, _) => {
                 let worst = swaps().max_by(|a, b| a.flow.longest_gap.total_cmp(&b.flow.longest_gap))?;
@@ -362,6 +367,12 @@ mod tests {
         for good in ["overlay.policy-deny.p50 > 2x", "overlay.swap.gap > 50", "kubenet.first-answer.most > 900"] {
             assert_eq!(gate(good).fits(&two), Ok(()), "{good}");
         }
+        let mut datagrams = two.clone();
+        datagrams.spec.workloads[0].kind = crate::experiment::LoadKind::Udp;
+        assert_eq!(gate("overlay.stream.loss > 0.01").fits(&datagrams), Ok(()));
+        assert!(
+            gate("overlay.stream.loss > 2x").fits(&datagrams).unwrap_err().to_string().contains("loss is no ratio")
+        );
         let mut still = two.clone();
         still.spec.trials = 0;
         assert!(gate("overlay.detach.p50 > 2x").fits(&still).unwrap_err().to_string().contains("spec.trials is 0"));

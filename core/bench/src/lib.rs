@@ -24,6 +24,6 @@ pub use analysis::{
 };
 pub use experiment::Experiment;
 pub use gate::{Gate, GateError};
-pub use report::{Report, ReportError, compare, page, table};
-pub use run::{Progress, Setting, run};
+pub use report::{EndedBy, Report, ReportError, compare, page, table};
+pub use run::{Keep, Progress, Setting, run};
 pub use verdict::{Reason, Verdict};

@@ -3,18 +3,18 @@
 mod stay;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
 use crate::analysis::Analysis;
-use crate::experiment::{Experiment, Level, LoadKind, Wiring, Workload};
+use crate::experiment::{Experiment, Level, LoadKind, Route, Wiring, Workload};
 use crate::gauge::{Charges, Machine, Roll};
 use crate::load::{Load, Measured, Order};
-use crate::report::{API_VERSION, BASELINE, BY_HAND, EndedBy, KIND, Plugin, Report, Sample};
-use crate::schedule::{self, Contestant};
+use crate::report::{API_VERSION, BASELINE, BY_HAND, Deed, EndedBy, Failure, KIND, Plugin, Report, Sample};
+use crate::schedule::{self, Contestant, RESERVE};
 use crate::stage::{HOST, Stage, Yard};
 use crate::stats::Random;
 
@@ -34,6 +34,9 @@ pub trait Progress {
     fn say(&self, text: &str, spent: Option<f64>);
 }
 
+/// Who takes what there is of a report after each block.
+pub type Keep<'a> = &'a dyn Fn(&Report) -> anyhow::Result<()>;
+
 /// An experiment under way.
 struct Run<'a> {
     experiment: &'a Experiment,
@@ -45,13 +48,17 @@ struct Run<'a> {
     /// Lives of pods until now, those that do not count included.
     lives: usize,
     progress: &'a dyn Progress,
+    keep: Keep<'a>,
 }
 
-/// Part of the budget that nobody plans with.
-const RESERVE: Duration = Duration::from_secs(1);
-
-/// Makes an experiment, from booting a cluster to the last sample. The cluster is stopped whatever happens.
-pub fn run(experiment: &Experiment, setting: &Setting<'_>, progress: &dyn Progress) -> anyhow::Result<Report> {
+/// Makes an experiment, from booting a cluster to the last sample. The cluster is stopped whatever happens. What does not work is
+/// noted, and everything else goes on; what there is by then is kept after each block, as an experiment may take a day.
+pub fn run(
+    experiment: &Experiment,
+    setting: &Setting<'_>,
+    progress: &dyn Progress,
+    keep: Keep<'_>,
+) -> anyhow::Result<Report> {
     let begun = Instant::now();
     let started = jiff::Timestamp::now().to_string();
     let yard = Yard::new(setting.yard, setting.home);
@@ -61,7 +68,8 @@ pub fn run(experiment: &Experiment, setting: &Setting<'_>, progress: &dyn Progre
         kind: KIND.into(),
         started,
         seconds: 0.0,
-        ended_by: EndedBy::Repetitions,
+        // Until it has ended, what is kept is what somebody finds who interrupted it.
+        ended_by: EndedBy::Interrupted,
         experiment: experiment.clone(),
         machine: Machine::read(),
         version: setting.version.into(),
@@ -72,9 +80,10 @@ pub fn run(experiment: &Experiment, setting: &Setting<'_>, progress: &dyn Progre
         swaps: Vec::new(),
         stays: Vec::new(),
         trials: Vec::new(),
+        failures: Vec::new(),
     };
-    let mut run = Run { experiment, stage, begun, report, roll: Roll::default(), lives: 0, progress };
-    run.repeat()?;
+    let mut run = Run { experiment, stage, begun, report, roll: Roll::default(), lives: 0, progress, keep };
+    run.report.ended_by = run.repeat()?;
     run.report.seconds = begun.elapsed().as_secs_f64();
     Ok(run.report)
 }
@@ -82,25 +91,31 @@ pub fn run(experiment: &Experiment, setting: &Setting<'_>, progress: &dyn Progre
 // === impl Run ===
 
 impl Run<'_> {
-    fn repeat(&mut self) -> anyhow::Result<()> {
+    fn repeat(&mut self) -> anyhow::Result<EndedBy> {
         let spec = &self.experiment.spec;
         let end = self.begun + Duration::from_secs(spec.budget_seconds.into());
         let levels = spec.sweep.levels();
         if levels.is_empty() {
-            self.report.ended_by = self.repetitions(None, end)?;
-            return Ok(());
+            return self.repetitions(None, end);
         }
         let mut before = None;
         let mut ends = Vec::new();
         for (number, &level) in levels.iter().enumerate() {
-            self.crowd(before, level)?;
+            if let Err(error) = self.crowd(before, level) {
+                let block = self.report.blocks.len().saturating_sub(1);
+                self.failed(block, &level.to_string(), Deed::Level, &error);
+                return Ok(EndedBy::Failure);
+            }
             let share = end.saturating_duration_since(Instant::now()) / (levels.len() - number) as u32;
             ends.push(self.repetitions(Some(level), Instant::now() + share)?);
+            if ends.last() == Some(&EndedBy::Failure) {
+                break;
+            }
             before = Some(level);
         }
-        let worst = [EndedBy::Budget, EndedBy::Repetitions].into_iter().find(|one| ends.contains(one));
-        self.report.ended_by = worst.unwrap_or(EndedBy::Precision);
-        Ok(())
+        let worst =
+            [EndedBy::Failure, EndedBy::Budget, EndedBy::Repetitions].into_iter().find(|one| ends.contains(one));
+        Ok(worst.unwrap_or(EndedBy::Precision))
     }
 
     /// Times through all contestants, until all that is known is known well enough, or the time is over.
@@ -109,19 +124,24 @@ impl Run<'_> {
         for number in 0..spec.repetitions.most {
             let begun = Instant::now();
             let order = schedule::repetition(spec.seed, number, spec.networks.len(), !spec.by_hand.is_empty());
-            let blocks = order.len() as u32;
-            for (done, contestant) in (0..).zip(order) {
-                // Who is slow leaves time for those that are still to come.
-                let share = end.saturating_duration_since(Instant::now() + RESERVE) / (blocks - done);
+            let (blocks, first) = (order.len(), self.report.blocks.len());
+            for (done, contestant) in order.into_iter().enumerate() {
+                let share = schedule::share(end.saturating_duration_since(Instant::now()), blocks - done);
                 self.report.levels.extend(level);
                 self.block(contestant, Instant::now() + share)?;
+                self.report.seconds = self.begun.elapsed().as_secs_f64();
+                (self.keep)(&self.report)?;
             }
             let took = begun.elapsed();
+            let refused = |failure: &&Failure| failure.what == Deed::Swap && failure.block >= first;
+            if self.report.failures.iter().filter(refused).count() == 2 * spec.networks.len() {
+                return Ok(EndedBy::Failure);
+            }
             if number + 1 < spec.repetitions.least {
                 continue;
             }
             let known = level.map_or(Cow::Borrowed(&self.report), |level| Cow::Owned(self.report.at(level)));
-            if Analysis::of(&known).is_precise(spec.precision) {
+            if Analysis::of(&known).is_precise(&spec.workloads, spec.precision) {
                 return Ok(EndedBy::Precision);
             }
             if number + 1 < spec.repetitions.most && Instant::now() + took + RESERVE > end {
@@ -158,13 +178,17 @@ impl Run<'_> {
         self.say(&format!("block {}: {name}", block + 1));
         self.report.blocks.push(name.clone());
         if let Contestant::Network(index) = contestant {
-            let swapped = self.stage.swap(self.experiment, index, block)?;
-            self.report.swaps.extend(swapped);
-            self.note_plugin(&name)?;
-            let stay = self.stay(block, &name)?;
-            self.report.stays.push(stay);
+            match self.enforce(index, block, &name) {
+                Ok(()) => self.stay(block, &name),
+                Err(error) => {
+                    self.failed(block, &name, Deed::Swap, &error);
+                    return Ok(());
+                }
+            }
         }
         let mut longest = Duration::ZERO;
+        // One failure is enough to spoil a figure, and waiting for the next one takes long.
+        let mut given_up: BTreeSet<(usize, usize)> = BTreeSet::new();
         for round in 0..spec.rounds {
             let begun = Instant::now();
             if round > 0 && begun + longest > until {
@@ -172,44 +196,59 @@ impl Run<'_> {
             }
             self.say(&format!("block {}: {name}, round {} of {}", block + 1, round + 1, spec.rounds));
             self.roll = Roll::call(&[self.stage.cluster.supervisor, std::process::id()]);
-            for (workload, order) in schedule::round(spec.seed, block, round, spec.workloads.len(), paths) {
-                let workload = &spec.workloads[workload];
-                let order = order.into_iter().filter(|&path| match contestant {
-                    Contestant::ByHand => true,
-                    Contestant::Network(_) => spec.paths[path].carries(workload.kind),
-                });
-                self.sample(block, round, workload, BASELINE, Wiring::Veth.name(), Along::Wires(Wiring::Veth))?;
+            for (number, order) in schedule::round(spec.seed, block, round, spec.workloads.len(), paths) {
+                let workload = &spec.workloads[number];
+                self.sample(block, round, workload, BASELINE, Along::Wires(Wiring::Veth));
                 for path in order {
-                    let (along, path) = match contestant {
-                        Contestant::ByHand => (Along::Wires(spec.by_hand[path]), spec.by_hand[path].name()),
-                        Contestant::Network(_) => (Along::Route(spec.paths[path]), spec.paths[path].name()),
+                    let along = match contestant {
+                        Contestant::ByHand => Along::Wires(spec.by_hand[path]),
+                        Contestant::Network(_) => Along::Route(spec.paths[path]),
                     };
-                    self.sample(block, round, workload, &name, path, along)?;
+                    if along.carries(workload.kind)
+                        && !given_up.contains(&(number, path))
+                        && !self.sample(block, round, workload, &name, along)
+                    {
+                        given_up.insert((number, path));
+                    }
                 }
-                self.sample(block, round, workload, BASELINE, Wiring::Veth.name(), Along::Wires(Wiring::Veth))?;
+                self.sample(block, round, workload, BASELINE, Along::Wires(Wiring::Veth));
             }
             longest = longest.max(begun.elapsed());
+        }
+        if matches!(contestant, Contestant::Network(_)) {
+            self.leave(block, &name);
         }
         Ok(())
     }
 
-    fn sample(
-        &mut self,
-        block: usize,
-        round: u16,
-        workload: &Workload,
-        network: &str,
-        path: &str,
-        along: Along,
-    ) -> anyhow::Result<()> {
+    /// Puts a network in force.
+    fn enforce(&mut self, index: usize, block: usize, name: &str) -> anyhow::Result<()> {
+        match self.stage.swap(self.experiment, index, block)? {
+            Some(swapped) => self.report.swaps.push(swapped),
+            // It was in force; whether it is again after a swap that failed is another question.
+            None if !self.report.failures.is_empty() => self.stage.cluster.ready()?,
+            None => {}
+        }
+        self.note_plugin(name)
+    }
+
+    /// Notes what did not work.
+    fn failed(&mut self, block: usize, network: &str, what: Deed, error: &anyhow::Error) {
+        self.report.failures.push(Failure { block, network: network.to_owned(), what, why: format!("{error:#}") });
+    }
+
+    /// Takes one sample, and says whether anything came of it.
+    fn sample(&mut self, block: usize, round: u16, workload: &Workload, network: &str, along: Along) -> bool {
         let at = self.begun.elapsed().as_secs_f64();
         // All samples of a round have the same requests at the same moments.
         let seed = Random::new(self.experiment.spec.seed ^ ((block as u64) << 32) ^ u64::from(round)).bits();
         let measured = self.measure(workload.kind, &workload.load(), along, seed);
-        let (measured, charges) = measured.with_context(|| format!("{network}, {path}, {}", workload.name))?;
-        let (network, path, workload) = (network.to_owned(), path.to_owned(), workload.name.clone());
+        let (measured, charges) = measured.unwrap_or_else(|error| (Measured::none(&error), Charges::new()));
+        let is_lossy = workload.kind.is_udp() && measured.is_taken();
+        let came = is_lossy || measured.errors == 0 || measured.operations + measured.bytes > 0;
+        let (network, path, workload) = (network.to_owned(), along.name().to_owned(), workload.name.clone());
         self.report.samples.push(Sample { block, round, at, network, path, workload, measured, charges });
-        Ok(())
+        came
     }
 
     fn measure(&mut self, kind: LoadKind, load: &Load, along: Along, seed: u64) -> anyhow::Result<(Measured, Charges)> {
@@ -221,7 +260,7 @@ impl Run<'_> {
             }
             Along::Route(route) => {
                 let (agent, target) = self.stage.route(route, kind);
-                (agent, target, (route == crate::experiment::Route::Ingress).then(|| HOST.to_owned()))
+                (agent, target, (route == Route::Ingress).then(|| HOST.to_owned()))
             }
         };
         let order = Order::Load {
@@ -258,5 +297,23 @@ impl Run<'_> {
 #[derive(Clone, Copy)]
 enum Along {
     Wires(Wiring),
-    Route(crate::experiment::Route),
+    Route(Route),
+}
+
+// === impl Along ===
+
+impl Along {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Wires(wiring) => wiring.name(),
+            Self::Route(route) => route.name(),
+        }
+    }
+
+    fn carries(self, kind: LoadKind) -> bool {
+        match self {
+            Self::Wires(_) => true,
+            Self::Route(route) => route.carries(kind),
+        }
+    }
 }

@@ -4,6 +4,8 @@
 //! time through begins with another one. Within a block every workload is measured on all its paths between two samples of the
 //! baseline, in an order drawn anew each round.
 
+use std::time::Duration;
+
 use crate::stats::Random;
 
 /// Who is measured in a block: the wires made by hand, or a network by its place in the experiment.
@@ -11,6 +13,14 @@ use crate::stats::Random;
 pub(crate) enum Contestant {
     ByHand,
     Network(usize),
+}
+
+/// Part of the budget that nobody plans with.
+pub(crate) const RESERVE: Duration = Duration::from_secs(1);
+
+/// What a block may take of the time that is left: who is slow leaves time for those that are still to come, itself included.
+pub(crate) fn share(left: Duration, to_come: usize) -> Duration {
+    left.saturating_sub(RESERVE) / to_come.max(1) as u32
 }
 
 /// The contestants of one time through, there and back.
@@ -50,6 +60,23 @@ mod tests {
         for contestant in [0, 1, 2].map(Contestant::Network).into_iter().chain([Contestant::ByHand]) {
             assert_eq!(order.iter().filter(|one| **one == contestant).count(), 2);
         }
+    }
+
+    #[test]
+    fn shares_leave_the_quick_experiment_within_its_minute() {
+        const BOOT: Duration = Duration::from_secs(6);
+        let spec = crate::Experiment::quick(&["kubenet", "overlay", "nsx"]).spec;
+        let budget = Duration::from_secs(spec.budget_seconds.into());
+        let blocks = repetition(spec.seed, 0, spec.networks.len(), true).len();
+        // A block goes on until its share is spent, or for as long as one round takes: here one was slow.
+        let mut at = BOOT;
+        for done in 0..blocks {
+            let share = share(budget.saturating_sub(at), blocks - done);
+            assert!(share >= Duration::from_secs(3), "block {done} has {share:?} left");
+            at += if done == 2 { share + Duration::from_secs(4) } else { share };
+        }
+        assert!(at <= budget && budget < Duration::from_secs(55), "{at:?}");
+        assert_eq!(share(Duration::ZERO, 0), Duration::ZERO);
     }
 
     #[test]

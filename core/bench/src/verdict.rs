@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::stats::Interval;
+use crate::stats::{Interval, Statistic};
 
 /// The outcome of a comparison with the baseline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,8 +34,11 @@ pub enum Reason {
     Errors {
         /// So many.
         errors: u64,
-        /// Out of.
+        /// So many did not.
         operations: u64,
+        /// Why the first of them did, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// The load generator itself could not do more, or was late.
     GeneratorWasTheCeiling {
@@ -64,8 +67,8 @@ pub enum Reason {
     },
     /// An earlier network left something behind.
     SwapResidue {
-        /// What there was at one time and not at another.
-        devices: Vec<String>,
+        /// What there was at one time and not at another: where, and after which network.
+        things: Vec<String>,
     },
 }
 
@@ -75,8 +78,8 @@ pub(crate) struct Evidence {
     pub(crate) samples: usize,
     pub(crate) errors: u64,
     pub(crate) operations: u64,
-    /// Whether failures are what is measured: datagrams may be lost.
-    pub(crate) may_lose: bool,
+    /// Why the first of them failed.
+    pub(crate) why: Option<String>,
     /// How much of the time the generator was busy with itself, or of its requests it was late with.
     pub(crate) ceiling: f64,
     /// How much of that can be borne.
@@ -96,28 +99,33 @@ pub(crate) enum Better {
 }
 
 /// Fewer samples than this make no interval worth the name.
-const FEWEST: usize = 4;
+pub(crate) const FEWEST: usize = 4;
 /// More than this share of datagrams dropped by ourselves spoils a comparison.
 const MOST_DROPPED: f64 = 0.001;
 /// More than this share of the machine stolen spoils a comparison.
 const MOST_STEAL: f64 = 0.01;
 /// The same for more than this share that other programs used.
 const MOST_ELSEWHERE: f64 = 0.25;
+/// So much of what was left is named.
+const MOST_THINGS: usize = 5;
 /// How far from itself a baseline may be although its interval does not hold 1.
 const CONTROL: f64 = 0.03;
-/// Differences smaller than this are no differences.
-const SMALLEST: f64 = 0.01;
 
 /// The rules, in the order in which they spoil a comparison.
-pub(crate) fn verdict(interval: Option<&Interval>, better: Better, evidence: &Evidence) -> Verdict {
-    if evidence.errors > 0 && !evidence.may_lose {
-        return Verdict::Invalid(Reason::Errors { errors: evidence.errors, operations: evidence.operations });
+pub(crate) fn verdict(
+    interval: Option<&Interval>,
+    (statistic, better): (Statistic, Better),
+    evidence: &Evidence,
+) -> Verdict {
+    if evidence.errors > 0 {
+        let (errors, operations, why) = (evidence.errors, evidence.operations, evidence.why.clone());
+        return Verdict::Invalid(Reason::Errors { errors, operations, why });
     }
     let Some(interval) = interval.filter(|_| evidence.samples >= FEWEST) else {
         return Verdict::Invalid(Reason::TooFew { samples: evidence.samples });
     };
     if !evidence.residue.is_empty() {
-        return Verdict::Invalid(Reason::SwapResidue { devices: evidence.residue.clone() });
+        return Verdict::Invalid(Reason::SwapResidue { things: evidence.residue.clone() });
     }
     if evidence.ceiling > evidence.most_ceiling {
         return Verdict::Invalid(Reason::GeneratorWasTheCeiling { share: evidence.ceiling });
@@ -134,11 +142,17 @@ pub(crate) fn verdict(interval: Option<&Interval>, better: Better, evidence: &Ev
     if let Some(control) = evidence.control.filter(|control| !is_quiet(control)) {
         return Verdict::Invalid(Reason::ControlOff { control });
     }
-    let matters = interval.low < 1.0 - SMALLEST || interval.high > 1.0 + SMALLEST;
-    if interval.contains(1.0) || !matters {
+    difference(interval, statistic, better)
+}
+
+/// What an interval shows.
+pub(crate) fn difference(interval: &Interval, statistic: Statistic, better: Better) -> Verdict {
+    let (alike, smallest) = (statistic.alike(), statistic.smallest());
+    let matters = interval.low < alike - smallest || interval.high > alike + smallest;
+    if interval.contains(alike) || !matters {
         return Verdict::NoDifferenceShown;
     }
-    match (interval.low > 1.0, better) {
+    match (interval.low > alike, better) {
         (true, Better::Higher) | (false, Better::Lower) => Verdict::Faster,
         _ => Verdict::Slower,
     }
@@ -196,7 +210,19 @@ impl Reason {
                 let fine = numbers(&|one| {
                     if let Self::Errors { operations, .. } = one { Some(*operations as f64) } else { None }
                 });
-                format!("{} operations failed, {} did not", span(&failed, 0), span(&fine, 0))
+                let why: BTreeSet<&str> = reasons
+                    .iter()
+                    .filter_map(|one| if let Self::Errors { why, .. } = one { why.as_deref() } else { None })
+                    .collect();
+                let mut text = match span(&failed, 0).as_str() {
+                    "1" => format!("1 operation failed, {} did not", span(&fine, 0)),
+                    failed => format!("{failed} operations failed, {} did not", span(&fine, 0)),
+                };
+                if let Some(first) = why.first() {
+                    let others = if why.len() > 1 { "; others for other reasons" } else { "" };
+                    text += &format!(" ({first}{others})");
+                }
+                text
             }
             [Self::GeneratorWasTheCeiling { .. }, ..] => {
                 let share = percent(1, &|one| match one {
@@ -227,10 +253,12 @@ impl Reason {
                 format!("the baseline against itself was {}x", span(&ratios, 2))
             }
             [Self::SwapResidue { .. }, ..] => {
-                let of =
-                    |one: &&Self| if let Self::SwapResidue { devices } = one { devices.clone() } else { Vec::new() };
+                let of = |one: &&Self| if let Self::SwapResidue { things } = one { things.clone() } else { Vec::new() };
                 let all: BTreeSet<String> = reasons.iter().flat_map(of).collect();
-                format!("a swap left something: {}", all.into_iter().collect::<Vec<_>>().join(", "))
+                let shown: Vec<&str> = all.iter().map(String::as_str).take(MOST_THINGS).collect();
+                let more = all.len() - shown.len();
+                let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+                format!("a swap left something: {}{more}", shown.join(", "))
             }
         }
     }
@@ -271,7 +299,8 @@ mod tests {
     fn of(low: f64, high: f64, better: Better, change: impl FnOnce(&mut Evidence)) -> Verdict {
         let mut evidence = Evidence { samples: 10, operations: 100, ..Evidence::default() };
         change(&mut evidence);
-        verdict(Some(&Interval { low, ratio: f64::midpoint(low, high), high }), better, &evidence)
+        let interval = Interval { low, ratio: f64::midpoint(low, high), high };
+        verdict(Some(&interval), (Statistic::MedianRatio, better), &evidence)
     }
 
     #[test]
@@ -287,9 +316,13 @@ mod tests {
     #[test]
     fn what_cannot_be_trusted_is_invalid_with_its_reason() {
         type Change = fn(&mut Evidence);
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 9] = [
             (|evidence| evidence.samples = 3, "invalid: 3 samples are too few, 4 would do"),
             (|evidence| evidence.errors = 2, "invalid: 2 operations failed, 100 did not"),
+            (
+                |evidence| (evidence.errors, evidence.why) = (1, Some("connection refused".into())),
+                "invalid: 1 operation failed, 100 did not (connection refused)",
+            ),
             (|evidence| evidence.ceiling = 0.2, "invalid: the generator was the ceiling (20.0 % of it)"),
             (|evidence| evidence.dropped = 0.05, "invalid: the generator dropped 5.0 % of the datagrams"),
             (|evidence| evidence.elsewhere = 0.4, "invalid: other programs used 40 % of the processors"),
@@ -310,8 +343,16 @@ mod tests {
         assert_eq!(few[0].to_string(), "1 sample is too few, 4 would do");
         let quiet = |evidence: &mut Evidence| evidence.control = Some(Interval { low: 1.01, ratio: 1.02, high: 1.03 });
         assert_eq!(of(1.5, 1.6, Better::Lower, quiet), Verdict::Slower);
-        let lossy = |evidence: &mut Evidence| (evidence.errors, evidence.may_lose) = (5, true);
-        assert_eq!(of(1.5, 1.6, Better::Lower, lossy), Verdict::Slower);
-        assert_eq!(verdict(None, Better::Lower, &Evidence::default()), Verdict::Invalid(Reason::TooFew { samples: 0 }));
+        let nothing = verdict(None, (Statistic::MedianRatio, Better::Lower), &Evidence::default());
+        assert_eq!(nothing, Verdict::Invalid(Reason::TooFew { samples: 0 }));
+    }
+
+    #[test]
+    fn a_difference_of_shares_is_none_at_0() {
+        let of = |low, high| difference(&Interval { low, ratio: low, high }, Statistic::Difference, Better::Lower);
+        assert_eq!(of(0.09, 0.11), Verdict::Slower);
+        assert_eq!(of(-0.11, -0.09), Verdict::Faster);
+        assert_eq!(of(-0.01, 0.5), Verdict::NoDifferenceShown);
+        assert_eq!(of(0.0002, 0.0004), Verdict::NoDifferenceShown, "less than one in a thousand");
     }
 }

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    apply, bench, curl, delete, describe, doctor, down, exec, get, logs, network, plugin, process, shell, status, up,
+    apply, bench, curl, delete, describe, doctor, down, exec, get, logs, network, plugin, port_forward, process, shell,
+    status, up,
 };
 
 /// A Kubernetes-style cluster on this machine, with real packets.
@@ -45,6 +46,8 @@ pub enum Verb {
     Logs(logs::Args),
     /// Run a command in a container.
     Exec(exec::Args),
+    /// Carry connections to this machine to ports of a pod.
+    PortForward(port_forward::Args),
     /// Run a shell, or a command, in the network of a node, the router or a pod.
     Shell(shell::Args),
     /// Send one HTTP request to a name of the cluster, from outside.

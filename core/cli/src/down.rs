@@ -33,11 +33,15 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
 /// Stops a cluster if it runs, and removes what a killed one left.
 pub(crate) fn stop(directory: &Directory, grace: Duration) -> anyhow::Result<bool> {
     let running = directory.is_running();
-    if running {
-        let control = Control::connect(directory).context("reach the supervisor")?;
-        control.down(grace, grace + PATIENCE).context("stop the supervisor")?;
-    }
-    let lock = directory.lock()?.context("the cluster was started again meanwhile")?;
+    let lock = match running.then(|| Control::connect(directory)) {
+        // It was killed, and what it had started is on its way.
+        Some(Err(error)) => directory.lock_within(PATIENCE)?.ok_or(error).context("reach the supervisor")?,
+        Some(Ok(control)) => {
+            control.down(grace, grace + PATIENCE).context("stop the supervisor")?;
+            directory.lock()?.context("the cluster was started again meanwhile")?
+        }
+        None => directory.lock()?.context("the cluster was started again meanwhile")?,
+    };
     directory.clean(&lock).context("clean up")?;
     Ok(running)
 }

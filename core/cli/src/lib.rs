@@ -18,6 +18,7 @@ mod logs;
 mod network;
 mod output;
 mod plugin;
+mod port_forward;
 mod process;
 mod shell;
 mod status;
@@ -49,6 +50,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Describe(args) => describe::run(&args, &cluster),
         Verb::Logs(args) => logs::run(&args, &cluster),
         Verb::Exec(args) => return exec::run(&args, &cluster),
+        Verb::PortForward(args) => port_forward::run(&args, &cluster),
         Verb::Curl(args) => return curl::run(&args, &cluster),
         Verb::Status(args) => status::run(&args, &cluster),
         Verb::Shell(args) => return shell::run(&args, &cluster),

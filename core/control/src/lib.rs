@@ -10,6 +10,7 @@ mod daemonset;
 mod deployment;
 mod edge;
 mod endpoints;
+mod entrance;
 mod error;
 mod events;
 mod firewall;

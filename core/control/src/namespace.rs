@@ -1,5 +1,7 @@
 //! Namespaces: the standard ones, what every one contains, and their end.
 
+mod content;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use crate::cache::Key;
 use crate::context::{Context, ROOT_CA};
 use crate::error::{Result, code, unless_gone};
 use crate::queue::{Next, Queue};
+use content::Content;
 
 const NAME: &str = "namespace-controller";
 const WORKERS: usize = 4;
@@ -128,35 +131,60 @@ async fn end(context: &Context, namespace: &Namespace) -> Result<Next> {
     if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
         return Ok(Next::Change);
     }
-    let mut left: BTreeMap<String, usize> = BTreeMap::new();
-    let discovery = Discovery::new(context.client.clone()).run().await?;
-    for (resource, capabilities) in discovery.groups().flat_map(|group| group.recommended_resources()) {
-        if capabilities.scope != Scope::Namespaced || !capabilities.supports_operation(verbs::LIST) {
-            continue;
-        }
-        let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &name, &resource);
-        if capabilities.supports_operation(verbs::DELETE_COLLECTION) {
-            match api.delete_collection(&DeleteParams::background(), &ListParams::default()).await {
-                Err(error) if !matches!(code(&error), Some(404 | 405)) => return Err(error.into()),
-                _ => {}
-            }
-        }
-        let Some(list) = unless_gone(api.list_metadata(&ListParams::default()).await)? else { continue };
-        for object in list.items.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
-            unless_gone(api.delete(&object.name_any(), &DeleteParams::background()).await)?;
-        }
-        if !list.items.is_empty() {
-            left.insert(resource.plural.clone(), list.items.len());
-        }
-    }
-    if !left.is_empty() {
-        tracing::debug!(namespace = name, ?left, "not empty yet");
+    let content = empty(context, &name).await?;
+    let mut last = tell(context, namespace, &content).await?;
+    if !content.is_gone() {
+        tracing::debug!(namespace = name, ?content, "not empty yet");
         return Ok(Next::After(LOOK_AGAIN));
     }
-    let mut last = namespace.clone();
     let kept: Vec<String> = finalizers.into_iter().filter(|finalizer| finalizer != FINALIZER).collect();
     last.spec.get_or_insert_default().finalizers = Some(kept);
     let api = context.cluster_api::<Namespace>();
     unless_gone(api.replace_subresource("finalize", &name, &PostParams::default(), &last).await)?;
     Ok(Next::Change)
+}
+
+/// Deletes what is in a namespace, and says what is left. What cannot be deleted does not keep the rest.
+async fn empty(context: &Context, name: &str) -> Result<Content> {
+    let mut content = Content::default();
+    let discovery = Discovery::new(context.client.clone()).run().await?;
+    for (resource, capabilities) in discovery.groups().flat_map(|group| group.recommended_resources()) {
+        if capabilities.scope != Scope::Namespaced || !capabilities.supports_operation(verbs::LIST) {
+            continue;
+        }
+        let full = match resource.group.as_str() {
+            "" => resource.plural.clone(),
+            group => format!("{}.{group}", resource.plural),
+        };
+        let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), name, &resource);
+        if capabilities.supports_operation(verbs::DELETE_COLLECTION)
+            && let Err(error) = api.delete_collection(&DeleteParams::background(), &ListParams::default()).await
+            && !matches!(code(&error), Some(404 | 405))
+        {
+            content.failed(&full, error);
+        }
+        let Some(list) = unless_gone(api.list_metadata(&ListParams::default()).await)? else { continue };
+        for object in list.items.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
+            if let Err(error) = unless_gone(api.delete(&object.name_any(), &DeleteParams::background()).await) {
+                content.failed(&full, error);
+            }
+        }
+        content.found(&full, &list.items);
+    }
+    Ok(content)
+}
+
+/// Writes what keeps the namespace into its conditions, and gives it back as it is then. One that goes at once has none.
+async fn tell(context: &Context, namespace: &Namespace, content: &Content) -> Result<Namespace> {
+    let news = content.news(namespace);
+    let told = namespace.status.as_ref().is_some_and(|status| status.conditions.is_some());
+    if news.is_empty() || content.is_gone() && !told {
+        return Ok(namespace.clone());
+    }
+    let patch = Patch::Strategic(json!({"metadata": {"uid": namespace.metadata.uid}, "status": {"conditions": news}}));
+    let api = context.cluster_api::<Namespace>();
+    let written = api.patch_status(&namespace.name_any(), &PatchParams::default(), &patch).await;
+    let Some(written) = unless_gone(written)? else { return Ok(namespace.clone()) };
+    context.caches.namespaces.wrote(written.clone());
+    Ok(written)
 }

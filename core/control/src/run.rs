@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::context::Context;
 use crate::{
-    daemonset, deployment, edge, endpoints, events, firewall, gc, job, loadbalancer, namespace, network, node,
-    replicaset, scheduler, segment, statefulset,
+    daemonset, deployment, edge, endpoints, entrance, events, firewall, gc, job, loadbalancer, namespace, network,
+    node, replicaset, scheduler, segment, statefulset,
 };
 
 /// Lets go of the caches' handlers however the run ends, also when its future is dropped.
@@ -38,6 +38,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
         job::controller(context),
         endpoints::controller(context),
         loadbalancer::controller(context),
+        entrance::controller(context),
         namespace::controller(context),
         node::ipam::controller(context),
         node::lifecycle::controller(context),

@@ -3,15 +3,16 @@
 //! The scheduler asks for what it misses and tries again when there is news; one worker gives, so no two segments get the same
 //! subnet, number or address. The record is written before an address of it is used.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use foldhash::{HashMap, HashSet};
 use futures::future::BoxFuture;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
-use switchyard_api::{Condition, Segment, SegmentSpec, SegmentStatus, names};
+use switchyard_api::{ActiveNetwork, Condition, NodeNetworkStatus, Segment, SegmentSpec, SegmentStatus, names};
 use switchyard_plugin::{Pool, SegmentPool};
 use tokio::sync::watch;
 
@@ -19,6 +20,8 @@ use crate::cache::Key;
 use crate::context::Context;
 use crate::error::{Result, code, unless_gone};
 use crate::meta;
+use crate::network::node_report;
+use crate::node::condition;
 use crate::queue::{Next, Queue};
 
 /// What the scheduler misses.
@@ -49,6 +52,8 @@ struct State {
 
 const NAME: &str = "segment-controller";
 const REALISED: &str = "Realised";
+/// Names in a message.
+const NAMED: usize = 5;
 /// Subnets and addresses that are looked at before giving up; what is beyond is as good as full.
 const MOST: usize = 1 << 16;
 
@@ -73,7 +78,16 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
             }
         }
     });
-    context.caches.networks.on_change(move |_, _| all());
+    context.caches.networks.on_change({
+        let all = all.clone();
+        move |_, _| all()
+    });
+    context.caches.nodes.on_change(move |old, new| {
+        let said = |node: Option<&Arc<Node>>| node.map(|node| (is_ready(node), in_force(&node_report(node))));
+        if said(old) != said(new) {
+            all();
+        }
+    });
     let (wake, weak) = (queue.clone(), Arc::downgrade(context));
     context.caches.pods.on_change(move |old, new| {
         // Nearly always the namespace outlives its pods, and its end is what counts.
@@ -214,14 +228,18 @@ async fn write(context: &Context, name: &str, old: Option<&Segment>, spec: Segme
 async fn tell(context: &Context, segment: &Segment) -> Result<()> {
     let name = segment.metadata.name.clone().unwrap_or_default();
     let refused = context.segments.state().refused.get(&name).cloned();
-    let active = context.network.borrow().as_ref().map(|network| network.active.plugin.clone());
+    let active = context.network.borrow().as_ref().map(|network| network.active.clone());
     let (status, reason, message) = match (refused, active) {
         (Some(refused), _) => ("False", "Exhausted", format!("cannot be extended: {refused}")),
-        (None, Some(active)) if active == segment.spec.plugin => {
-            ("True", "Realised", format!("{active} carries it on every node"))
+        (None, Some(active)) if active.plugin == segment.spec.plugin => {
+            let nodes = context.caches.nodes.all();
+            let reports = nodes
+                .iter()
+                .filter_map(|node| Some((node.metadata.name.as_deref()?, is_ready(node), node_report(node))));
+            carried(&name, &active, reports)
         }
         (None, Some(active)) => {
-            ("False", "OtherNetwork", format!("{active} carries its pods, with the addresses they have"))
+            ("False", "OtherNetwork", format!("{} carries its pods, with the addresses they have", active.plugin))
         }
         (None, None) => ("False", "NoNetwork", "no network is active".into()),
     };
@@ -243,6 +261,44 @@ async fn tell(context: &Context, segment: &Segment) -> Result<()> {
         context.caches.segments.wrote(segment);
     }
     Ok(())
+}
+
+/// Whether nodes (name, whether ready, report) have it in their kernels.
+fn carried<'a>(
+    segment: &str,
+    active: &ActiveNetwork,
+    nodes: impl Iterator<Item = (&'a str, bool, NodeNetworkStatus)>,
+) -> (&'static str, &'static str, String) {
+    let (mut waits, mut count) = (Vec::new(), 0_usize);
+    for (node, ready, report) in nodes {
+        if let Some(error) = report.segments.get(segment) {
+            return ("False", "Failed", format!("{node}: {error}"));
+        }
+        match report.generation == active.generation {
+            true => count += 1,
+            false if ready => waits.push(node),
+            false => {}
+        }
+    }
+    match (waits.is_empty(), count) {
+        (false, _) => {
+            let more = waits.len().saturating_sub(NAMED);
+            waits.truncate(NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            ("False", "Pending", format!("not in force yet on {}{more}", waits.join(", ")))
+        }
+        (true, 0) => ("False", "NoNode", "no node is ready".into()),
+        (true, count) => ("True", "Realised", format!("{} carries it on {count} nodes", active.plugin)),
+    }
+}
+
+/// What of a node's report is about segments.
+fn in_force(report: &NodeNetworkStatus) -> (i64, BTreeMap<String, String>) {
+    (report.generation, report.segments.clone())
+}
+
+fn is_ready(node: &Node) -> bool {
+    condition(node, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
 /// Whether its namespace is gone and no pod has an address of it.

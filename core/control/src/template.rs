@@ -3,12 +3,17 @@
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use kube::Resource;
 use kube::api::ObjectMeta;
+use switchyard_api::names;
 
 use crate::meta;
 
 /// A pod of this template, owned by `owner`; the API server gives the rest of its name.
 pub(crate) fn pod<K: Resource<DynamicType = ()>>(template: &PodTemplateSpec, owner: &K) -> Pod {
-    let meta = template.metadata.clone().unwrap_or_default();
+    let mut meta = template.metadata.clone().unwrap_or_default();
+    // An address is given to each pod by whoever binds it. Templates of revisions are not checked by the API server.
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove(names::POD_IP);
+    }
     Pod {
         metadata: ObjectMeta {
             generate_name: Some(prefix(owner.meta().name.as_deref().unwrap_or("pod"))),

@@ -104,7 +104,30 @@ async fn a_namespace_is_furnished_and_emptied_of_everything_when_it_goes() {
         "pods",
         pods.list(&Default::default()).await.unwrap().items.iter().filter(|pod| is_ready(pod)).count() == 3
     );
+    let kept = json!({"metadata": {"name": "kept", "finalizers": ["example.net/wait"]}});
+    maps.create(&PostParams::default(), &serde_json::from_value(kept).unwrap()).await.unwrap();
     cluster.all::<Namespace>().delete("team", &DeleteParams::default()).await.unwrap();
+    let condition = async |kind: &str| {
+        let status = cluster.all::<Namespace>().get("team").await.unwrap().status.unwrap_or_default();
+        let found = status.conditions.into_iter().flatten().find(|condition| condition.type_ == kind);
+        found.map(|found| (found.status, found.message.unwrap_or_default())).unwrap_or_default()
+    };
+    let told = |status: &str, message: &str| (status.to_owned(), message.to_owned());
+    eventually!(
+        "it to say what keeps it",
+        condition("NamespaceContentRemaining").await
+            == told("True", "Some resources are remaining: configmaps has 1 resource instances")
+    );
+    assert_eq!(
+        condition("NamespaceFinalizersRemaining").await,
+        told(
+            "True",
+            "Some content in the namespace has finalizers remaining: example.net/wait in 1 resource instances"
+        )
+    );
+    assert_eq!(condition("NamespaceDeletionContentFailure").await.0, "False");
+    let done = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    maps.patch("kept", &PatchParams::default(), &done).await.unwrap();
     eventually!("it to be gone", cluster.all::<Namespace>().get_opt("team").await.unwrap().is_none());
     assert!(pods.list(&Default::default()).await.unwrap().items.is_empty());
     for name in ["default", "kube-system", "kube-node-lease", "kube-public"] {
@@ -141,4 +164,41 @@ async fn a_bad_network_is_refused_with_its_reason_and_the_good_one_goes_on() {
     let annotation = Patch::Merge(json!({"metadata": {"annotations": {"switchyard.dev/network": report}}}));
     cluster.all::<Node>().patch("a", &PatchParams::default(), &annotation).await.unwrap();
     eventually!("it to be ready when its nodes are", reason(&network(&cluster).await) == ("True", "Active"));
+}
+
+/// One bad pod: the Network says so, nobody waits in line behind it, and others get their addresses.
+#[tokio::test]
+async fn a_plugin_that_fails_for_one_pod_is_reported_and_goes_on_for_others() {
+    let mut cluster = Cluster::with_nodes(&["a", "b"]).await;
+    let clock = tokio::spawn(longest_gap());
+    for (bad, expected) in [("panic", "PluginPanicked"), ("hang", "PluginHung")] {
+        cluster.create::<Pod>(pod(bad, json!({}))).await;
+        eventually!(expected, reason(&network(&cluster).await) == ("False", expected));
+        let message = network(&cluster).await.conditions[0].message.clone();
+        assert!(message.starts_with(&format!("pod default/{bad}: pool: the plugin ")), "{message}");
+        let good = format!("beside-{bad}");
+        cluster.create::<Pod>(pod(&good, json!({}))).await;
+        eventually!(good, cluster.api::<Pod>().get(&good).await.is_ok_and(|pod| node_of(&pod).is_some()));
+        assert_eq!(reason(&network(&cluster).await), ("False", expected), "the bad one still waits");
+        cluster.api::<Pod>().delete(bad, &DeleteParams::default()).await.unwrap();
+        eventually!("no complaint", reason(&network(&cluster).await) == ("False", "NodesPending"));
+    }
+    clock.abort();
+    let gap = GAP.lock().map_or(Duration::ZERO, |gap| *gap);
+    assert!(gap < PLUGIN_DEADLINE - Duration::from_secs(1), "the API server's thread stood still for {gap:?}");
+    cluster.kill().await;
+}
+
+/// How long a thread that serves the API did nothing else.
+static GAP: std::sync::Mutex<Duration> = std::sync::Mutex::new(Duration::ZERO);
+
+async fn longest_gap() {
+    let mut beat = tokio::time::interval(Duration::from_millis(10));
+    let mut last = std::time::Instant::now();
+    loop {
+        beat.tick().await;
+        let mut gap = GAP.lock().expect("no panic while locked");
+        *gap = last.elapsed().max(*gap);
+        last = std::time::Instant::now();
+    }
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use rig::{Cluster, assert_addresses, ip_of, node_of, pod};
 use serde_json::json;
 use switchyard_api::Segment;
@@ -63,6 +63,17 @@ async fn segment(cluster: &Cluster, name: &str) -> Option<Segment> {
 fn realised(segment: &Segment) -> Option<(&str, &str)> {
     let condition = segment.status.as_ref()?.conditions.iter().find(|one| one.kind == "Realised")?;
     Some((&condition.status, &condition.reason))
+}
+
+fn message(segment: &Segment) -> &str {
+    let conditions = segment.status.as_ref().map(|status| &status.conditions);
+    conditions.into_iter().flatten().find(|one| one.kind == "Realised").map_or("", |one| &one.message)
+}
+
+/// What a node's agent says of its network.
+async fn report(cluster: &Cluster, node: &str, said: serde_json::Value) {
+    let patch = json!({"metadata": {"annotations": {"switchyard.dev/network": said.to_string()}}});
+    cluster.all::<Node>().patch(node, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
 }
 
 #[tokio::test]
@@ -132,6 +143,20 @@ async fn a_segment_goes_with_its_namespace() {
     let there: Pod = serde_json::from_value(pod("there", json!({}))).unwrap();
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), "team");
     api.create(&PostParams::default(), &there).await.unwrap();
+    eventually!("it to be said which node does not say that it has them", {
+        let segment = segment(&cluster, "team").await;
+        segment.is_some_and(|segment| {
+            realised(&segment) == Some(("False", "Pending")) && message(&segment).ends_with("on a")
+        })
+    });
+    report(&cluster, "a", json!({"generation": 1, "segments": {"team": "add link vx8: it is there already"}})).await;
+    eventually!("a node that cannot carry one to be named", {
+        let both = [segment(&cluster, "default").await.unwrap(), segment(&cluster, "team").await.unwrap()];
+        realised(&both[0]) == Some(("True", "Realised"))
+            && realised(&both[1]) == Some(("False", "Failed"))
+            && message(&both[1]) == "a: add link vx8: it is there already"
+    });
+    report(&cluster, "a", json!({"generation": 1})).await;
     eventually!("both segments to be realised", {
         let both = [segment(&cluster, "default").await, segment(&cluster, "team").await];
         both.iter().flatten().filter(|segment| realised(segment) == Some(("True", "Realised"))).count() == 2

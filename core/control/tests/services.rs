@@ -100,3 +100,32 @@ async fn an_external_address_is_in_use_while_a_service_holds_it() {
     cluster.api::<Service>().patch("second", &PatchParams::default(), &plain).await.unwrap();
     eventually!("its address to be given up", external(&cluster, "second").await.is_none());
 }
+
+#[tokio::test]
+async fn a_service_is_told_that_another_one_holds_its_address() {
+    let cluster = Cluster::with_nodes(&[]).await;
+    let outside = json!({"externalIPs": ["192.0.2.1"]});
+    cluster.create::<Service>(service("b", outside.clone())).await;
+    cluster.create::<Service>(service("a", outside)).await;
+    let conflict = async |name: &str| {
+        let status = cluster.api::<Service>().get(name).await.unwrap().status?;
+        let condition = status.conditions?.into_iter().find(|condition| condition.type_ == "AddressConflict")?;
+        Some((condition.status, condition.message))
+    };
+    let is_told =
+        |(status, text): &(String, String)| status == "True" && text.contains("192.0.2.1:80/tcp held by Service");
+    eventually!("one of them to be told", {
+        conflict("a").await.as_ref().is_some_and(is_told) || conflict("b").await.as_ref().is_some_and(is_told)
+    });
+    // Made within a second, the first by name holds it; else the older one.
+    let (holder, other) = if conflict("a").await.as_ref().is_some_and(is_told) { ("b", "a") } else { ("a", "b") };
+    eventually!("an event, too", {
+        let events = cluster.list::<Event>().await;
+        events.iter().any(|event| event.reason.as_deref() == Some("AddressConflict"))
+    });
+    cluster.api::<Service>().delete(holder, &DeleteParams::default()).await.unwrap();
+    eventually!(
+        "the conflict to end with its holder",
+        conflict(other).await.is_some_and(|(status, _)| status == "False")
+    );
+}

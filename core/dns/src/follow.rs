@@ -77,7 +77,7 @@ pub async fn follow(client: Client, naming: Naming, index: Shared, complete: wat
 impl Mirror {
     /// A mirror that writes to an index.
     pub fn new(naming: Naming, index: Shared) -> Self {
-        index.write(|index| index.set(Unit::new("Domain", "", ""), naming.entries()));
+        index.set(Unit::new("Domain", "", ""), naming.entries());
         Self {
             naming,
             index,
@@ -99,7 +99,7 @@ impl Mirror {
     pub fn service(&mut self, mut service: Service) {
         service.metadata.managed_fields = None;
         let id = id(&service);
-        self.index.write(|index| index.set(unit(SERVICE, &service), self.naming.service(&service)));
+        self.index.set(unit(SERVICE, &service), self.naming.service(&service));
         self.services.insert(id.clone(), service);
         self.settle_slices(&id);
     }
@@ -123,11 +123,11 @@ impl Mirror {
             Heard::Slice(event) => self.take(SLICE, event, Self::slice),
             Heard::Pod(event) => self.take(POD, event, |mirror, pod| {
                 mirror.others.entry(POD).or_default().insert(id(&pod));
-                mirror.index.write(|index| index.set(unit(POD, &pod), mirror.naming.pod(&pod)));
+                mirror.index.set(unit(POD, &pod), mirror.naming.pod(&pod));
             }),
             Heard::Ingress(event) => self.take(INGRESS, event, |mirror, ingress| {
                 mirror.others.entry(INGRESS).or_default().insert(id(&ingress));
-                mirror.index.write(|index| index.set(unit(INGRESS, &ingress), mirror.naming.ingress(&ingress)));
+                mirror.index.set(unit(INGRESS, &ingress), mirror.naming.ingress(&ingress));
             }),
         }
     }
@@ -200,7 +200,7 @@ impl Mirror {
     }
 
     fn say(&self, kind: &'static str, (namespace, name): &Id, entries: Vec<crate::Entry>) {
-        self.index.write(|index| index.set(Unit::new(kind, namespace, name), entries));
+        self.index.set(Unit::new(kind, namespace, name), entries);
     }
 }
 

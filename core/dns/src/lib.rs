@@ -1,7 +1,7 @@
 //! Names: the cluster's domain and the zones outside.
 //!
 //! An [`Index`] holds records by name. [`sources`] says which records a Kubernetes object means, as values; [`follow`] keeps an index
-//! current with an API server, at the cost of what changed; [`serve`] answers queries from it over UDP and TCP. Decoding, encoding and
+//! current with an API server, at the cost of what changed; [`spawn`] answers queries from it over UDP and TCP. Decoding, encoding and
 //! forwarding are hickory's; the sockets are our own, because they are handed down (so that no query is lost while the process
 //! is started again), are read in batches, and have limits per client.
 
@@ -16,7 +16,7 @@ mod zone;
 pub use follow::{Mirror, follow};
 pub use index::{Answer, Found, Index, Shared, Unit};
 pub use record::{Data, Entry};
-pub use server::{Answering, Config, Limits, Sockets, serve, spawn};
+pub use server::{Answering, Config, Limits, Sockets, spawn};
 pub use zone::{Zone, reverse_zones};
 
 /// Version of the Kubernetes DNS specification that the records follow.

@@ -6,7 +6,7 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SRV, TXT};
 use hickory_proto::rr::{LowerName, Name, RData, RecordType};
 
 /// What a name is said to be. Ordered by type first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Data {
     /// An IPv4 address.
     A(Ipv4Addr),
@@ -30,7 +30,7 @@ pub enum Data {
 }
 
 /// A record and its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Its name. Its first label may be or hold one `*`, which stands for one or more bytes of one label.
     pub name: LowerName,

@@ -62,10 +62,21 @@ impl Engine {
 
     /// Drops flows in a place that agree with the filter; the next packet is looked at afresh. Gives how many there were.
     pub fn drop_flows(&mut self, place: &Place, filter: &Filter) -> Result<usize, Error> {
+        self.drop_flows_if(place, filter, |_| true)
+    }
+
+    /// [`Engine::drop_flows`] for those among them that a predicate picks: the table is read once for many.
+    pub fn drop_flows_if(
+        &mut self,
+        place: &Place,
+        filter: &Filter,
+        picks: impl Fn(&Flow) -> bool,
+    ) -> Result<usize, Error> {
         let failed = |source| io_error(place, "drop flows", source);
         let connection = self.connection(place)?;
         let found = list(connection, filter).map_err(failed)?;
-        let mut messages: Vec<Message> = found.iter().map(|(flow, tuple)| delete(flow, tuple)).collect();
+        let picked = found.iter().filter(|(flow, _)| picks(flow));
+        let mut messages: Vec<Message> = picked.map(|(flow, tuple)| delete(flow, tuple)).collect();
         let mut dropped = 0;
         for answer in connection.batch(&mut messages).map_err(failed)? {
             match answer {

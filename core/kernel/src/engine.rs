@@ -1,14 +1,16 @@
 //! Keeps what units want in force.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Weak;
 
-use switchyard_netstate::{Change, Fragment, IfName, Key, Ledger, Object, Op, Phase, Place, Plan, UnitId};
+use switchyard_netstate::{Change, Fragment, IfName, Key, Ledger, LinkKind, Object, Op, Phase, Place, Plan, UnitId};
 use tracing::{debug, warn};
 
 use crate::apply::{Memory, Run, View};
 use crate::detour::Detours;
 use crate::monitor::{News, Watch};
+use crate::read::{Class, Truth, Verdict};
 use crate::{Audit, Error, Netns, Places, audit, validate};
 
 /// Whose objects these are: the number by which the kernel's objects are marked.
@@ -102,6 +104,51 @@ impl Engine {
         Ok(follow_ports(follow_addresses(make_room(plan.clone(), set))))
     }
 
+    /// Looks whether somebody else's interface has the name of one that a plan would make: the kernel alone knows those.
+    pub fn clear_way(&mut self, plan: &Plan) -> Result<(), Error> {
+        let made = |op: &&Op| matches!(&op.change, Change::Add(Object::Link(link)) if link.kind != LinkKind::Existing);
+        let mut truths: BTreeMap<&Place, Truth> = BTreeMap::new();
+        for op in plan.ops().iter().filter(made) {
+            let truth = match truths.entry(&op.place) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(Truth::read(&mut self.places, &op.place, self.owner.protocol, &[])?),
+            };
+            let wanted = op.object();
+            if let Verdict::Wrong { owned: false, .. } = truth.judge(wanted, self.owner.protocol, &|_, _| None) {
+                return Err(Error::Foreign { place: op.place.clone(), key: Box::new(wanted.key()) });
+            }
+        }
+        self.places.trim();
+        Ok(())
+    }
+
+    /// Units all of whose routes are in the kernel as wanted, and ours: what an earlier life of this process has brought in.
+    pub fn routes_there(&mut self, units: &BTreeMap<UnitId, Option<Fragment>>) -> Result<BTreeSet<UnitId>, Error> {
+        let mut truths: BTreeMap<Place, Truth> = BTreeMap::new();
+        let mut there = BTreeSet::new();
+        for (unit, fragment) in units.iter().filter_map(|(unit, wish)| Some((unit, wish.as_ref()?))) {
+            let routes = fragment.places().flat_map(|(place, objects)| {
+                let routes =
+                    objects.iter().map(|(_, object)| object).filter(|object| matches!(object, Object::Route(_)));
+                routes.map(move |route| (place, route))
+            });
+            let mut all = true;
+            for (place, route) in routes {
+                if !truths.contains_key(place) {
+                    let truth = Truth::read(&mut self.places, place, self.owner.protocol, &[Class::Route])?;
+                    truths.insert(place.clone(), truth);
+                }
+                let verdict = truths[place].judge(route, self.owner.protocol, &|_, _| None);
+                all &= matches!(verdict, Verdict::Right { owned: true });
+            }
+            if all {
+                there.insert(unit.clone());
+            }
+        }
+        self.places.trim();
+        Ok(there)
+    }
+
     /// Makes units want these fragments (`None`: nothing any more), all or none of it. Gives the plan that was carried out.
     pub fn apply(&mut self, changes: BTreeMap<UnitId, Option<Fragment>>) -> Result<Plan, Error> {
         if self.pending.is_some() {
@@ -178,6 +225,14 @@ impl Engine {
         self.ledger.commit(pending.changes);
         self.places.trim();
         Ok(())
+    }
+
+    /// Ends a pending change although the kernel does not let everything go: it is final, and what is left of the old wishes is
+    /// compared with the kernel and repaired like any other difference, now and whenever that is done again.
+    pub fn finish(&mut self) -> Result<Audit, Error> {
+        let pending = self.pending.take().ok_or(Error::NothingPending)?;
+        self.ledger.commit(pending.changes);
+        self.reconcile()
     }
 
     /// Gives a pending change up and puts back what it has changed so far.

@@ -3,6 +3,9 @@
 //! One thread waits on one socket for each place (two where nftables matter) and on a queue of places that come and go. A message
 //! that we caused ourselves is known by its sender's port; one that cannot concern us is passed over; anything else makes its place
 //! dirty, and a few milliseconds later the engine compares that place with what is wanted. A queue that overflowed makes it dirty too.
+//! What could not be put right is tried again after pauses that grow, as what stands in its way may go without a word.
+
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,6 +23,7 @@ use tracing::{debug, warn};
 use crate::netlink::{Attributes, Family, PORT_MASK, port_base, split, u16_of, u32_of};
 use crate::rtnl::link::{FoundLink, port_settings};
 use crate::{Audit, Engine, Error, Netns, sys};
+use trouble::Troubled;
 
 /// Changes come in bursts; a burst is looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(5);
@@ -113,7 +117,7 @@ impl Keeper {
         };
         // The engine is not kept alive by its keeper.
         let engine = Arc::downgrade(engine);
-        listener.queue(&mut BTreeSet::new());
+        listener.queue(&mut BTreeSet::new(), &mut Troubled::default());
         let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || listener.run(&engine, &report))?;
         Ok(Self { watch, thread: Some(thread) })
     }
@@ -156,9 +160,11 @@ impl Listener {
     fn run(mut self, engine: &Weak<Mutex<Engine>>, report: &dyn Fn(Repair)) {
         let mut dirty: BTreeSet<Place> = BTreeSet::new();
         let mut since: Option<Instant> = None;
+        let mut troubled = Troubled::default();
         let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
         loop {
-            let patience = since.map(|_| Timespec { tv_sec: 0, tv_nsec: DEBOUNCE.as_nanos() as i64 });
+            let patience = since.map(|_| DEBOUNCE).or_else(|| troubled.patience(Instant::now()));
+            let patience = patience.map(|patience| Timespec::try_from(patience).expect("pauses are short"));
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), patience.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -173,14 +179,15 @@ impl Listener {
                     QUEUE => {
                         let mut counter = [0; 8];
                         let _ = rustix::io::read(&self.watch.wake, &mut counter);
-                        if !self.queue(&mut dirty) {
+                        if !self.queue(&mut dirty, &mut troubled) {
                             return;
                         }
                     }
                     number => self.listen(number, &mut dirty),
                 }
             }
-            if dirty.is_empty() && self.seen.is_empty() {
+            let retried = troubled.due(Instant::now());
+            if dirty.is_empty() && self.seen.is_empty() && retried.is_empty() {
                 since = None;
                 continue;
             }
@@ -200,21 +207,24 @@ impl Listener {
                     dirty.insert(place);
                 }
             }
+            dirty.extend(retried);
             if dirty.is_empty() {
                 continue;
             }
-            let places: BTreeSet<Place> =
-                std::mem::take(&mut dirty).into_iter().filter(|place| engine.places().contains(place)).collect();
+            let mut places = std::mem::take(&mut dirty);
+            places.retain(|place| engine.places().contains(place));
+            troubled.retain(|place| engine.places().contains(place));
             let outcome = engine.repair(&places);
             drop(engine);
-            if !matches!(&outcome, Ok(audit) if audit.is_clean()) {
+            let is_news = troubled.note(Instant::now(), &places, &outcome);
+            if is_news && !matches!(&outcome, Ok(audit) if audit.is_clean()) {
                 report(Repair { places, outcome });
             }
         }
     }
 
     /// Takes in places that came and went; false at the end.
-    fn queue(&mut self, dirty: &mut BTreeSet<Place>) -> bool {
+    fn queue(&mut self, dirty: &mut BTreeSet<Place>, troubled: &mut Troubled) -> bool {
         let news = std::mem::take(&mut *self.watch.queue.lock().unwrap_or_else(PoisonError::into_inner));
         for one in news {
             match one {
@@ -222,6 +232,7 @@ impl Listener {
                 News::Removed(place) => {
                     self.ears.retain(|_, ear| ear.place != place);
                     dirty.remove(&place);
+                    troubled.retain(|one| *one != place);
                 }
                 News::Added(place, netns) => {
                     self.ears.retain(|_, ear| ear.place != place);
@@ -370,6 +381,8 @@ fn matters(family: Family, kind: u16, sender: u32, payload: &[u8], owner: u8) ->
         return false;
     }
     let by_kernel = sender == 0;
+    // What goes may be what stood in the place of ours, whoever it belonged to. What the kernel itself takes away is ours by its mark.
+    let ours = |mark: Option<u8>| !by_kernel || mark == Some(owner);
     if family == Family::Netfilter {
         // The first attribute of every nf_tables message names its table.
         let table = Attributes::after(payload, 4).text(sys::NFTA_TABLE_NAME);
@@ -382,14 +395,14 @@ fn matters(family: Family, kind: u16, sender: u32, payload: &[u8], owner: u8) ->
         // A port that leaves its bridge is seen at the link itself.
         sys::RTM_DELLINK => i32::from(of_family) != libc::AF_BRIDGE,
         sys::RTM_NEWADDR => !by_kernel,
-        sys::RTM_DELADDR => Attributes::after(payload, 8).u8(sys::IFA_PROTO) == Some(owner),
+        sys::RTM_DELADDR => ours(Attributes::after(payload, 8).u8(sys::IFA_PROTO)),
         sys::RTM_NEWROUTE => !by_kernel,
-        sys::RTM_DELROUTE => payload.get(5) == Some(&owner),
+        sys::RTM_DELROUTE => ours(payload.get(5).copied()),
         sys::RTM_NEWNEIGH => !by_kernel,
         sys::RTM_DELNEIGH if i32::from(of_family) == libc::AF_BRIDGE => {
             payload.get(8..10).and_then(u16_of).is_some_and(|state| state & (sys::NUD_PERMANENT | sys::NUD_NOARP) != 0)
         }
-        sys::RTM_DELNEIGH => Attributes::after(payload, 12).u8(sys::NDA_PROTOCOL) == Some(owner),
+        sys::RTM_DELNEIGH => ours(Attributes::after(payload, 12).u8(sys::NDA_PROTOCOL)),
         sys::RTM_NEWRULE | sys::RTM_DELRULE => true,
         sys::RTM_NEWQDISC | sys::RTM_DELQDISC => !by_kernel,
         _ => false,

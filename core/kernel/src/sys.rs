@@ -191,6 +191,7 @@ pub(crate) const NFT_CMP_LT: u32 = 2;
 pub(crate) const NFT_CMP_LTE: u32 = 3;
 pub(crate) const NFT_CMP_NEQ: u32 = 1;
 pub(crate) const NFT_CONTINUE: i32 = -1;
+pub(crate) const NFT_CT_DIRECTION: u32 = 1;
 pub(crate) const NFT_CT_DST_IP: u32 = 20;
 pub(crate) const NFT_CT_MARK: u32 = 3;
 pub(crate) const NFT_CT_PROTO_DST: u32 = 12;

@@ -66,6 +66,7 @@ fn whatever_is_taken_away_comes_back_within_a_second() {
         let batch = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(batch.path(), "link set cbr0 down\nlink set cbr0 up\n").unwrap();
         let bounce = format!("ip -batch {}", batch.path().display());
+        let mut took = Vec::new();
         for (place, damage) in [
             (&node(), bounce.as_str()),
             (&node(), "ip link del cbr0"),
@@ -104,9 +105,63 @@ fn whatever_is_taken_away_comes_back_within_a_second() {
                 let all = places.iter().cloned().collect();
                 if now.audit(&all).unwrap().is_clean() {
                     eprintln!("{damage}: repaired after {:?}", start.elapsed());
+                    took.push(start.elapsed());
                     assert_eq!(state(&now, &places), wanted, "{damage}");
                     break;
                 }
+            }
+        }
+        drop(keeper);
+        took.sort();
+        // On a busy machine single ones may take longer.
+        let median = took[took.len() / 2];
+        assert!(median < Duration::from_secs(1), "half of the repairs took longer than {median:?}: {took:?}");
+    });
+}
+
+#[test]
+fn what_was_replaced_comes_back_when_what_replaced_it_goes() {
+    isolated("what_was_replaced_comes_back_when_what_replaced_it_goes", || {
+        let engine = cluster();
+        let places = [node(), Place::pod("p1")];
+        let wanted = state(&engine, &places);
+        let engine = Arc::new(Mutex::new(engine));
+        let (tell, told) = mpsc::channel();
+        let keeper = Keeper::spawn(&engine, move |repair| tell.send(repair).unwrap()).unwrap();
+        let damage = |line: &str| drop(run(&engine.lock().unwrap(), &node(), line));
+        let next = |why: &str| {
+            let repair = told.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("{why}: nobody noticed"));
+            repair.outcome.unwrap()
+        };
+        // Somebody else's, and different: it is left alone, and said.
+        damage("ip route replace 10.40.2.0/24 via 10.40.1.253");
+        let audit = next("a route in the way");
+        assert!(audit.errors.iter().any(|error| error.to_string().contains("somebody else")), "{audit:?}");
+        damage("ip route del 10.40.2.0/24");
+        while state(&engine.lock().unwrap(), &places) != wanted {
+            next("the way is free");
+        }
+        // Somebody else's, and the same: it serves as well, as long as it is there.
+        for (add, del) in [
+            ("addr add 10.40.1.1/24 dev cbr0", "addr del 10.40.1.1/24 dev cbr0"),
+            ("neigh add 10.40.1.5 lladdr 0a:58:0a:28:01:05 dev cbr0 nud permanent", "neigh del 10.40.1.5 dev cbr0"),
+        ] {
+            let batch = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(batch.path(), format!("{del}\n{add}\n")).unwrap();
+            {
+                // The engine is held, so that nobody repairs in between.
+                let mut now = engine.lock().unwrap();
+                run(&now, &node(), &format!("ip -batch {}", batch.path().display()));
+                now.reconcile().unwrap();
+            }
+            damage(&format!("ip {del}"));
+            loop {
+                let mut now = engine.lock().unwrap();
+                if now.audit(&places.iter().cloned().collect()).unwrap().is_clean() {
+                    break;
+                }
+                drop(now);
+                next(del);
             }
         }
         drop(keeper);
@@ -205,6 +260,72 @@ fn a_swap_goes_phase_by_phase_and_back() {
         assert!(engine.reconcile().unwrap().is_clean());
         assert_eq!(try_run(&engine, &node(), "ip link show veth1").0, 1);
         assert_eq!(try_run(&engine, &node(), "nft list table ip yard-test").0, 1);
+    });
+}
+
+#[test]
+fn what_the_kernel_does_not_let_go_does_not_hold_a_swap_open() {
+    isolated("what_the_kernel_does_not_let_go_does_not_hold_a_swap_open", || {
+        let mut engine = world::engine(&[]);
+        let old = r#"{"node/n1":[{"kind":"link","name":"old0","type":{"bridge":{}}}]}"#;
+        let new = r#"{"node/n1":[{"kind":"link","name":"new0","type":{"bridge":{}}}]}"#;
+        engine.set(unit("node"), serde_json::from_str(old).unwrap()).unwrap();
+        engine.prepare([(unit("node"), Some(serde_json::from_str(new).unwrap()))].into()).unwrap();
+        engine.switch().unwrap();
+        engine.withdraw().unwrap();
+        // The kernel takes no loopback away, whatever it is called.
+        run(&engine, &node(), "ip link del old0");
+        run(&engine, &node(), "ip link set lo down name old0");
+        for _ in 0..2 {
+            let error = engine.clean().unwrap_err();
+            assert!(error.to_string().contains("remove link old0"), "{error}");
+            assert!(engine.pending().is_some(), "it may be tried again");
+        }
+        engine.finish().unwrap();
+        assert_eq!(engine.pending(), None);
+        engine.set(unit("x"), Fragment::new()).expect("the next change goes through");
+        assert!(run(&engine, &node(), "ip link show new0").contains("new0"));
+        run(&engine, &node(), "ip link set old0 name lo");
+        assert!(engine.reconcile().unwrap().is_clean(), "nothing of the old wishes is left");
+    });
+}
+
+#[test]
+fn what_is_in_the_way_of_a_plan_is_seen_before_anything_changes() {
+    isolated("what_is_in_the_way_of_a_plan_is_seen_before_anything_changes", || {
+        let mut engine = world::engine(&[]);
+        let link = |name: &str| {
+            let json = format!(r#"{{"node/n1":[{{"kind":"link","name":"{name}","type":{{"bridge":{{}}}}}}]}}"#);
+            serde_json::from_str::<Fragment>(&json).unwrap()
+        };
+        let changes = [(unit("a"), Some(link("cbr9"))), (unit("b"), Some(link("cbr8")))].into();
+        let plan = engine.plan(&changes).unwrap();
+        engine.clear_way(&plan).expect("there is nothing yet");
+        run(&engine, &node(), "ip link add cbr9 type veth peer name other");
+        let before = state(&engine, &[node()]);
+        let error = engine.clear_way(&plan).unwrap_err();
+        assert!(error.to_string().contains("node/n1: add link cbr9") && error.errno() == Some(17), "{error}");
+        assert_eq!(state(&engine, &[node()]), before);
+        run(&engine, &node(), "ip link del cbr9");
+        // What is ours from another life is in nobody's way.
+        run(&engine, &node(), "ip link add cbr9 group 83 type bridge");
+        engine.clear_way(&plan).unwrap();
+    });
+}
+
+#[test]
+fn routes_of_an_earlier_life_are_recognised() {
+    isolated("routes_of_an_earlier_life_are_recognised", || {
+        let mut engine = cluster();
+        let route = |to: &str| -> Option<Fragment> {
+            let json = format!(r#"{{"node/n1":[{{"kind":"route","to":"{to}","via":{{"gateway":"10.40.1.254"}}}}]}}"#);
+            serde_json::from_str(&json).unwrap()
+        };
+        run(&engine, &node(), "ip route add 10.40.7.0/24 via 10.40.1.254 proto 83");
+        run(&engine, &node(), "ip route add 10.40.8.0/24 via 10.40.1.254");
+        let units = ["10.40.7.0/24", "10.40.8.0/24", "10.40.9.0/24"].map(|to| (unit(to), route(to)));
+        let there = engine.routes_there(&units.into()).unwrap();
+        assert_eq!(there, [unit("10.40.7.0/24")].into(), "the second is somebody else's, the third is not there");
     });
 }
 

@@ -56,6 +56,8 @@ pub fn launch(directory: &Directory) -> Result<(), String> {
             command("supervisor", directory).spawn().map_err(|error| format!("start the supervisor: {error}"))
         });
     started.map(drop).inspect_err(|reason| {
+        // A socket that is closed with something unread takes along what was said last.
+        let _ = Handover::receive(&parent);
         // If nobody listens any more, the log has it.
         let _ = parent.send(reason, &[]);
     })

@@ -8,11 +8,10 @@ use std::process::{Command, Stdio};
 
 use nix::mount::{MsFlags, mount};
 use serde::{Deserialize, Serialize};
-use switchyard_kernel::{Engine, Netns, Owner, Places};
-use switchyard_netstate::nft::{
-    Base, Chain, ChainType, Expr, Family, Hook, Op, Operand, Policy, Rule, Statement, Table, TableRef, Value, Verdict,
-};
-use switchyard_netstate::{Fragment, IfName, Link, LinkKind, Object, PeerEnd, Place, UnitId};
+use switchyard_kernel::conntrack::Filter;
+use switchyard_kernel::{Engine, Feature, Netns, Owner, Places};
+use switchyard_netstate::{Place, UnitId};
+use switchyard_services::{NodeServiceFacts, external_base, node_base};
 
 use crate::boot::SELF;
 use crate::namespaces;
@@ -46,6 +45,9 @@ pub enum Health {
 
 /// Files that one connection through the router needs, and a thousand of them.
 const FILES_WANTED: u64 = 4096;
+
+/// The node on which things are tried.
+const PROBE: &str = "probe";
 
 /// Looks at everything. Spawns this program again to try things in fresh namespaces.
 pub fn examine() -> Vec<Finding> {
@@ -157,72 +159,56 @@ fn try_everything() -> Vec<Finding> {
             Some("docker run --security-opt systempaths=unconfined ..."),
         ),
     });
-    for (what, module, health, fragment) in features() {
-        findings.push(match try_fragment(fragment) {
-            Ok(()) => Finding::ok(what, "works"),
-            Err(error) => {
-                let mend = format!("sudo modprobe {module}");
-                Finding { what: what.into(), health, detail: format!("{error:#}"), mend: Some(mend) }
-            }
-        });
+    for feature in Feature::ALL {
+        let outcome = feature.attempt().map_err(anyhow::Error::msg);
+        findings.push(tried(feature.name(), feature.module(), without(feature), outcome));
     }
+    let modules = "nf_conntrack nft_ct nft_nat nft_reject_ipv4 nft_fib_ipv4 nft_masq";
+    findings.push(tried("Services", modules, Health::Missing, try_services()));
+    findings.push(tried("conntrack", "nf_conntrack_netlink", Health::Missing, try_conntrack()));
     findings
 }
 
-fn try_fragment(fragment: Fragment) -> anyhow::Result<()> {
-    let mut places = Places::new();
-    places.add(place(), Netns::create()?);
-    let mut engine = Engine::new(Owner { protocol: switchyard_api::names::OWNER_LAB }, places);
-    engine.apply(BTreeMap::from([(UnitId("probe".into()), Some(fragment))]))?;
+/// What it means if the kernel does not have it.
+fn without(feature: Feature) -> Health {
+    match feature {
+        Feature::NftBridge | Feature::Vxlan | Feature::Macvlan | Feature::Tun => Health::Limited,
+        _ => Health::Missing,
+    }
+}
+
+fn tried(what: &str, modules: &str, health: Health, outcome: anyhow::Result<()>) -> Finding {
+    match outcome {
+        Ok(()) => Finding::ok(what, "works"),
+        Err(error) => {
+            let mend = format!("sudo modprobe -a {modules}");
+            Finding { what: what.into(), health, detail: format!("{error:#}"), mend: Some(mend) }
+        }
+    }
+}
+
+/// What nodes and router carry for Services before there is one.
+fn try_services() -> anyhow::Result<()> {
+    let mut whole = node_base(&NodeServiceFacts {
+        node: PROBE.into(),
+        address: [127, 0, 0, 1].into(),
+        service_cidr: "10.96.0.0/16".parse().expect("a constant prefix"),
+    });
+    whole.merge(external_base());
+    engine()?.apply(BTreeMap::from([(UnitId("probe".into()), Some(whole))]))?;
     Ok(())
 }
 
-fn place() -> Place {
-    Place::node("probe")
+/// Flows to endpoints that went have to be found and dropped.
+fn try_conntrack() -> anyhow::Result<()> {
+    engine()?.flows(&Place::node(PROBE), &Filter::default())?;
+    Ok(())
 }
 
-/// Kernel features by name, the module that has them, and what it means if they are missing.
-fn features() -> Vec<(&'static str, &'static str, Health, Fragment)> {
-    let link = |kind| vec![Object::Link(Link::new(name("a"), kind))];
-    let peer = PeerEnd { place: place(), name: name("b") };
-    let other = PeerEnd { place: place(), name: name("a") };
-    let veth = vec![
-        Object::Link(Link::new(name("a"), LinkKind::Veth { peer })),
-        Object::Link(Link::new(name("b"), LinkKind::Veth { peer: other })),
-    ];
-    let vxlan =
-        LinkKind::Vxlan { vni: 1, port: 4789, local: [127, 0, 0, 1].into(), dev: None, learning: false, gbp: false };
-    let zero = Operand::Value(Value::Number(0));
-    let numgen = Statement::Match { left: Expr::NumgenInc { modulus: 2 }, op: Op::Eq, right: zero.clone() };
-    let fib = Statement::Match { left: Expr::FibDaddrType, op: Op::Eq, right: zero };
-    let wanted = [
-        ("veth", "veth", Health::Missing, veth),
-        ("bridge", "bridge", Health::Missing, link(LinkKind::Bridge { multicast_snooping: false })),
-        ("nftables", "nf_tables", Health::Missing, nft(vec![])),
-        ("nft numgen", "nft_numgen", Health::Missing, nft(vec![numgen])),
-        ("nft fib", "nft_fib_inet", Health::Missing, nft(vec![fib])),
-        ("nft masquerade", "nft_masq", Health::Missing, nft(vec![Statement::Masquerade { fully_random: false }])),
-        ("vxlan", "vxlan", Health::Limited, link(vxlan)),
-    ];
-    let fragments = wanted.into_iter().map(|(what, module, health, objects)| {
-        let mut fragment = Fragment::new();
-        fragment.want_all(&place(), objects);
-        (what, module, health, fragment)
-    });
-    fragments.collect()
-}
-
-/// A nat chain with one rule.
-fn nft(rule: Vec<Statement>) -> Vec<Object> {
-    let table = TableRef::new(Family::Ip, "yard-probe");
-    let base = Base { kind: ChainType::Nat, hook: Hook::Postrouting, priority: 100, policy: Policy::Accept, dev: None };
-    let verdict = (!rule.iter().any(|statement| matches!(statement, Statement::Masquerade { .. })))
-        .then_some(Statement::Verdict(Verdict::Accept));
-    let rules = vec![Rule(rule.into_iter().chain(verdict).collect())];
-    let chain = Chain { table: table.clone(), name: "probe".into(), base: Some(base), rules };
-    vec![Object::Table(Table { table }), Object::Chain(chain)]
-}
-
-fn name(constant: &str) -> IfName {
-    IfName::new(constant).expect("a valid constant name")
+/// For fresh namespaces of a node and the router.
+fn engine() -> anyhow::Result<Engine> {
+    let mut places = Places::new();
+    places.add(Place::node(PROBE), Netns::create()?);
+    places.add(Place::Router, Netns::create()?);
+    Ok(Engine::new(Owner { protocol: switchyard_api::names::OWNER_LAB }, places))
 }

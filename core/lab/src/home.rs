@@ -18,7 +18,8 @@ pub struct Home(PathBuf);
 #[derive(Clone, Debug)]
 pub struct Directory(PathBuf);
 
-/// Held by the supervisor as long as it lives; the kernel lets go of it even after `kill -9`.
+/// Held by the supervisor as long as it lives, and by the processes that serve the host's listeners, as a supervisor that is killed
+/// goes before they do. The kernel lets go of it after `kill -9`, with the last of them.
 #[derive(Debug)]
 pub struct Lock(File);
 

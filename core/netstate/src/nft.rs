@@ -244,6 +244,8 @@ pub enum Expr {
     CtState,
     /// `ct status`, a bit mask.
     CtStatus,
+    /// `ct direction`: 0 for packets the way the connection began, 1 for replies.
+    CtDirection,
     CtMark {
         mask: u32,
     },

@@ -105,7 +105,7 @@ impl Agent {
         let config = Arc::clone(&self.config);
         let (recorder, events) = Recorder::new(self.client.clone(), &config.name);
         self.tasks.spawn(events);
-        self.tasks.spawn(lease::renew(self.client.clone(), config.name.clone()));
+        self.tasks.spawn(lease::renew(self.client.clone(), config.name.clone(), config.lease_duration_seconds));
 
         let network = self.network(plugins)?;
         let view = self.view();
@@ -126,7 +126,7 @@ impl Agent {
         self.tasks.spawn(nodes(Arc::clone(&config), self.client.clone(), network.clone(), node_seen));
         self.tasks.spawn(networks(self.client.clone(), network.clone()));
         self.tasks.spawn(segments(self.client.clone(), network.clone()));
-        self.tasks.spawn(services(Arc::clone(&config), self.client.clone(), network.clone(), node.clone()));
+        self.tasks.spawn(services(Arc::clone(&config), self.client.clone(), network.clone()));
         let registrar = Registrar::new(self.client.clone(), config);
         self.tasks.spawn(registrar.run(network.state(), node));
         Ok(network)
@@ -278,23 +278,10 @@ fn facts(config: &Config, node: &Node) -> Option<NodeFacts> {
     Some(NodeFacts { name, address: address?, pod_cidr: block?, uplink, mac: None, edge: edge_role(node) })
 }
 
-/// Follows Services, once the node's block of addresses is known.
-async fn services(config: Arc<Config>, client: Client, network: Network, mut node: watch::Receiver<Option<Node>>) {
-    let block = loop {
-        let block = node.borrow_and_update().as_ref().and_then(|node| facts(&config, node)).map(|facts| facts.pod_cidr);
-        if let Some(block) = config.pod_cidr.or(block) {
-            break block;
-        }
-        if node.changed().await.is_err() {
-            return;
-        }
-    };
-    let facts = NodeServiceFacts {
-        node: config.name.clone(),
-        address: config.node_ip,
-        pod_cidrs: vec![block],
-        service_cidr: config.service_cidr,
-    };
+/// Follows Services.
+async fn services(config: Arc<Config>, client: Client, network: Network) {
+    let facts =
+        NodeServiceFacts { node: config.name.clone(), address: config.node_ip, service_cidr: config.service_cidr };
     let services = follow::<Service>(&client, watcher::Config::default()).map(|event| event.map(Heard::Service));
     let slices = follow::<EndpointSlice>(&client, watcher::Config::default()).map(|event| event.map(Heard::Slice));
     Services::new(facts, network).run(futures::stream::select(services, slices)).await;

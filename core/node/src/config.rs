@@ -49,6 +49,9 @@ pub struct Config {
     /// Pods it takes at most. Default 110.
     #[serde(default = "max_pods")]
     pub max_pods: u32,
+    /// Seconds without a heartbeat after which the control plane takes the node for dead; it sends four in that time. Default 40.
+    #[serde(default = "lease_duration_seconds")]
+    pub lease_duration_seconds: u32,
     /// Where pods' namespaces, sockets and volumes are; below it `nodes/NAME/pods/UID`. A tmpfs does well.
     pub run_dir: PathBuf,
     /// Where pods' logs are; below it `NAMESPACE_POD_UID/CONTAINER/RESTART.log`.
@@ -142,6 +145,10 @@ fn cluster() -> String {
 
 fn max_pods() -> u32 {
     110
+}
+
+fn lease_duration_seconds() -> u32 {
+    40
 }
 
 fn mtu() -> u32 {

@@ -15,6 +15,7 @@ use switchyard_api::names::{CLUSTER_DOMAIN, DNS_PORT};
 use switchyard_dns::sources::Naming;
 use switchyard_dns::{Shared, Sockets, follow, spawn};
 use switchyard_netstate::{Address, Fragment, IfName, Link, LinkKind, Object, Place, UnitId};
+use switchyard_services::Stale;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -46,7 +47,7 @@ impl Server {
     /// Follows the records for ever, and serves them as soon as they are complete.
     pub(crate) async fn run(self, client: Client, network: Network, shutdown: CancellationToken) {
         let units = BTreeMap::from([(UnitId("dns".into()), fragment(&self.config.name, self.address))]);
-        network.tell(Call::Services { units, stale: Vec::new() });
+        network.tell(Call::Services { units, stale: Stale::default() });
         let dns = &self.config.dns;
         let naming = Naming::new(CLUSTER_DOMAIN, &dns.zones);
         let index = naming.index(&[self.config.service_cidr, self.config.cluster_cidr], dns.name_server);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod, ResourceFieldSelector};
+use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod, ResourceFieldSelector, Service, ServicePort};
 use switchyard_api::Amount;
 
 /// What environment variables may refer to, fetched beforehand; see [`references`].
@@ -18,6 +18,8 @@ pub(crate) struct Sources {
     pub(crate) pod_ip: String,
     /// What every container gets: the API server's address, for one.
     pub(crate) common: Vec<(String, String)>,
+    /// The Services of the namespace, see [`links`].
+    pub(crate) links: Vec<(String, String)>,
 }
 
 /// ConfigMaps and Secrets that a pod's containers read their environment from.
@@ -68,7 +70,7 @@ pub(crate) fn resolve(pod: &Pod, container: &Container, sources: &Sources) -> Re
     let mut env = Environment::default();
     env.set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
     env.set("HOSTNAME", pod.metadata.name.clone().unwrap_or_default());
-    for (name, value) in &sources.common {
+    for (name, value) in sources.links.iter().chain(&sources.common) {
         env.set(name, value.clone());
     }
     for from in container.env_from.iter().flatten() {
@@ -98,6 +100,46 @@ pub(crate) fn resolve(pod: &Pod, container: &Container, sources: &Sources) -> Re
         }
     }
     Ok(env.0)
+}
+
+/// The variables that name Services, as Docker's links did.
+///
+/// As k8s.io/kubernetes/pkg/kubelet/envvars.
+pub(crate) fn links(services: &[Service]) -> Vec<(String, String)> {
+    let mut variables = Vec::new();
+    for service in services {
+        let spec = service.spec.as_ref();
+        let address = spec.and_then(|spec| spec.cluster_ip.as_deref()).filter(|ip| !matches!(*ip, "" | "None"));
+        let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        let (Some(address), [first, ..], Some(name)) = (address, ports, &service.metadata.name) else { continue };
+        let name = variable(name);
+        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        let url = |port: &ServicePort| format!("{}://{host}:{}", protocol(port), port.port);
+        variables.push((format!("{name}_SERVICE_HOST"), address.to_owned()));
+        variables.push((format!("{name}_SERVICE_PORT"), first.port.to_string()));
+        for port in ports {
+            if let Some(label) = port.name.as_deref().filter(|label| !label.is_empty()) {
+                variables.push((format!("{name}_SERVICE_PORT_{}", variable(label)), port.port.to_string()));
+            }
+        }
+        variables.push((format!("{name}_PORT"), url(first)));
+        for port in ports {
+            let prefix = format!("{name}_PORT_{}_{}", port.port, protocol(port).to_uppercase());
+            variables.push((prefix.clone(), url(port)));
+            variables.push((format!("{prefix}_PROTO"), protocol(port)));
+            variables.push((format!("{prefix}_PORT"), port.port.to_string()));
+            variables.push((format!("{prefix}_ADDR"), address.to_owned()));
+        }
+    }
+    variables
+}
+
+fn variable(name: &str) -> String {
+    name.to_uppercase().replace('-', "_")
+}
+
+fn protocol(port: &ServicePort) -> String {
+    port.protocol.as_deref().unwrap_or("TCP").to_lowercase()
 }
 
 /// Replaces `$(NAME)` by the variable's value; `$$(NAME)` stands for itself, an unknown name stays.
@@ -282,6 +324,23 @@ mod tests {
         assert_eq!((env["MEM"].as_str(), env["CPU"].as_str()), ("64", "2"));
         assert_eq!(env["URL"], "http://10.40.1.2/$(NOPE)?$(IP)");
         assert_eq!(env["HOSTNAME"], "web");
+    }
+
+    #[test]
+    fn services_are_named_as_links() {
+        let services: Vec<Service> = serde_json::from_value(json!([
+            {"metadata": {"name": "my-db"}, "spec": {"clusterIP": "10.96.0.7", "ports": [
+                {"name": "main", "port": 5432}, {"name": "dns-tcp", "port": 53, "protocol": "UDP"},
+            ]}},
+            {"metadata": {"name": "headless"}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}},
+        ]))
+        .unwrap();
+        let env: BTreeMap<_, _> = links(&services).into_iter().collect();
+        let of = |name: &str| env.get(name).map(String::as_str);
+        assert_eq!((of("MY_DB_SERVICE_HOST"), of("MY_DB_SERVICE_PORT")), (Some("10.96.0.7"), Some("5432")));
+        assert_eq!((of("MY_DB_SERVICE_PORT_DNS_TCP"), of("MY_DB_PORT")), (Some("53"), Some("tcp://10.96.0.7:5432")));
+        assert_eq!((of("MY_DB_PORT_53_UDP"), of("MY_DB_PORT_53_UDP_PROTO")), (Some("udp://10.96.0.7:53"), Some("udp")));
+        assert!(!env.keys().any(|name| name.starts_with("HEADLESS")), "{env:?}");
     }
 
     #[test]

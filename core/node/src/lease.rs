@@ -11,28 +11,26 @@ use switchyard_api::names::LEASE_NAMESPACE;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-/// A heartbeat has a period by definition.
-const PERIOD: Duration = Duration::from_secs(10);
-/// How long the control plane waits before it takes the node for dead.
-const DURATION_SECONDS: i32 = 40;
+/// Heartbeats in the time after which the node is taken for dead: some may be late, or lost.
+const BEATS: u32 = 4;
 
-/// Renews the lease until dropped.
-pub(crate) async fn renew(client: Client, node: String) {
+/// Renews the lease until dropped. The control plane waits `duration_seconds` before it takes the node for dead.
+pub(crate) async fn renew(client: Client, node: String, duration_seconds: u32) {
     let leases: Api<Lease> = Api::namespaced(client, LEASE_NAMESPACE);
-    let mut beat = interval(PERIOD);
+    let mut beat = interval(Duration::from_secs(duration_seconds.max(1).into()) / BEATS);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
-        if let Err(error) = renew_once(&leases, &node).await {
+        if let Err(error) = renew_once(&leases, &node, duration_seconds).await {
             warn!(%error, "renewing the lease failed");
         }
     }
 }
 
-async fn renew_once(leases: &Api<Lease>, node: &str) -> kube::Result<()> {
+async fn renew_once(leases: &Api<Lease>, node: &str, duration_seconds: u32) -> kube::Result<()> {
     let spec = json!({
         "holderIdentity": node,
-        "leaseDurationSeconds": DURATION_SECONDS,
+        "leaseDurationSeconds": duration_seconds,
         "renewTime": format!("{:.6}", Timestamp::now()),
     });
     let patch = Patch::Merge(json!({ "spec": spec }));

@@ -9,12 +9,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// Bytes read of an HTTP answer; the status line is in the first of them.
-const LARGEST_ANSWER: usize = 10 << 10;
+mod ask;
+
+use ask::Get;
 
 /// Which of a container's probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,8 +26,9 @@ pub(crate) enum Kind {
 /// What a probe asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
-    Http { address: SocketAddr, host: String, path: String, headers: Vec<(String, String)> },
+    Http(Get),
     Tcp { address: SocketAddr },
+    Grpc { address: SocketAddr, service: String },
     Exec { argv: Vec<String> },
 }
 
@@ -65,7 +65,7 @@ pub(crate) type RunInContainer = Arc<dyn Fn(Vec<String>) -> BoxFuture<'static, R
 pub(crate) enum PlanError {
     #[error("probe port {0:?} names no port of the container")]
     Port(String),
-    #[error("probe has no httpGet, tcpSocket or exec")]
+    #[error("probe has no httpGet, tcpSocket, grpc or exec")]
     NoAction,
     #[error("probe host {0:?} must be an IP address")]
     Host(String),
@@ -92,9 +92,13 @@ impl Plan {
             let host = named.map_or_else(|| address.to_string(), |index| headers.remove(index).1);
             let path = http.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
             let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-            Question::Http { address, host, path, headers }
+            let tls = http.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+            Question::Http(Get { tls, address, host, path, headers })
         } else if let Some(tcp) = &probe.tcp_socket {
             Question::Tcp { address: at(tcp.host.as_deref(), &tcp.port)? }
+        } else if let Some(grpc) = &probe.grpc {
+            let address = at(None, &IntOrString::Int(grpc.port))?;
+            Question::Grpc { address, service: grpc.service.clone().unwrap_or_default() }
         } else if let Some(exec) = &probe.exec {
             Question::Exec { argv: exec.command.clone().unwrap_or_default() }
         } else {
@@ -155,8 +159,9 @@ impl Plan {
     pub(crate) async fn ask(&self, run: &RunInContainer) -> Result<(), String> {
         let asked = async {
             match &self.question {
-                Question::Http { address, host, path, headers } => http(*address, host, path, headers).await,
-                Question::Tcp { address } => tcp(*address).await,
+                Question::Http(get) => get.ask().await,
+                Question::Tcp { address } => ask::tcp(*address).await,
+                Question::Grpc { address, service } => ask::grpc(*address, service).await,
                 Question::Exec { argv } => match run(argv.clone()).await? {
                     0 => Ok(()),
                     code => Err(format!("command {argv:?} exited with {code}")),
@@ -209,47 +214,10 @@ pub(crate) fn port(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, P
         .ok_or_else(|| PlanError::Port(said()))
 }
 
-async fn tcp(address: SocketAddr) -> Result<(), String> {
-    TcpStream::connect(address).await.map(drop).map_err(|error| format!("dial tcp {address}: {error}"))
-}
-
-/// One GET on a connection of its own; 200 to 399 is well. Only the status line is looked at.
-async fn http(address: SocketAddr, host: &str, path: &str, headers: &[(String, String)]) -> Result<(), String> {
-    let failed = |error| format!("Get \"http://{address}{path}\": {error}");
-    let clean = |text: &str| !text.bytes().any(|b| b == b'\r' || b == b'\n' || b == 0);
-    if !clean(host) || !clean(path) || path.contains(' ') || !headers.iter().all(|(n, v)| clean(n) && clean(v)) {
-        return Err("probe has control characters in its path or headers".to_owned());
-    }
-    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
-    let mut request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: kube-probe/switchyard\r\nAccept: */*\r\nConnection: close\r\n"
-    );
-    for (name, value) in headers {
-        request += &format!("{name}: {value}\r\n");
-    }
-    request += "\r\n";
-    stream.write_all(request.as_bytes()).await.map_err(failed)?;
-    let mut answer = Vec::with_capacity(256);
-    while !answer.contains(&b'\n') && answer.len() < LARGEST_ANSWER {
-        if stream.read_buf(&mut answer).await.map_err(failed)? == 0 {
-            break;
-        }
-    }
-    let line = String::from_utf8_lossy(&answer);
-    let status =
-        line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)).and_then(|code| code.trim().parse().ok());
-    match status {
-        Some(200..=399u16) => Ok(()),
-        Some(code) => Err(format!("HTTP probe failed with statuscode: {code}")),
-        None => Err(format!("Get \"http://{address}{path}\": not an HTTP answer")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-    use tokio::net::TcpListener;
 
     fn plan(probe: serde_json::Value) -> Result<Plan, PlanError> {
         let container: Container =
@@ -260,9 +228,18 @@ mod tests {
     #[test]
     fn ports_are_found_by_name_and_defaults_are_the_fields_own() {
         let plan = plan(json!({"httpGet": {"port": "web", "path": "healthz"}})).unwrap();
-        let Question::Http { address, path, .. } = &plan.question else { panic!("{plan:?}") };
-        assert_eq!((address.to_string().as_str(), path.as_str()), ("10.40.1.2:8080", "/healthz"));
+        let Question::Http(get) = &plan.question else { panic!("{plan:?}") };
+        assert_eq!((get.address.to_string().as_str(), get.path.as_str()), ("10.40.1.2:8080", "/healthz"));
+        assert!(!get.tls);
         assert_eq!((plan.period.as_secs(), plan.timeout.as_secs(), plan.failure_threshold), (10, 1, 3));
+    }
+
+    #[test]
+    fn schemes_and_services_are_heeded() {
+        let https = plan(json!({"httpGet": {"port": 443, "scheme": "HTTPS"}})).unwrap().question;
+        assert!(matches!(https, Question::Http(Get { tls: true, .. })), "{https:?}");
+        let grpc = plan(json!({"grpc": {"port": 50051, "service": "web"}})).unwrap().question;
+        assert_eq!(grpc, Question::Grpc { address: "10.40.1.2:50051".parse().unwrap(), service: "web".into() });
     }
 
     #[test]
@@ -279,21 +256,5 @@ mod tests {
         let mut say = |answer: &Result<(), String>| tally.count(answer, 1, 3);
         assert_eq!([say(&ill), say(&ill), say(&well), say(&ill), say(&ill)][2], Some(Verdict::Well));
         assert_eq!(say(&ill), Some(Verdict::Unwell("no".into())));
-    }
-
-    #[tokio::test]
-    async fn an_http_status_below_400_is_well() {
-        for (status, well) in [("200 OK", true), ("302 Found", true), ("404 Not Found", false), ("503 No", false)] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let server = tokio::spawn(async move {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut request = [0; 512];
-                let _ = stream.read(&mut request).await.unwrap();
-                stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await.unwrap();
-            });
-            assert_eq!(http(address, "h", "/", &[]).await.is_ok(), well, "{status}");
-            server.await.unwrap();
-        }
     }
 }

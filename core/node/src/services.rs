@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::runtime::watcher::{self, Event};
 use switchyard_netstate::{Fragment, UnitId};
-use switchyard_services::{NodeServiceFacts, node_base, service, stale_udp};
+use switchyard_services::{Claims, NodeServiceFacts, Stale, Taken, UdpWays, node_base, service, udp_ways};
 use tracing::warn;
 
 use crate::network::{Call, List, Network, Units};
@@ -31,9 +31,11 @@ pub(crate) struct Services {
     slices: Known<EndpointSlice>,
     /// Names of slices by Service.
     members: BTreeMap<Id, BTreeSet<Id>>,
+    /// Which Service holds an entrance that several ask for.
+    claims: Claims,
     dirty: BTreeSet<Id>,
-    /// Services with UDP ports as they were settled last.
-    udp: BTreeMap<Id, (Service, Vec<EndpointSlice>)>,
+    /// Who answers UDP, as it was settled last.
+    udp: BTreeMap<Id, UdpWays>,
     begun: bool,
 }
 
@@ -64,6 +66,7 @@ impl Services {
             services: Known::new(),
             slices: Known::new(),
             members: BTreeMap::new(),
+            claims: Claims::default(),
             dirty: BTreeSet::new(),
             udp: BTreeMap::new(),
             begun: false,
@@ -123,20 +126,23 @@ impl Services {
             return;
         }
         let mut units = Units::new();
-        let mut stale = Vec::new();
-        for id in std::mem::take(&mut self.dirty) {
+        let mut stale = Stale::default();
+        for id in self.touched() {
             let slices = self.slices_of(&id);
+            let taken = self.claims.taken(&id);
             let service = self.services.objects.get(&id);
-            units.insert(unit(&id), service.and_then(|service| self.fragment(service, &slices)));
-            let old = self.udp.remove(&id);
-            let old = old.as_ref().map(|(service, slices)| (service, slices.as_slice()));
-            stale.extend(stale_udp(&self.facts, old, service.map(|service| (service, slices.as_slice()))));
-            if let Some(service) = service.filter(|service| has_udp(service)) {
-                self.udp.insert(id, (service.clone(), slices));
+            units.insert(unit(&id), service.and_then(|service| self.fragment(service, &slices, &taken)));
+            let old = self.udp.remove(&id).unwrap_or_default();
+            let new = service.map(|service| udp_ways(&self.facts, service, &slices, &taken)).unwrap_or_default();
+            stale.add(Stale::between(&old, &new));
+            if !new.is_empty() {
+                self.udp.insert(id, new);
             }
         }
         if !self.begun {
             units.insert(UnitId("services".into()), Some(node_base(&self.facts)));
+            // Nobody knows what changed while no agent was there.
+            stale = Stale::all_but(self.udp.values().flatten().map(|(to, ends)| (*to, ends.clone())).collect());
         }
         if !units.is_empty() {
             self.network.tell(Call::Services { units, stale });
@@ -146,19 +152,23 @@ impl Services {
         }
     }
 
+    /// Services to be computed anew: those that changed, and those that gain or lose an entrance by it.
+    fn touched(&mut self) -> BTreeSet<Id> {
+        let mut touched = std::mem::take(&mut self.dirty);
+        for id in touched.clone() {
+            touched.extend(self.claims.update(&id, self.services.objects.get(&id)));
+        }
+        touched
+    }
+
     fn slices_of(&self, id: &Id) -> Vec<EndpointSlice> {
         let members = self.members.get(id).into_iter().flatten();
         members.filter_map(|slice| self.slices.objects.get(slice)).cloned().collect()
     }
 
-    fn fragment(&self, object: &Service, slices: &[EndpointSlice]) -> Option<Fragment> {
-        Some(service(&self.facts, object, slices)).filter(|fragment| !fragment.is_empty())
+    fn fragment(&self, object: &Service, slices: &[EndpointSlice], taken: &Taken) -> Option<Fragment> {
+        Some(service(&self.facts, object, slices, taken)).filter(|fragment| !fragment.is_empty())
     }
-}
-
-fn has_udp(service: &Service) -> bool {
-    let mut ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-    ports.any(|port| port.protocol.as_deref() == Some("UDP"))
 }
 
 fn unit((namespace, name): &Id) -> UnitId {

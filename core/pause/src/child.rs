@@ -21,6 +21,12 @@ pub(crate) struct Child<'a> {
     pub(crate) stdio: [BorrowedFd<'a>; 3],
     /// `stdio[0]` is a terminal and becomes the controlling one.
     pub(crate) tty: bool,
+    pub(crate) user: User,
+}
+
+/// Who a process runs as; nothing said means as the pod's first process does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct User {
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
 }
@@ -82,14 +88,32 @@ impl Child<'_> {
         nix::unistd::dup2_stdout(self.stdio[1]).context(|| "dup2".into())?;
         nix::unistd::dup2_stderr(self.stdio[2]).context(|| "dup2".into())?;
         nix::unistd::chdir(self.cwd).context(|| format!("working directory {}", self.cwd.display()))?;
+        self.user.become_it()?;
+        default_signals()?;
+        Ok(mounts)
+    }
+}
+
+// === impl User ===
+
+impl User {
+    fn become_it(self) -> Result<()> {
+        if self.uid.is_none() && self.gid.is_none() {
+            return Ok(());
+        }
+        // The groups of who made the cluster are not the container's. A user namespace made without root has none to give up, and
+        // does not let anybody try.
+        if std::fs::read("/proc/self/setgroups").is_ok_and(|word| word.starts_with(b"allow")) {
+            let own = self.gid.map(Gid::from_raw);
+            nix::unistd::setgroups(own.as_slice()).context(|| "give up the supplementary groups".into())?;
+        }
         if let Some(gid) = self.gid {
             nix::unistd::setgid(Gid::from_raw(gid)).context(|| format!("run as group {gid}"))?;
         }
         if let Some(uid) = self.uid {
             nix::unistd::setuid(Uid::from_raw(uid)).context(|| format!("run as user {uid}"))?;
         }
-        default_signals()?;
-        Ok(mounts)
+        Ok(())
     }
 }
 

@@ -70,8 +70,11 @@ pub enum Call {
     Signal(Signal),
     /// What there is.
     List,
-    /// Run a command beside a container. Three file descriptors (stdin, stdout, stderr) come with the line's last byte.
+    /// Run a command beside a container, as its user, in its directory. Three file descriptors (stdin, stdout, stderr) come with
+    /// the line. The command does not outlive the connection.
     Exec(Exec),
+    /// End the command that the [`Call::Exec`] of this number started on this connection. Done also if it is over.
+    Kill(u64),
     /// End everything and exit.
     Stop,
 }

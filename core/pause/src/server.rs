@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -15,7 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::child::{self, Child, Spawned};
+use crate::child::{self, Child, Spawned, User};
 use crate::clock;
 use crate::connection::Connection;
 use crate::log::{Lines, Log};
@@ -47,6 +47,8 @@ pub(crate) struct Server {
 struct Run {
     container: Container,
     mounts: u64,
+    user: User,
+    cwd: PathBuf,
     output: Option<Output>,
 }
 
@@ -118,6 +120,7 @@ impl Server {
                 }
             }
             self.connections.retain(|connection| !connection.is_closed());
+            self.end_forsaken();
             self.over |= self.leaving && self.runs.values().all(|run| run.container.exit.is_some());
         }
     }
@@ -188,6 +191,12 @@ impl Server {
                 Ok(Answer::Done)
             }
             Call::Exec(exec) => self.exec(index, request.id, &exec),
+            Call::Kill(request) => {
+                let connection = self.connections[index].id;
+                let is_it = |command: &&Command| (command.connection, command.request) == (connection, request);
+                self.commands.iter().filter(is_it).for_each(Command::kill);
+                Ok(Answer::Done)
+            }
             Call::Stop => {
                 self.over = true;
                 Ok(Answer::Done)
@@ -221,14 +230,15 @@ impl Server {
                 .context(|| "make a pipe non-blocking".into())?;
         }
         let null = File::open("/dev/null").context(|| "open /dev/null".into())?;
+        let user = User { uid: start.uid, gid: start.gid };
+        let cwd = start.cwd.unwrap_or_else(|| "/".into());
         let child = Child {
             argv: &start.argv,
             env: &start.env,
-            cwd: start.cwd.as_deref().unwrap_or(Path::new("/")),
+            cwd: &cwd,
             stdio: [null.as_fd(), out_end.as_fd(), err_end.as_fd()],
             tty: false,
-            uid: start.uid,
-            gid: start.gid,
+            user,
         };
         let tree = &mut self.tree;
         let Spawned { pid, mounts } = child.spawn(|| {
@@ -244,7 +254,7 @@ impl Server {
         };
         let stream = |pipe: OwnedFd, name| Stream { pipe: Some(pipe.into()), lines: Lines::new(name) };
         let output = Some(Output { log, streams: [stream(out, "stdout"), stream(err, "stderr")] });
-        self.runs.insert(start.name, Run { container: container.clone(), mounts, output });
+        self.runs.insert(start.name, Run { container: container.clone(), mounts, user, cwd, output });
         Ok(container)
     }
 
@@ -254,7 +264,8 @@ impl Server {
             return Err(format!("exec: {} file descriptors came with the request: must be 3", fds.len()));
         }
         let fds: VecDeque<OwnedFd> = fds.drain(..3).collect();
-        let pid = Pid::from_raw(self.running(&exec.name)?.container.pid);
+        let run = self.running(&exec.name)?;
+        let pid = Pid::from_raw(run.container.pid);
         let own;
         let env = if exec.env.is_empty() {
             own = child::environment_of(pid);
@@ -265,16 +276,22 @@ impl Server {
         let child = Child {
             argv: &exec.argv,
             env,
-            cwd: Path::new("/"),
+            cwd: &run.cwd,
             stdio: [fds[0].as_fd(), fds[1].as_fd(), fds[2].as_fd()],
             tty: exec.tty,
-            uid: None,
-            gid: None,
+            user: run.user,
         };
         let spawned = child.spawn(|| child::enter_mounts_of(pid))?;
         let connection = self.connections[index].id;
         self.commands.push(Command { pid: spawned.pid, connection, request });
         Ok(Answer::Done)
+    }
+
+    /// Ends commands whose connection is gone: nobody hears of their end any more.
+    fn end_forsaken(&self) {
+        let is_forsaken =
+            |command: &&Command| !self.connections.iter().any(|connection| connection.id == command.connection);
+        self.commands.iter().filter(is_forsaken).for_each(Command::kill);
     }
 
     fn signals(&mut self, buffer: &mut [u8]) {
@@ -324,6 +341,15 @@ impl Server {
         for connection in &mut self.connections {
             connection.send(&message);
         }
+    }
+}
+
+// === impl Command ===
+
+impl Command {
+    /// Ends it and what it started, which is in its process group unless it left it.
+    fn kill(&self) {
+        let _ = kill(Pid::from_raw(-self.pid.as_raw()), Signal::SIGKILL);
     }
 }
 

@@ -146,6 +146,34 @@ impl Agent {
     }
 }
 
+/// Prints the command line of every process.
+const PROCESSES: &str = "for p in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$p 2>/dev/null; echo; done";
+
+impl Agent {
+    /// Runs a script beside a container, without input or output.
+    fn exec(&mut self, name: &str, script: &str) {
+        let null = std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&null);
+        assert_eq!(self.call_with(Call::Exec(exec(name, script)), &[fd; 3]), Answer::Done);
+    }
+
+    fn output_of(&mut self, name: &str, script: &str) -> String {
+        let (output, output_end) = nix::unistd::pipe().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let raw = |fd: &dyn std::os::fd::AsRawFd| fd.as_raw_fd();
+        let fds = [raw(&null), raw(&output_end), raw(&output_end)];
+        assert_eq!(self.call_with(Call::Exec(exec(name, script)), &fds), Answer::Done);
+        drop(output_end);
+        let mut text = String::new();
+        std::fs::File::from(output).read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+fn exec(name: &str, script: &str) -> Exec {
+    Exec { name: name.into(), argv: ["sh", "-c", script].map(String::from).to_vec(), env: Vec::new(), tty: false }
+}
+
 fn mount(source: PathBuf, target: &str, read_only: bool) -> Mount {
     Mount { source, target: target.into(), read_only }
 }
@@ -260,6 +288,47 @@ fn a_command_runs_beside_a_container() {
     assert_eq!(text, "typed valuehello\n");
     let Message::ExecExited { exit, .. } = agent.event() else { panic!("the end of the command") };
     assert_eq!(exit.code, 3);
+}
+
+#[test]
+fn a_command_is_the_container_s_own_in_user_and_directory() {
+    let world = World::new();
+    let mut agent = world.agent();
+    let start = Start {
+        name: "app".into(),
+        argv: ["sleep", "1000"].map(String::from).to_vec(),
+        env: vec![("GREETING".into(), "hello".into())],
+        cwd: Some("/usr/share".into()),
+        uid: Some(0),
+        gid: Some(0),
+        log: "app/0.log".into(),
+        ..Start::default()
+    };
+    assert!(matches!(agent.call(Call::Start(start)), Answer::Started(_)));
+    let text = agent.output_of("app", "pwd; echo $GREETING; id -u");
+    assert_eq!(text, "/usr/share\nhello\n0\n");
+}
+
+#[test]
+fn a_command_ends_when_it_is_told_to_and_with_its_connection() {
+    let world = World::new();
+    let mut agent = world.agent();
+    agent.start("app", "exec sleep 1000");
+    agent.exec("app", "sleep 4243 & sleep 4243");
+    let request = agent.next;
+    assert_eq!(agent.call(Call::Kill(request)), Answer::Done);
+    let Message::ExecExited { id, exit } = agent.event() else { panic!("the end of the command") };
+    assert_eq!((id, exit.signal), (request, Some(9)));
+    // Of a command that is over, or never was: done as well.
+    assert_eq!(agent.call(Call::Kill(request)), Answer::Done);
+    let mut other = world.agent();
+    other.exec("app", "sleep 4244 & sleep 4244");
+    assert!(agent.output_of("app", PROCESSES).contains("sleep 4244"));
+    drop(other);
+    eventually("commands went with their connection", || {
+        let there = agent.output_of("app", PROCESSES);
+        !there.contains("sleep 4243") && !there.contains("sleep 4244")
+    });
 }
 
 #[test]

@@ -2,11 +2,14 @@
 //!
 //! Nothing can end a thread that hangs in somebody else's code. So a call runs on a thread that may be lost: when it is late, the
 //! caller goes on with an error, the instance is asked no more, and the thread is left to itself. A thread that answered in time
-//! takes the next call; the way there and back costs some microseconds.
+//! takes the next call; the way there and back costs some microseconds. What comes before the first call, constructors and
+//! `create`, is foreign code no less and runs in the same way.
 
+use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use switchyard_plugin::abi;
 
@@ -18,7 +21,8 @@ const KEPT: usize = 4;
 
 /// An instance that is given up when it hangs.
 pub(crate) struct Watched {
-    instance: Arc<Instance>,
+    /// There until this is dropped.
+    instance: Option<Arc<Instance>>,
     deadline: Duration,
     idle: Mutex<Vec<Worker>>,
 }
@@ -29,11 +33,25 @@ struct Worker {
     replies: Receiver<Reply>,
 }
 
+/// Does something in foreign code on a thread that may be lost. None if it is not over by then.
+pub(crate) fn within<T: Send + 'static>(
+    until: Instant,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<Option<T>> {
+    let (done, outcome) = mpsc::sync_channel(1);
+    thread::Builder::new().name("plugin".into()).spawn(move || drop(done.send(work())))?;
+    match outcome.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        Ok(outcome) => Ok(Some(outcome)),
+        Err(RecvTimeoutError::Timeout) => Ok(None),
+        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("its thread has ended")),
+    }
+}
+
 // === impl Watched ===
 
 impl Watched {
     pub(crate) fn new(instance: Instance, deadline: Duration) -> Self {
-        Self { instance: Arc::new(instance), deadline, idle: Mutex::default() }
+        Self { instance: Some(Arc::new(instance)), deadline, idle: Mutex::default() }
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Worker>> {
@@ -47,7 +65,8 @@ impl Answers for Watched {
         let ready = self.idle().pop();
         let worker = match ready {
             Some(worker) => worker,
-            None => Worker::start(&self.instance).map_err(|error| failed(&format!("start a thread: {error}")))?,
+            None => Worker::start(self.instance.as_ref().expect("there until the end"))
+                .map_err(|error| failed(&format!("start a thread: {error}")))?,
         };
         worker.calls.send((operation, input.to_vec())).map_err(|_| failed("its thread has ended"))?;
         match worker.replies.recv_timeout(self.deadline) {
@@ -65,14 +84,22 @@ impl Answers for Watched {
     }
 }
 
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // `destroy` may hang as well. Where there is no thread to be had the instance stays.
+        let instance = self.instance.take();
+        let _ = thread::Builder::new().name("plugin".into()).spawn(move || drop(instance));
+    }
+}
+
 // === impl Worker ===
 
 impl Worker {
-    fn start(instance: &Arc<Instance>) -> std::io::Result<Self> {
+    fn start(instance: &Arc<Instance>) -> io::Result<Self> {
         let (calls, todo) = mpsc::sync_channel::<(&'static str, Vec<u8>)>(1);
         let (done, replies) = mpsc::sync_channel(1);
         let instance = Arc::clone(instance);
-        std::thread::Builder::new().name("plugin".into()).spawn(move || {
+        thread::Builder::new().name("plugin".into()).spawn(move || {
             while let Ok((operation, input)) = todo.recv() {
                 if done.send(instance.call(operation.as_bytes(), &input)).is_err() {
                     break;

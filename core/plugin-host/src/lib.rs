@@ -6,17 +6,21 @@
 //! from the old one by its content.
 //!
 //! The same file can also be run in a child process, see [`child`], and so can a program in any language that speaks the same
-//! messages. A call that hangs, crashes or lies is an error of that call: each has a deadline, and answers are checked.
+//! messages. A call that hangs, crashes or lies is an error of that call: each has a deadline, and answers are checked. Who
+//! wants to go on with a plugin that failed has it *tended*: another instance takes its place after a pause.
 
 pub mod bare;
 mod confine;
 mod deadline;
 mod file;
 mod library;
+mod linker;
+mod maker;
 mod plugin;
 mod process;
 mod registry;
 mod state;
+mod tended;
 
 pub use file::{Form, InspectError, Inspected, inspect};
 pub use library::LoadError;

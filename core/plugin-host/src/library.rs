@@ -7,6 +7,7 @@ use std::mem::offset_of;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 use switchyard_plugin::abi::{self, Bytes, EntryFn, Host, Sink, Table};
@@ -26,7 +27,12 @@ pub(crate) struct Library {
     create: abi::CreateFn,
     destroy: abi::DestroyFn,
     call: abi::CallFn,
+    /// How many threads are in its code now.
+    inside: AtomicUsize,
 }
+
+/// A thread is in a library's code as long as it has this.
+struct Inside<'a>(&'a AtomicUsize);
 
 /// An instance of a library's plugin.
 pub(crate) struct Instance {
@@ -146,7 +152,9 @@ impl Library {
             return Err(format!("struct_size is {}, at least {needed} is needed", table.struct_size));
         }
         match (table.create, table.destroy, table.call) {
-            (Some(create), Some(destroy), Some(call)) => Ok(Self { create, destroy, call }),
+            (Some(create), Some(destroy), Some(call)) => {
+                Ok(Self { create, destroy, call, inside: AtomicUsize::new(0) })
+            }
             _ => Err("create, destroy and call must all be set".to_owned()),
         }
     }
@@ -156,12 +164,33 @@ impl Library {
         let mut answer = Answer::default();
         let sink = answer.sink();
         let mut pointer = std::ptr::null_mut();
+        let _inside = Inside::of(self);
         // SAFETY: the bytes, the place for the pointer and the sink are valid for the call.
         let status = unsafe { (self.create)(Bytes::of(options), &raw mut pointer, &raw const sink) };
         match status {
             abi::OK => Ok(Instance { pointer, library: Arc::clone(self) }),
             status => Err(answer.reply(status)),
         }
+    }
+
+    /// How many threads are in its code now. Those that hang there stay for ever.
+    pub(crate) fn inside(&self) -> usize {
+        self.inside.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Inside ===
+
+impl<'a> Inside<'a> {
+    fn of(library: &'a Library) -> Self {
+        library.inside.fetch_add(1, Ordering::Relaxed);
+        Self(&library.inside)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -172,6 +201,7 @@ impl Instance {
     pub(crate) fn call(&self, operation: &[u8], input: &[u8]) -> Reply {
         let mut answer = Answer::default();
         let sink = answer.sink();
+        let _inside = Inside::of(&self.library);
         // SAFETY: `create` made the pointer and `destroy` runs only in `drop`; the bytes and the sink are valid for the call.
         let status =
             unsafe { (self.library.call)(self.pointer, Bytes::of(operation), Bytes::of(input), &raw const sink) };
@@ -181,6 +211,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        let _inside = Inside::of(&self.library);
         // SAFETY: `create` made the pointer, and nobody uses it after this.
         unsafe { (self.library.destroy)(self.pointer) };
     }

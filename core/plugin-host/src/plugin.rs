@@ -55,6 +55,8 @@ pub enum CallError {
     Hung { operation: &'static str, seconds: u64 },
     #[error("{operation}: the plugin is not asked again since an earlier call failed: {why}")]
     Poisoned { operation: &'static str, why: String },
+    #[error("{operation}: the plugin is not asked for a while: {why}")]
+    Resting { operation: &'static str, why: String },
     #[error("{operation}: the plugin refused its input: {message}")]
     Refused { operation: &'static str, message: String },
     #[error("{operation}: the plugin failed with status {status}: {message}")]
@@ -69,6 +71,20 @@ pub enum CallError {
     Malformed { operation: &'static str, why: String },
     #[error("{operation}: the plugin speaks about {place}, which this call does not concern")]
     WrongPlace { operation: &'static str, place: Place },
+}
+
+// === impl CallError ===
+
+impl CallError {
+    /// Whether the plugin did not live up to the call, whatever it was asked.
+    pub fn is_fault(&self) -> bool {
+        self.ends_instance() || matches!(self, Self::Died { .. })
+    }
+
+    /// Whether the instance is worth no further question.
+    pub(crate) fn ends_instance(&self) -> bool {
+        matches!(self, Self::Panicked { .. } | Self::Hung { .. } | Self::Timeout { .. })
+    }
 }
 
 /// Whatever answers operations: an instance in this process, or a child process.

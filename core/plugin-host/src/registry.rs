@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use switchyard_plugin::{Hosting, Manifest, NetworkPlugin, Options};
 
-use crate::deadline::Watched;
 use crate::file::{Content, Form, InspectError, Inspected, inspect};
 use crate::library::{Library, LoadError};
-use crate::plugin::{Answers, Plugin, Started};
-use crate::process::{Hosted, Image, ProcessHost};
+use crate::linker::Linker;
+use crate::maker::{Code, Maker};
+use crate::plugin::{Plugin, Started};
+use crate::process::{Image, ProcessHost};
 use crate::state::{Listed, State};
+use crate::tended::Tended;
 
 /// Finds and starts plugins.
 #[derive(Default)]
@@ -19,18 +21,18 @@ pub struct Registry {
     search: Vec<PathBuf>,
     linked: Vec<(Manifest, Arc<Library>)>,
     process_host: ProcessHost,
-    /// What is known of each content, by its SHA-256: a file that did not change is opened once.
+    linker: Arc<Linker>,
+    /// What is known of each content, by its SHA-256.
     known: Mutex<HashMap<String, Known>>,
 }
 
 /// What has happened to a plugin file's content.
 #[derive(Default)]
 struct Known {
-    library: Option<Arc<Library>>,
     /// Why it did not load or start the last time.
     failed: Option<String>,
     /// The instance made last.
-    last: Weak<Started>,
+    last: Option<Weak<dyn Plugin>>,
 }
 
 /// Why a plugin did not start. [`OpenError::reason`] is the word for a condition.
@@ -71,6 +73,47 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
         /// What went wrong.
+        why: String,
+    },
+    /// Its own code was not over in time, and is left to itself.
+    #[error("{}: {what} not returned within {seconds} s", path.display())]
+    Late {
+        /// The file.
+        path: PathBuf,
+        /// What hangs.
+        what: &'static str,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// The constructors of another library hang, and with them the dynamic linker.
+    #[error(
+        "{}: not opened, as the constructors of {} have not returned: restart this process, or use hosting: process",
+        path.display(),
+        other.display()
+    )]
+    Stuck {
+        /// The file.
+        path: PathBuf,
+        /// The other one.
+        other: PathBuf,
+    },
+    /// Too many calls hang in its code.
+    #[error(
+        "{}: {threads} calls have not returned from its code: restart this process, or use hosting: process",
+        path.display()
+    )]
+    Crowded {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        threads: usize,
+    },
+    /// There is no thread for its code.
+    #[error("{}: start a thread: {why}", path.display())]
+    Thread {
+        /// The file.
+        path: PathBuf,
+        /// In the kernel's words.
         why: String,
     },
 }
@@ -121,7 +164,7 @@ impl Registry {
         let inspected = inspect(&path);
         let state = match &inspected {
             Err(error) => State::Failed(error.to_string()),
-            Ok(inspected) => self.known().get(&inspected.sha256).map_or(State::Declared, Known::state),
+            Ok(inspected) => self.state(&inspected.sha256),
         };
         Listed { path, inspected, state }
     }
@@ -145,24 +188,58 @@ impl Registry {
 
     /// Starts a plugin, by its name or by a path to its file, with these options.
     pub fn open(&self, name: &str, options: &Options, hosting: Hosting) -> Result<Arc<dyn Plugin>, OpenError> {
+        self.start(name, options, hosting, |_, started| started)
+    }
+
+    /// The same, for whoever goes on with a plugin that fails: an instance that panicked or hung makes room for another one after a
+    /// pause. What a call failed with is not asked again for a while.
+    pub fn tend(&self, name: &str, options: &Options, hosting: Hosting) -> Result<Arc<dyn Plugin>, OpenError> {
+        self.start(name, options, hosting, Tended::new)
+    }
+
+    fn start<P: Plugin + 'static>(
+        &self,
+        name: &str,
+        options: &Options,
+        hosting: Hosting,
+        finish: impl FnOnce(Maker, Started) -> P,
+    ) -> Result<Arc<dyn Plugin>, OpenError> {
         let options = serde_json::to_vec(options).expect("a JSON map serialises");
+        let made = |maker: Maker| -> Result<Arc<dyn Plugin>, OpenError> {
+            let started = maker.make()?;
+            Ok(Arc::new(finish(maker, started)))
+        };
         if let Some((manifest, library)) = self.linked.iter().find(|(manifest, _)| manifest.name == name) {
-            let instance = library.create(&options).map_err(|reply| reply.refusal(Path::new(name)))?;
-            let (manifest, answers) = (manifest.clone(), Watched::new(instance, self.process_host.deadline));
-            return Ok(Arc::new(Started::new(manifest, PathBuf::new(), String::new(), Box::new(answers))));
+            let code = Code::Library(Arc::clone(library));
+            return made(self.maker(manifest.clone(), PathBuf::new(), String::new(), options, code));
         }
-        let (content, inspected) = self.read(name)?;
-        let started = self.start(&content, inspected, options, hosting);
+        let (content, Inspected { path, form, sha256, manifest, .. }) = self.read(name)?;
+        let code = self.code(&content, form, hosting);
+        let started = code.and_then(|code| made(self.maker(manifest, path, sha256, options, code)));
         let mut known = self.known();
         let entry = known.entry(content.sha256).or_default();
         match &started {
             Ok(started) => {
                 entry.failed = None;
-                entry.last = Arc::downgrade(started);
+                entry.last = Some(Arc::downgrade(started));
             }
             Err(error) => entry.failed = Some(error.to_string()),
         }
-        Ok(started?)
+        started
+    }
+
+    fn maker(&self, manifest: Manifest, path: PathBuf, sha256: String, options: Vec<u8>, code: Code) -> Maker {
+        Maker { manifest, path, sha256, options, host: self.process_host.clone(), code }
+    }
+
+    fn code(&self, content: &Content, form: Form, hosting: Hosting) -> Result<Code, OpenError> {
+        Ok(match (hosting, form) {
+            (Hosting::InProcess, Form::Library) => {
+                Code::Library(self.linker.open(content, self.process_host.deadline)?)
+            }
+            // A program cannot be but a process.
+            (Hosting::Process, _) | (_, Form::Program) => Code::Process(Arc::new(Image::of(content, form)?)),
+        })
     }
 
     fn read(&self, name: &str) -> Result<(Content, Inspected), OpenError> {
@@ -175,38 +252,17 @@ impl Registry {
         Ok((content, inspected))
     }
 
-    fn start(
-        &self,
-        content: &Content,
-        inspected: Inspected,
-        options: Vec<u8>,
-        hosting: Hosting,
-    ) -> Result<Arc<Started>, OpenError> {
-        let answers: Box<dyn Answers> = match (hosting, inspected.form) {
-            (Hosting::InProcess, Form::Library) => {
-                let library = self.library(content)?;
-                let instance = library.create(&options).map_err(|reply| reply.refusal(&content.path))?;
-                Box::new(Watched::new(instance, self.process_host.deadline))
-            }
-            // A program cannot be but a process.
-            (Hosting::Process, _) | (_, Form::Program) => {
-                Box::new(Hosted::start(&self.process_host, Image::of(content, inspected.form)?, options)?)
-            }
-        };
-        let Inspected { path, sha256, manifest, .. } = inspected;
-        Ok(Arc::new(Started::new(manifest, path, sha256, answers)))
-    }
-
-    fn library(&self, content: &Content) -> Result<Arc<Library>, OpenError> {
-        // Held while the library's constructors run, so that no content is opened twice.
-        let mut known = self.known();
-        let entry = known.entry(content.sha256.clone()).or_default();
-        if let Some(library) = &entry.library {
-            return Ok(Arc::clone(library));
+    fn state(&self, sha256: &str) -> State {
+        let known = self.known();
+        let known = known.get(sha256);
+        if let Some(reason) = known.and_then(|known| known.failed.clone()) {
+            return State::Failed(reason);
         }
-        let library = Arc::new(Library::open(&content.path, content.sealed()?)?);
-        entry.library = Some(Arc::clone(&library));
-        Ok(library)
+        match known.and_then(|known| known.last.as_ref()?.upgrade()) {
+            Some(last) => last.state(),
+            None if self.linker.library(sha256).is_some() => State::Loaded,
+            None => State::Declared,
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
@@ -214,22 +270,13 @@ impl Registry {
     }
 }
 
-// === impl Known ===
-
-impl Known {
-    fn state(&self) -> State {
-        match (self.last.upgrade(), &self.failed, &self.library) {
-            (_, Some(reason), _) => State::Failed(reason.clone()),
-            (Some(last), ..) => last.state(),
-            (None, None, Some(_)) => State::Loaded,
-            (None, None, None) => State::Declared,
-        }
-    }
-}
-
 // === impl OpenError ===
 
 impl OpenError {
+    pub(crate) fn thread(path: &Path, error: &std::io::Error) -> Self {
+        Self::Thread { path: path.to_owned(), why: error.to_string() }
+    }
+
     /// One word in CamelCase, for a condition's reason.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -246,6 +293,8 @@ impl OpenError {
             Self::Load(LoadError::Create { .. }) => "CreateFailed",
             Self::OtherName { .. } => "OtherPlugin",
             Self::Process { .. } => "ProcessFailed",
+            Self::Late { .. } | Self::Stuck { .. } | Self::Crowded { .. } => "PluginHung",
+            Self::Thread { .. } => "LoadFailed",
         }
     }
 }

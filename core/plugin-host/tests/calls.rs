@@ -29,6 +29,26 @@ fn a_panic_poisons_its_instance_and_no_other() {
 }
 
 #[test]
+fn one_that_is_tended_has_another_instance_for_everybody_else() {
+    let plugin = registry().tend("faulty", &options(json!({"panic": "web"})), IN).unwrap();
+    let error = plugin.pod(&facts(), &node(1), &pod("web")).unwrap_err();
+    assert_eq!((error.is_fault(), plugin.state()), (true, State::Poisoned));
+    let resting = |error: CallError| {
+        let said = error.to_string();
+        assert!(matches!(error, CallError::Resting { operation: "pod", .. }), "{said}");
+        assert!(said.starts_with("pod: the plugin is not asked for a while: pod: the plugin panicked"), "{said}");
+    };
+    // Asked again and again, as those do who wait for it; only time brings it back.
+    while let Err(error) = plugin.pod(&facts(), &node(1), &pod("other")) {
+        resting(error);
+        thread::yield_now();
+    }
+    assert_eq!(plugin.state(), State::Started);
+    resting(plugin.pod(&facts(), &node(1), &pod("web")).unwrap_err());
+    plugin.node(&facts(), &node(1)).unwrap();
+}
+
+#[test]
 fn no_panic_crosses_the_boundary_on_its_way_out() {
     let registry = registry();
     let plugin = registry.open("faulty", &options(json!({"panic": "drop"})), IN).unwrap();

@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::{built, facts, faulty, node, options, pod, registry};
+use support::{built, facts, faulty, node, options, pod, registry, skipped};
 use switchyard_plugin::Options;
 use switchyard_plugin_host::{CallError, Hosting, ProcessHost, Registry, State};
 
@@ -92,8 +92,7 @@ fn a_program_that_hosts_nothing_is_an_error() {
 #[test]
 fn a_program_in_another_language_answers() {
     if std::process::Command::new("python3").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no python3");
-        return;
+        return skipped("there is no python3", true);
     }
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/python-plugin/switchyard_python-plugin.plugin");
     let registry = hosted();

@@ -18,10 +18,11 @@ use switchyard_netstate::{Fragment, Place, UnitId};
 
 use crate::base::{self, BLOCKS, PEERS, SELF, element};
 use crate::blocks::{self, Interval};
-use crate::peers::{Class, Classes, Interner, PortName, numbers};
+use crate::index::Groups;
+use crate::peers::{Class, Classes, Interner, PeerId, PortName};
 use crate::rules::Rules;
 use crate::subject::{self, Subject};
-use crate::{Direction, Labels, NamedPort, Namespaces, Numbers, Peer, Pod, Policy};
+use crate::{Direction, Labels, NamedPort, Numbers, Peer, Pod, Policy};
 
 /// Policies in force on a node. Told of changes, it says which units change.
 #[derive(Debug)]
@@ -31,16 +32,25 @@ pub struct Layer {
     pods: BTreeMap<Arc<str>, Arc<Pod>>,
     addresses: BTreeMap<IpAddr, Address>,
     policies: BTreeMap<String, Arc<Policy>>,
-    /// Policies by the one namespace that their subjects are in, and those of several.
-    by_namespace: BTreeMap<String, BTreeSet<String>>,
-    wide: BTreeSet<String>,
+    /// Policies by their subjects.
+    by_subjects: Groups<String>,
     subjects: BTreeMap<String, Subject>,
     peers: Interner<Peer>,
+    /// Those of them that are of pods.
+    by_pods: Groups<PeerId>,
     names: Interner<PortName>,
     classes: Classes,
     blocks: Vec<(Interval, Arc<Class>)>,
     dirty: Dirty,
     begun: bool,
+}
+
+/// The units that decide what becomes of a pod's packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concern {
+    address: IpAddr,
+    /// Kinds of subject that it is.
+    subjects: Vec<String>,
 }
 
 /// What is to be looked at again.
@@ -73,10 +83,10 @@ impl Layer {
             pods: BTreeMap::new(),
             addresses: BTreeMap::new(),
             policies: BTreeMap::new(),
-            by_namespace: BTreeMap::new(),
-            wide: BTreeSet::new(),
+            by_subjects: Groups::default(),
             subjects: BTreeMap::new(),
             peers: Interner::default(),
+            by_pods: Groups::default(),
             names: Interner::default(),
             classes: Classes::default(),
             blocks: Vec::new(),
@@ -130,12 +140,7 @@ impl Layer {
         self.unlist(&policy.name.clone());
         let name = policy.name.clone();
         for group in &policy.subjects {
-            match &group.namespaces {
-                Namespaces::Named(namespace) => {
-                    self.by_namespace.entry(namespace.clone()).or_default().insert(name.clone());
-                }
-                _ => drop(self.wide.insert(name.clone())),
-            }
+            self.by_subjects.enter(group, name.clone());
         }
         self.dirty.policies.insert(name.clone());
         self.policies.insert(name, Arc::new(policy));
@@ -166,6 +171,13 @@ impl Layer {
         self.addresses.get(&address).is_some_and(|known| known.ingress.is_some() || known.egress.is_some())
     }
 
+    /// What concerns the pod that has this address, as of [`Layer::settle`].
+    pub fn concern(&self, address: IpAddr) -> Concern {
+        let known = self.addresses.get(&address);
+        let subjects = known.into_iter().flat_map(|known| [&known.ingress, &known.egress]).flatten();
+        Concern { address, subjects: subjects.cloned().collect() }
+    }
+
     /// Units that are wanted otherwise now (none: nothing any more) because of what was told since this was asked last.
     pub fn settle(&mut self) -> BTreeMap<UnitId, Option<Fragment>> {
         let dirty = std::mem::take(&mut self.dirty);
@@ -185,15 +197,26 @@ impl Layer {
         let (fresh_names, gone_names) = self.names.changes();
         let changed =
             !(fresh_peers.is_empty() && gone_peers.is_empty() && fresh_names.is_empty() && gone_names.is_empty());
+        for (id, peer) in &fresh_peers {
+            if let Peer::Pods(group) = &**peer {
+                self.by_pods.enter(group, *id);
+            }
+        }
+        for (id, peer) in &gone_peers {
+            if let Peer::Pods(group) = &**peer {
+                self.by_pods.leave(group, id);
+            }
+        }
+        // Before addresses are looked up in them.
+        if changed {
+            self.cut_blocks(&mut units);
+        }
         let reclass: Vec<IpAddr> =
             if changed { self.addresses.keys().copied().collect() } else { dirty.addresses.into_iter().collect() };
         for address in reclass {
             if let Some(fragment) = self.classify(address) {
                 units.insert(unit(&format!("/peer/{address}")), fragment);
             }
-        }
-        if changed {
-            self.cut_blocks(&mut units);
         }
         self.tell_subjects(&anew, &mut units);
         self.addresses.retain(|_, address| !address.holders.is_empty());
@@ -209,16 +232,9 @@ impl Layer {
 
     fn unlist(&mut self, name: &str) {
         let Some(policy) = self.policies.get(name) else { return };
-        self.wide.remove(name);
+        let name = name.to_owned();
         for group in &policy.subjects {
-            if let Namespaces::Named(namespace) = &group.namespaces
-                && let Some(names) = self.by_namespace.get_mut(namespace)
-            {
-                names.remove(name);
-                if names.is_empty() {
-                    self.by_namespace.remove(namespace);
-                }
-            }
+            self.by_subjects.leave(group, &name);
         }
     }
 
@@ -259,8 +275,7 @@ impl Layer {
         let pod = self.holder(address).filter(|pod| pod.local).cloned();
         let mut ids = [None, None];
         if let Some(pod) = &pod {
-            let of_namespace = self.by_namespace.get(&*pod.namespace).into_iter().flatten();
-            let names: BTreeSet<&String> = of_namespace.chain(&self.wide).collect();
+            let names = self.by_subjects.candidates(&pod.namespace, &pod.labels);
             let known = names.into_iter().filter_map(|name| self.policies.get(name));
             let mut policies: Vec<_> = known.filter(|policy| self.selects(policy, pod)).cloned().collect();
             policies.sort_by(|a, b| (a.tier, a.priority, &a.name).cmp(&(b.tier, b.priority, &b.name)));
@@ -350,22 +365,20 @@ impl Layer {
         let mut class = Class::default();
         if let Some(pod) = self.holder(address) {
             let of_namespace = self.namespaces.get(&pod.namespace).map(|labels| &**labels);
-            for (id, peer) in self.peers.iter() {
-                let holds = match peer {
-                    Peer::Pods(group) => {
-                        let holds = group.holds(&pod.namespace, &pod.labels, of_namespace);
-                        class.of_pod |= holds;
-                        holds
-                    }
-                    block @ Peer::Block { .. } => block.holds_address(address),
-                };
-                if holds {
-                    class.peers.push(id);
+            for id in self.by_pods.candidates(&pod.namespace, &pod.labels) {
+                let Peer::Pods(group) = self.peers.get(*id) else { continue };
+                if group.holds(&pod.namespace, &pod.labels, of_namespace) {
+                    class.peers.push(*id);
                 }
             }
-            for (id, name) in self.names.iter() {
-                class.ports.extend(numbers(&pod.ports, name).map(|port| (id, port)));
-            }
+            class.of_pod = !class.peers.is_empty();
+            class.peers.extend(self.blocks_of(address));
+            class.peers.sort_unstable();
+            let named = pod.ports.iter().filter_map(|port| {
+                let id = self.names.id(&(port.protocol, port.name.clone()))?;
+                Some((id, port.port))
+            });
+            class.ports.extend(named);
             class.ports.sort_unstable();
             class.ports.dedup();
         }
@@ -384,6 +397,15 @@ impl Layer {
             fragment.want(&self.place, element(PEERS, vec![Value::Ip(address)], Some(Data::Values(vec![number]))));
             fragment
         }))
+    }
+
+    /// The blocks that hold an address.
+    fn blocks_of(&self, address: IpAddr) -> &[PeerId] {
+        let IpAddr::V4(address) = address else { return &[] };
+        let bits = u32::from(address);
+        let at = self.blocks.partition_point(|(((_, last), _), _)| *last < bits);
+        let found = self.blocks.get(at).filter(|(((first, _), _), _)| *first <= bits);
+        found.map_or(&[], |((_, ids), _)| ids)
     }
 
     fn cut_blocks(&mut self, units: &mut BTreeMap<UnitId, Option<Fragment>>) {
@@ -442,6 +464,25 @@ impl Layer {
     }
 }
 
+// === impl Concern ===
+
+impl Concern {
+    /// Whether a unit matters to the pod. Those that say who is who matter to every subject.
+    pub fn includes(&self, unit: &UnitId) -> bool {
+        let Some(rest) = unit.0.strip_prefix("policies") else { return false };
+        let (kind, of) = rest.trim_start_matches('/').split_once('/').unwrap_or((rest, ""));
+        match kind {
+            "" => true,
+            "pod" => self.address.to_string() == of,
+            "of" => {
+                let mut rests = self.subjects.iter().filter_map(|id| of.strip_prefix(id.as_str()));
+                rests.any(|class| class.is_empty() || class.starts_with('/'))
+            }
+            _ => !self.subjects.is_empty(),
+        }
+    }
+}
+
 /// What a pod calls those of its ports that policies name for what is sent to it.
 fn named(policies: &[Arc<Policy>], ports: &[NamedPort]) -> Vec<NamedPort> {
     let rules = policies.iter().flat_map(|policy| &policy.rules).filter(|rule| rule.direction == Direction::Ingress);
@@ -464,4 +505,31 @@ fn of_subject(id: &str) -> UnitId {
 
 fn of_class(id: &str, number: u32) -> UnitId {
     unit(&format!("/of/{id}/{number:08x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_concerned_by_its_own_units_and_a_subject_by_who_is_who() {
+        let address = "10.40.1.5".parse().expect("an address");
+        let free = Concern { address, subjects: Vec::new() };
+        let subject = Concern { address, subjects: vec!["in/web-1".into()] };
+        for (rest, is_free, is_subject) in [
+            ("", true, true),
+            ("/pod/10.40.1.5", true, true),
+            ("/pod/10.40.1.50", false, false),
+            ("/of/in/web-1", false, true),
+            ("/of/in/web-1/0000000a", false, true),
+            ("/of/in/web-12", false, false),
+            ("/of/out/web-1", false, false),
+            ("/peer/10.40.2.9", false, true),
+            ("/blocks", false, true),
+        ] {
+            let unit = unit(rest);
+            assert_eq!((free.includes(&unit), subject.includes(&unit)), (is_free, is_subject), "{unit}");
+        }
+        assert!(!free.includes(&UnitId("service/a/b".into())));
+    }
 }

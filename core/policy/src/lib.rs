@@ -10,6 +10,7 @@
 mod base;
 mod blocks;
 mod firewall;
+mod index;
 mod kubernetes;
 mod layer;
 mod model;
@@ -25,7 +26,7 @@ pub use firewall::{
     security_counter,
 };
 pub use kubernetes::{SpecError, closed, network_policy, policy_name};
-pub use layer::Layer;
+pub use layer::{Concern, Layer};
 pub use model::{
     Action, Direction, Labels, NamedPort, Namespaces, Numbers, Peer, Pod, PodGroup, Policy, Port, Protocol, Rule, Tier,
 };

@@ -100,15 +100,25 @@ impl<T: Clone + Ord + serde::Serialize> Interner<T> {
         }
     }
 
-    /// Numbers that came into use and went out of it since this was asked last.
-    pub(crate) fn changes(&mut self) -> (Vec<u32>, BTreeSet<u32>) {
-        let gone = std::mem::take(&mut self.unused);
-        for id in &gone {
-            let slot = self.slots.remove(id).expect("a number has a slot");
+    /// What came into use and went out of it since this was asked last.
+    pub(crate) fn changes(&mut self) -> (BTreeMap<u32, Arc<T>>, BTreeMap<u32, Arc<T>>) {
+        let mut gone = BTreeMap::new();
+        for id in std::mem::take(&mut self.unused) {
+            let slot = self.slots.remove(&id).expect("a number has a slot");
             self.ids.remove(&slot.value);
+            gone.insert(id, slot.value);
         }
-        let fresh = std::mem::take(&mut self.fresh).into_iter().filter(|id| !gone.contains(id)).collect();
-        (fresh, gone)
+        let fresh = std::mem::take(&mut self.fresh).into_iter();
+        (fresh.filter_map(|id| Some((id, Arc::clone(&self.slots.get(&id)?.value)))).collect(), gone)
+    }
+
+    /// The number of a value, if somebody uses it.
+    pub(crate) fn id(&self, value: &T) -> Option<u32> {
+        self.ids.get(value).copied()
+    }
+
+    pub(crate) fn get(&self, id: u32) -> &T {
+        &self.slots[&id].value
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {

@@ -23,6 +23,7 @@ use crate::endpoints::Endpoints;
 use crate::frontend::{Frontend, Protocol, Scope};
 use crate::name;
 use crate::node::{chain, hook, map, mark, marked, vmap};
+use crate::stale::UdpWays;
 
 /// The name of the table in the router's namespace.
 pub const EXTERNAL_TABLE: &str = "yard-lb";
@@ -136,6 +137,21 @@ pub fn external(pool: &IpNet, service: &Service, backends: &Backends) -> Fragmen
         }
     }
     fragment
+}
+
+/// Who answers UDP at the balanced addresses of one Service.
+pub fn external_udp_ways(pool: &IpNet, service: &Service, backends: &Backends) -> UdpWays {
+    let mut ways = UdpWays::new();
+    let Some(frontend) = Frontend::of(service) else { return ways };
+    for port in frontend.ports.iter().filter(|port| port.protocol == Protocol::Udp) {
+        let Some(node_port) = port.node_port else { continue };
+        let nodes = backends.get(&(port.protocol, node_port)).into_iter().flatten();
+        let ends: BTreeSet<_> = nodes.map(|node| (IpAddr::V4(*node), node_port)).collect();
+        for ip in external_addresses(pool, service) {
+            ways.insert((ip.into(), port.port), ends.clone());
+        }
+    }
+    ways
 }
 
 fn table() -> TableRef {

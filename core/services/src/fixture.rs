@@ -11,7 +11,7 @@ use crate::NodeServiceFacts;
 /// Facts of node `n1`.
 pub(crate) fn facts() -> NodeServiceFacts {
     serde_json::from_value(json!({
-        "node": "n1", "address": "10.140.0.11", "podCIDRs": ["10.40.1.0/24"], "serviceCIDR": "10.96.0.0/16"
+        "node": "n1", "address": "10.140.0.11", "serviceCIDR": "10.96.0.0/16"
     }))
     .unwrap()
 }

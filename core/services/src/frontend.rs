@@ -1,5 +1,6 @@
 //! A Service as the data plane sees it: addresses and ports, checked once. What is malformed is left out.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
@@ -12,7 +13,7 @@ pub struct Frontend {
     /// Its address inside the cluster.
     pub cluster_ip: Ipv4Addr,
     /// Addresses from outside that nodes answer for themselves: `externalIPs`, and a load balancer's unless its `ipMode` is
-    /// `Proxy`, which wants packets to pass the load balancer always.
+    /// `Proxy`, which wants packets to pass the load balancer always. Never the address inside the cluster.
     pub external_ips: Vec<Ipv4Addr>,
     /// All addresses that a load balancer was given.
     pub load_balancer_ips: Vec<Ipv4Addr>,
@@ -37,6 +38,15 @@ pub struct Port {
     pub port: u16,
     /// The port at every node's addresses.
     pub node_port: Option<u16>,
+}
+
+/// Where packets of one port of a Service come in. A node tells them apart by this and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Entrance {
+    /// At an address of the Service, inside the cluster or from outside.
+    Address(Ipv4Addr, Protocol, u16),
+    /// At every node's addresses.
+    NodePort(Protocol, u16),
 }
 
 /// A transport protocol.
@@ -87,6 +97,7 @@ impl Frontend {
         let direct = ingress.iter().filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
         let mut external_ips = addresses(spec.external_ips.iter().flatten().map(String::as_str));
         external_ips.extend(addresses(direct.filter_map(|ingress| ingress.ip.as_deref())));
+        external_ips.retain(|ip| *ip != cluster_ip);
         external_ips.sort_unstable();
         external_ips.dedup();
         let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
@@ -129,6 +140,27 @@ impl Port {
             port: number(port.port)?,
             node_port: port.node_port.filter(|_| with_node_port).and_then(number),
         })
+    }
+
+    /// Its entrance at an address.
+    pub fn at(&self, address: Ipv4Addr) -> Entrance {
+        Entrance::Address(address, self.protocol, self.port)
+    }
+
+    /// Its entrance on nodes, if it has one.
+    pub fn on_nodes(&self) -> Option<Entrance> {
+        self.node_port.map(|port| Entrance::NodePort(self.protocol, port))
+    }
+}
+
+// === impl Entrance ===
+
+impl fmt::Display for Entrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(ip, protocol, port) => write!(f, "{ip}:{port}/{}", protocol.name()),
+            Self::NodePort(protocol, port) => write!(f, "node port {port}/{}", protocol.name()),
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use switchyard_netstate::nft::{
-    Base, Chain, ChainType, CtState, Expr, Family, Hook, NatTarget, Op, Operand, Policy, Reject, Rule, Set, Statement,
-    Table, TableRef, Type, Value, Verdict,
+    Base, Chain, ChainType, CtState, Element, Expr, Family, Hook, NatTarget, Op, Operand, Policy, Reject, Rule, Set,
+    Statement, Table, TableRef, Type, Value, Verdict,
 };
 use switchyard_netstate::{Fragment, Object, Place, Sysctl};
 
@@ -28,6 +28,7 @@ pub(crate) const NODE_PORTS: &str = "node-ports";
 pub(crate) const NO_ENDPOINT_IPS: &str = "no-endpoint-ips";
 pub(crate) const NO_ENDPOINT_NODE_PORTS: &str = "no-endpoint-node-ports";
 pub(crate) const HAIRPIN: &str = "hairpin";
+pub(crate) const PODS_HERE: &str = "pods-here";
 pub(crate) const REFUSE: &str = "refuse";
 
 /// `RTN_LOCAL` (linux/rtnetlink.h): an address of this namespace.
@@ -44,9 +45,6 @@ pub struct NodeServiceFacts {
     pub node: String,
     /// Its address.
     pub address: IpAddr,
-    /// Its blocks of pod addresses.
-    #[serde(rename = "podCIDRs")]
-    pub pod_cidrs: Vec<IpNet>,
     /// Addresses of Services in the whole cluster.
     #[serde(rename = "serviceCIDR")]
     pub service_cidr: IpNet,
@@ -70,10 +68,23 @@ pub fn node_base(facts: &NodeServiceFacts) -> Fragment {
             map(&table, NO_ENDPOINT_IPS, &[Type::Ipv4, Type::Proto, Type::Port], &[Type::Verdict]),
             map(&table, NO_ENDPOINT_NODE_PORTS, &[Type::Proto, Type::Port], &[Type::Verdict]),
             map(&table, HAIRPIN, &[Type::Ipv4, Type::Ipv4], &[]),
+            map(&table, PODS_HERE, &[Type::Ipv4], &[]),
         ],
     );
     fragment.want_all(&place, translation(&table, facts.address));
     fragment.want_all(&place, refusal(&table, facts.service_cidr));
+    fragment
+}
+
+/// What Services need to know of a pod on this node: that its address is one. The node's block does not tell, as networks give addresses
+/// from elsewhere, and pods keep theirs when the network is swapped. Belongs to the pod's own unit, to come and go with it.
+pub fn pod_here(node: &str, address: IpAddr) -> Fragment {
+    let mut fragment = Fragment::new();
+    if address.is_ipv4() {
+        let key = vec![Value::Ip(address)];
+        let element = Element { table: table(), set: PODS_HERE.into(), key, data: None };
+        fragment.want(&Place::node(node), Object::Element(element));
+    }
     fragment
 }
 
@@ -207,7 +218,7 @@ mod tests {
         {
             assert!(text.contains(&format!("chain {hook}:")), "{hook} in {text}");
         }
-        for map in [SERVICE_IPS, NODE_PORTS, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, HAIRPIN] {
+        for map in [SERVICE_IPS, NODE_PORTS, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, HAIRPIN, PODS_HERE] {
             assert!(text.contains(&format!("set ip {NODE_TABLE} {map}")), "{map} in {text}");
         }
     }

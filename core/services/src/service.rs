@@ -12,30 +12,32 @@
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use switchyard_netstate::nft::{Data, Element, Expr, Op, Operand, Rule, Statement, TableRef, Value, Verdict};
 use switchyard_netstate::{Fragment, Object, Place};
 
 use crate::balance::Balance;
+use crate::claims::Taken;
 use crate::endpoints::Endpoints;
-use crate::frontend::{Frontend, Port, Scope};
+use crate::frontend::{Entrance, Frontend, Port, Protocol, Scope};
 use crate::name;
 use crate::node::{
-    HAIRPIN, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, NODE_PORTS, NodeServiceFacts, REFUSE, SERVICE_IPS, chain,
-    from_this_node, mark, table,
+    HAIRPIN, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, NODE_PORTS, NodeServiceFacts, PODS_HERE, REFUSE, SERVICE_IPS,
+    chain, from_this_node, mark, table,
 };
 
-/// The chains and elements of one Service on one node; `slices` are those of this Service.
+/// The chains and elements of one Service on one node; `slices` are those of this Service, `taken` the entrances that another
+/// Service holds.
 ///
 /// Empty for a Service without a data plane (headless, `ExternalName`). Goes on top of [`crate::node_base`].
-pub fn service(facts: &NodeServiceFacts, service: &Service, slices: &[EndpointSlice]) -> Fragment {
+pub fn service(facts: &NodeServiceFacts, service: &Service, slices: &[EndpointSlice], taken: &Taken) -> Fragment {
     let mut fragment = Fragment::new();
     let Some(frontend) = Frontend::of(service) else { return fragment };
     let place = Place::node(&facts.node);
     for port in &frontend.ports {
         let endpoints = Endpoints::of(port, slices, &facts.node);
-        let part = ServicePort { facts, frontend: &frontend, port, endpoints, table: table() };
+        let part = ServicePort { facts, frontend: &frontend, port, endpoints, taken, table: table() };
         fragment.want_all(&place, part.objects());
     }
     fragment
@@ -47,6 +49,7 @@ struct ServicePort<'a> {
     frontend: &'a Frontend,
     port: &'a Port,
     endpoints: Endpoints,
+    taken: &'a Taken,
     table: TableRef,
 }
 
@@ -68,7 +71,7 @@ impl ServicePort<'_> {
         let from_outside = self.port.node_port.is_some() || !self.frontend.external_ips.is_empty();
         let mut objects = Vec::new();
         if self.endpoints.cluster.is_empty() {
-            objects.push(self.no_endpoint(self.frontend.cluster_ip, Refusal::Reject));
+            objects.extend(self.no_endpoint(self.inside(), Refusal::Reject));
             objects.extend(self.no_endpoint_outside(Refusal::Reject));
             return objects;
         }
@@ -83,9 +86,9 @@ impl ServicePort<'_> {
             objects.extend(balance.chain("loc", &self.endpoints.local));
         }
         match (self.frontend.internal, some_local) {
-            (Scope::Cluster, _) => objects.push(self.at_address(self.frontend.cluster_ip, &svc)),
-            (Scope::Local, true) => objects.push(self.at_address(self.frontend.cluster_ip, &loc)),
-            (Scope::Local, false) => objects.push(self.no_endpoint(self.frontend.cluster_ip, Refusal::Drop)),
+            (Scope::Cluster, _) => objects.extend(self.leads_to(self.inside(), &svc)),
+            (Scope::Local, true) => objects.extend(self.leads_to(self.inside(), &loc)),
+            (Scope::Local, false) => objects.extend(self.no_endpoint(self.inside(), Refusal::Drop)),
         }
         if from_outside {
             let mut entry = Vec::new();
@@ -99,11 +102,7 @@ impl ServicePort<'_> {
             }
             entry.extend(self.entry(&svc, some_local.then_some(loc.as_str())));
             objects.push(chain(&self.table, &ext, entry));
-            objects.extend(self.frontend.external_ips.iter().map(|ip| self.at_address(*ip, &ext)));
-            objects.extend(self.port.node_port.map(|port| {
-                let key = vec![Value::Proto(self.port.protocol.number()), Value::Port(port)];
-                self.element(NODE_PORTS, key, Some(Verdict::Goto(ext.clone())))
-            }));
+            objects.extend(self.outside().filter_map(|entrance| self.leads_to(entrance, &ext)));
             if self.frontend.external == Scope::Local && !some_local {
                 objects.extend(self.no_endpoint_outside(Refusal::Drop));
             }
@@ -115,11 +114,8 @@ impl ServicePort<'_> {
     /// Rules of the entry from outside. What falls through them stays untranslated, and is dropped.
     fn entry(&self, svc: &str, loc: Option<&str>) -> Vec<Rule> {
         let goto = |chain: &str| Statement::Verdict(Verdict::Goto(chain.into()));
-        let from_pod_here = self.facts.pod_cidrs.iter().filter(|block| block.addr().is_ipv4()).map(|block| {
-            let from = Statement::Match { left: Expr::IpSaddr, op: Op::Eq, right: Operand::Prefix(*block) };
-            Rule(vec![from, goto(svc)])
-        });
-        let mut rules: Vec<Rule> = from_pod_here.collect();
+        let from_pod_here = Statement::Lookup { key: vec![Expr::IpSaddr], set: PODS_HERE.into(), invert: false };
+        let mut rules = vec![Rule(vec![from_pod_here, goto(svc)])];
         match self.frontend.external {
             Scope::Cluster => rules.push(Rule(vec![mark(), goto(svc)])),
             Scope::Local => {
@@ -141,20 +137,39 @@ impl ServicePort<'_> {
         })
     }
 
-    fn at_address(&self, address: Ipv4Addr, chain: &str) -> Object {
-        self.element(SERVICE_IPS, self.address_key(address), Some(Verdict::Goto(chain.into())))
+    fn inside(&self) -> Entrance {
+        self.port.at(self.frontend.cluster_ip)
     }
 
-    fn no_endpoint(&self, address: Ipv4Addr, refusal: Refusal) -> Object {
-        self.element(NO_ENDPOINT_IPS, self.address_key(address), Some(refusal.verdict()))
+    fn outside(&self) -> impl Iterator<Item = Entrance> {
+        self.frontend.external_ips.iter().map(|ip| self.port.at(*ip)).chain(self.port.on_nodes())
+    }
+
+    fn leads_to(&self, entrance: Entrance, chain: &str) -> Option<Object> {
+        self.at(entrance, [SERVICE_IPS, NODE_PORTS], Verdict::Goto(chain.into()))
+    }
+
+    fn no_endpoint(&self, entrance: Entrance, refusal: Refusal) -> Option<Object> {
+        self.at(entrance, [NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS], refusal.verdict())
     }
 
     fn no_endpoint_outside(&self, refusal: Refusal) -> impl Iterator<Item = Object> {
-        let node_port = self.port.node_port.map(|port| {
-            let key = vec![Value::Proto(self.port.protocol.number()), Value::Port(port)];
-            self.element(NO_ENDPOINT_NODE_PORTS, key, Some(refusal.verdict()))
-        });
-        self.frontend.external_ips.iter().map(move |ip| self.no_endpoint(*ip, refusal)).chain(node_port)
+        self.outside().filter_map(move |entrance| self.no_endpoint(entrance, refusal))
+    }
+
+    /// An element of the map of addresses or that of node ports; none where another Service holds the entrance.
+    fn at(&self, entrance: Entrance, [addresses, node_ports]: [&str; 2], verdict: Verdict) -> Option<Object> {
+        if self.taken.contains_key(&entrance) {
+            return None;
+        }
+        let end = |protocol: Protocol, port| [Value::Proto(protocol.number()), Value::Port(port)];
+        let (map, key) = match entrance {
+            Entrance::Address(ip, protocol, port) => {
+                (addresses, [Value::Ip(ip.into())].into_iter().chain(end(protocol, port)).collect())
+            }
+            Entrance::NodePort(protocol, port) => (node_ports, end(protocol, port).into()),
+        };
+        Some(self.element(map, key, Some(verdict)))
     }
 
     /// Pods here that may be given their own connection. A node's own address needs no help: its packets do not leave it.
@@ -163,10 +178,6 @@ impl ServicePort<'_> {
         local
             .filter(|address| *address != self.facts.address)
             .map(|address| self.element(HAIRPIN, vec![Value::Ip(address), Value::Ip(address)], None))
-    }
-
-    fn address_key(&self, address: Ipv4Addr) -> Vec<Value> {
-        vec![Value::Ip(address.into()), Value::Proto(self.port.protocol.number()), Value::Port(self.port.port)]
     }
 
     fn element(&self, set: &str, key: Vec<Value>, verdict: Option<Verdict>) -> Object {

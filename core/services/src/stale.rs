@@ -2,71 +2,97 @@
 //! sending, conntrack goes on sending it where that packet went, whether somebody is there or not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::endpoints::{Endpoints, Target};
+use crate::claims::Taken;
+use crate::endpoints::Endpoints;
 use crate::frontend::{Frontend, Protocol};
 use crate::node::NodeServiceFacts;
 
+/// An address and a port.
+pub type End = (IpAddr, u16);
+
+/// Who answers UDP, by where clients send it to.
+pub type UdpWays = BTreeMap<End, BTreeSet<End>>;
+
 /// UDP flows to be dropped from conntrack.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct StaleFlow {
-    /// Destination of the flow's original direction.
-    pub address: IpAddr,
-    /// Its port.
-    pub port: u16,
-    /// Source of its reply direction, where it was translated to. `None`: flows that were not translated at all, made before the
-    /// Service had endpoints (their reply comes from `address` itself).
-    pub endpoint: Option<(IpAddr, u16)>,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stale {
+    /// Where the client sends to, and where answers come from. Both are the same where nothing was translated: for a flow that began
+    /// before anybody answered.
+    gone: BTreeSet<(End, End)>,
+    /// All but those that lead where they would lead now.
+    all_but: Option<UdpWays>,
 }
 
-/// The flows that a change from `old` to `new` leaves behind on this node. A Service that is gone, or was not there, is `None`.
-pub fn stale_udp(
-    facts: &NodeServiceFacts,
-    old: Option<(&Service, &[EndpointSlice])>,
-    new: Option<(&Service, &[EndpointSlice])>,
-) -> Vec<StaleFlow> {
-    let (old, new) = (entrances(facts, old), entrances(facts, new));
-    let mut stale = Vec::new();
-    for ((address, port), before) in &old {
-        let after = new.get(&(*address, *port));
-        for (ip, number) in before.iter().filter(|target| !after.is_some_and(|after| after.contains(*target))) {
-            let endpoint = Some((IpAddr::V4(*ip), *number));
-            stale.push(StaleFlow { address: (*address).into(), port: *port, endpoint });
+// === impl Stale ===
+
+impl Stale {
+    /// The flows that a change leaves behind.
+    pub fn between(old: &UdpWays, new: &UdpWays) -> Self {
+        let mut gone = BTreeSet::new();
+        for (to, before) in old {
+            let after = new.get(to);
+            let left = before.iter().filter(|end| !after.is_some_and(|after| after.contains(*end)));
+            gone.extend(left.map(|end| (*to, *end)));
         }
-    }
-    for ((address, port), after) in &new {
-        let had_some = old.get(&(*address, *port)).is_some_and(|before| !before.is_empty());
-        if !after.is_empty() && !had_some {
-            stale.push(StaleFlow { address: (*address).into(), port: *port, endpoint: None });
+        for (to, _) in new.iter().filter(|(_, after)| !after.is_empty()) {
+            if old.get(to).is_none_or(BTreeSet::is_empty) {
+                gone.insert((*to, *to));
+            }
         }
+        Self { gone, all_but: None }
     }
-    stale
+
+    /// The flows that lead elsewhere than they would now, for whoever does not know what was before.
+    pub fn all_but(ways: UdpWays) -> Self {
+        Self { gone: BTreeSet::new(), all_but: Some(ways) }
+    }
+
+    /// Whether there is nothing to drop.
+    pub fn is_empty(&self) -> bool {
+        self.gone.is_empty() && self.all_but.is_none()
+    }
+
+    /// Adds those of a later change.
+    pub fn add(&mut self, later: Self) {
+        self.gone.extend(later.gone);
+        self.all_but = later.all_but.or(self.all_but.take());
+    }
+
+    /// Whether a flow is one of them. `to` is the destination of its original direction, `from` the source of its reply direction.
+    pub fn takes(&self, to: End, from: End) -> bool {
+        let leads_elsewhere = |ways: &UdpWays| match ways.get(&to) {
+            Some(ends) if !ends.is_empty() => !ends.contains(&from),
+            // Nobody translates it now.
+            _ => from != to,
+        };
+        self.gone.contains(&(to, from)) || self.all_but.as_ref().is_some_and(leads_elsewhere)
+    }
 }
 
-/// Each UDP address and port of a Service on this node, and who answers there.
-fn entrances(
-    facts: &NodeServiceFacts,
-    state: Option<(&Service, &[EndpointSlice])>,
-) -> BTreeMap<(Ipv4Addr, u16), BTreeSet<Target>> {
-    let mut entrances = BTreeMap::new();
-    let Some((service, slices)) = state else { return entrances };
-    let Some(frontend) = Frontend::of(service) else { return entrances };
+/// Who answers UDP of one Service, seen from a node.
+pub fn udp_ways(facts: &NodeServiceFacts, service: &Service, slices: &[EndpointSlice], taken: &Taken) -> UdpWays {
+    let mut ways = UdpWays::new();
+    let Some(frontend) = Frontend::of(service) else { return ways };
     for port in frontend.ports.iter().filter(|port| port.protocol == Protocol::Udp) {
         let endpoints = Endpoints::of(port, slices, &facts.node);
         // Local endpoints may be leaving ones that the whole cluster does without.
-        let targets: BTreeSet<Target> = endpoints.cluster.into_iter().chain(endpoints.local).collect();
-        for ip in std::iter::once(&frontend.cluster_ip).chain(&frontend.external_ips) {
-            entrances.insert((*ip, port.port), targets.clone());
+        let ends = endpoints.cluster.into_iter().chain(endpoints.local);
+        let ends: BTreeSet<End> = ends.map(|(ip, number)| (ip.into(), number)).collect();
+        let is_free = |ip: &&std::net::Ipv4Addr| !taken.contains_key(&port.at(**ip));
+        for ip in std::iter::once(&frontend.cluster_ip).chain(&frontend.external_ips).filter(is_free) {
+            ways.insert(((*ip).into(), port.port), ends.clone());
         }
-        if let (Some(node_port), IpAddr::V4(address)) = (port.node_port, facts.address) {
-            entrances.insert((address, node_port), targets);
+        let on_nodes = port.on_nodes().filter(|entrance| !taken.contains_key(entrance));
+        if let (Some(_), Some(node_port)) = (on_nodes, port.node_port) {
+            ways.insert((facts.address, node_port), ends);
         }
     }
-    entrances
+    ways
 }
 
 #[cfg(test)]

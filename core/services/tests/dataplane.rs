@@ -6,9 +6,12 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 use switchyard_netstate::{IfName, Place};
-use switchyard_services::{Protocol, external, external_addresses, external_base, external_hold};
+use switchyard_services::{
+    Protocol, Stale, UdpWays, external, external_addresses, external_base, external_hold, external_udp_ways,
+};
 use world::{CLUSTER_IP, EXTERNAL_IP, NODE_PORT, Over, PORT, World, isolated, outside, ready, web};
 
 const SERVICE: (&str, u16) = (CLUSTER_IP, PORT);
@@ -50,12 +53,18 @@ fn assert_silent(world: &mut World, over: Over, from: &Place, to: (&str, u16)) {
 
 /// The load balancer on the router, in front of these nodes.
 fn balance(world: &mut World, nodes: &[&str]) {
+    balance_as(world, &web(json!({})), nodes);
+}
+
+/// The same for a Service like this. Gives who answers UDP.
+fn balance_as(world: &mut World, web: &Service, nodes: &[&str]) -> UdpWays {
     let (pool, dev) = ("192.168.100.0/24".parse().unwrap(), IfName::new("external0").unwrap());
     let nodes: Vec<Ipv4Addr> = nodes.iter().map(|node| node.parse().unwrap()).collect();
-    let backends = [Protocol::Tcp, Protocol::Udp].map(|protocol| ((protocol, NODE_PORT), nodes.clone()));
+    let backends = [Protocol::Tcp, Protocol::Udp].map(|protocol| ((protocol, NODE_PORT), nodes.clone())).into();
     world.set("external-base", external_base());
-    world.set("external-address/default/web", external_hold(&dev, &external_addresses(&pool, &web(json!({})))));
-    world.set("external/default/web", external(&pool, &web(json!({})), &backends.into()));
+    world.set("external-address/default/web", external_hold(&dev, &external_addresses(&pool, web)));
+    world.set("external/default/web", external(&pool, web, &backends));
+    external_udp_ways(&pool, web, &backends)
 }
 
 #[test]
@@ -165,6 +174,92 @@ fn a_client_keeps_its_endpoint_for_as_long_as_that_is_there() {
             let now = world.answers(Over::Tcp, client, SERVICE, 3);
             assert!(now.iter().all(|answer| answer == &now[0] && answer != "a"), "{client}: {now:?}");
             assert!(endpoint == "a" || now[0] == *endpoint, "{client} was moved from {endpoint} to {}", now[0]);
+        }
+    });
+}
+
+#[test]
+fn a_client_keeps_its_endpoint_at_every_entrance() {
+    isolated("a_client_keeps_its_endpoint_at_every_entrance", |mut world| {
+        let sticky = web(json!({"sessionAffinity": "ClientIP"}));
+        world.publish(&sticky, &ready(&["a", "b", "c"]));
+        balance_as(&mut world, &sticky, &[N1.0, N2.0]);
+        for over in [Over::Tcp, Over::Udp] {
+            for (from, to) in [
+                (pod("a"), SERVICE),
+                (pod("a"), N1),
+                (pod("c"), BALANCED),
+                (outside(), N1),
+                (Place::Router, N2),
+                (outside(), BALANCED),
+            ] {
+                let answers = world.answers(over, &from, to, 6);
+                assert!(answers.iter().all(|one| one == &answers[0]), "{from} -> {to:?} {over:?}: {answers:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_client_is_forgotten_when_it_has_been_away_for_long() {
+    isolated("a_client_is_forgotten_when_it_has_been_away_for_long", |mut world| {
+        let sticky = web(json!({"sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}}));
+        world.publish(&sticky, &ready(&["a", "b"]));
+        for over in [Over::Tcp, Over::Udp] {
+            assert_eq!(world.answers(over, &pod("c"), SERVICE, 2), ["a", "a"], "{over:?}");
+            // The kernel's clock counts: two seconds in which nobody answers.
+            for _ in 0..2 {
+                assert_silent(&mut world, Over::Udp, &pod("c"), ("10.140.0.99", 9));
+            }
+            assert_eq!(world.answers(over, &pod("c"), SERVICE, 2), ["b", "b"], "{over:?}: the next in turn");
+        }
+    });
+}
+
+#[test]
+fn a_steady_udp_sender_follows_the_only_endpoint_to_another_node() {
+    isolated("a_steady_udp_sender_follows_the_only_endpoint_to_another_node", |mut world| {
+        let near = web(json!({"externalTrafficPolicy": "Local"}));
+        let mut nodes = world.publish(&near, &ready(&["a"]));
+        let mut router = balance_as(&mut world, &near, &[N1.0]);
+        let senders = [(outside(), BALANCED), (pod("b"), SERVICE), (outside(), N2)].map(|(from, to)| {
+            let socket = world.inside(&from, || UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+            socket.connect(SocketAddr::new(ip(to.0), to.1)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            socket
+        });
+        let answered_by = |socket: &UdpSocket| -> std::io::Result<String> {
+            socket.send(b"?")?;
+            let mut text = [0; 64];
+            let read = socket.recv(&mut text)?;
+            Ok(String::from_utf8_lossy(&text[..read]).split(' ').next().unwrap_or_default().to_owned())
+        };
+        for socket in &senders[..2] {
+            assert_eq!(answered_by(socket).unwrap(), "a");
+        }
+        for (endpoint, node) in [("c", N2.0), ("a", N1.0)] {
+            let new = (world.publish(&near, &ready(&[endpoint])), balance_as(&mut world, &near, &[node]));
+            for ((place, old), (_, now)) in nodes.iter().zip(&new.0) {
+                world.drop_flows(place, &Stale::between(old, now));
+            }
+            world.drop_flows(&Place::Router, &Stale::between(&router, &new.1));
+            (nodes, router) = new;
+            for socket in &senders[..2] {
+                assert_eq!(answered_by(socket).unwrap(), endpoint, "{socket:?}");
+            }
+        }
+        // Somebody who remembers nothing finds what leads elsewhere, and leaves alone what does not.
+        let [n1, n2] = world.publish(&near, &ready(&["c"]));
+        let router = (Place::Router, balance_as(&mut world, &near, &[N2.0]));
+        for (place, ways) in [n1, n2, router] {
+            let stale = Stale::all_but(ways);
+            let dropped = world.drop_flows(&place, &stale);
+            assert!(dropped > 0 || place == Place::node("n2"), "{place}");
+            assert_eq!(world.drop_flows(&place, &stale), 0, "{place}");
+        }
+        for socket in &senders {
+            assert_eq!(answered_by(socket).unwrap(), "c", "{socket:?}");
         }
     });
 }

@@ -40,7 +40,7 @@ struct Watcher {
     id: u64,
     prefix: Box<str>,
     index: Option<Box<str>>,
-    limit: usize,
+    limit: Limit,
     queue: Mutex<Queue>,
     wake: Notify,
 }
@@ -48,7 +48,16 @@ struct Watcher {
 #[derive(Default)]
 struct Queue {
     events: VecDeque<Arc<Event>>,
+    /// Of the events' encoded values.
+    bytes: usize,
     lagged: bool,
+}
+
+/// What may wait in a queue.
+#[derive(Clone, Copy)]
+pub(crate) struct Limit {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
 }
 
 // === impl Watch ===
@@ -64,8 +73,7 @@ impl Watch {
                     return Err(Lagged);
                 }
                 if !queue.events.is_empty() {
-                    let count = queue.events.len().min(limit.max(1));
-                    return Ok(queue.events.drain(..count).collect());
+                    return Ok(queue.take(limit.max(1)));
                 }
             }
             notified.await;
@@ -99,7 +107,7 @@ impl Hub {
         prefix: &str,
         index: Option<&str>,
         replay: impl Iterator<Item = Arc<Event>>,
-        limit: usize,
+        limit: Limit,
     ) -> Watch {
         self.next += 1;
         let mut watcher = Watcher {
@@ -112,8 +120,12 @@ impl Hub {
         };
         // Replay may exceed the limit: it is in the ring anyway.
         let events: VecDeque<_> = replay.filter(|event| watcher.wants(event)).collect();
-        watcher.limit = limit.max(events.len() + limit / 2);
-        watcher.queue = Mutex::new(Queue { events, lagged: false });
+        let bytes = events.iter().map(|event| event.entry.json.len()).sum();
+        watcher.limit = Limit {
+            events: limit.events.max(events.len() + limit.events / 2),
+            bytes: limit.bytes.max(bytes + limit.bytes / 2),
+        };
+        watcher.queue = Mutex::new(Queue { events, bytes, lagged: false });
         let watcher = Arc::new(watcher);
         let group = self.prefixes.entry(prefix.into()).or_default();
         match index {
@@ -192,11 +204,13 @@ impl Watcher {
         if queue.lagged {
             return;
         }
-        if queue.events.len() >= self.limit {
-            queue.events = VecDeque::new();
-            queue.lagged = true;
+        let bytes = queue.bytes + event.entry.json.len();
+        // One event may always wait, however long it is.
+        if queue.events.len() >= self.limit.events || !queue.events.is_empty() && bytes > self.limit.bytes {
+            *queue = Queue { lagged: true, ..Queue::default() };
         } else {
             queue.events.push_back(event.clone());
+            queue.bytes = bytes;
         }
         drop(queue);
         self.wake.notify_one();
@@ -204,5 +218,16 @@ impl Watcher {
 
     fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    fn take(&mut self, count: usize) -> Vec<Arc<Event>> {
+        let count = count.min(self.events.len());
+        let events: Vec<_> = self.events.drain(..count).collect();
+        self.bytes -= events.iter().map(|event| event.entry.json.len()).sum::<usize>();
+        events
     }
 }

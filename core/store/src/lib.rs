@@ -7,6 +7,7 @@
 //! back, except what was written [`Durability::Relaxed`]; those may be lost, and revisions therefore jump at every start, which
 //! makes clients from before the crash list anew instead of missing something.
 
+pub mod bounds;
 mod disk;
 mod entry;
 mod hub;
@@ -38,6 +39,8 @@ pub struct Options {
     pub history_bytes: usize,
     /// Events that may wait in one watch before it is told that it lagged. Default 8192.
     pub watch_queue: usize,
+    /// Bytes of encoded values that may wait in it. Watches share them, so slow ones together hold what the slowest holds. Default 16 MiB.
+    pub watch_bytes: usize,
     /// The word by which watches of a key may be narrowed (a pod's node), taken from its value.
     pub index: fn(key: &str, value: &Value) -> Option<Arc<str>>,
 }
@@ -92,6 +95,20 @@ pub enum Error {
         /// The newest.
         current: u64,
     },
+    /// The value has more levels than can be read again.
+    #[error("the value of {key} has more than {} levels of maps and lists", bounds::MOST_DEPTH)]
+    TooDeep {
+        /// The key.
+        key: String,
+    },
+    /// The encoded value is too long.
+    #[error("the value of {key} has {bytes} bytes, more than {}", bounds::MOST_BYTES)]
+    TooLarge {
+        /// The key.
+        key: String,
+        /// Its length.
+        bytes: usize,
+    },
     /// The file behind the store failed; nothing was changed.
     #[error("store file: {0}")]
     Disk(String),
@@ -103,7 +120,8 @@ pub enum Error {
 // === impl Store ===
 
 impl Store {
-    /// Opens the store, reading all of it into memory.
+    /// Opens the store, reading all of it into memory. A value that cannot be read is told of and set aside in the file; its key is
+    /// free.
     pub fn open(options: Options) -> Result<Self, Error> {
         let disk = options.path.as_ref().map(|path| disk::Disk::open(path)).transpose()?;
         let shared = Arc::new(state::Shared::new(&options));
@@ -130,7 +148,7 @@ impl Store {
         self.shared.revision()
     }
 
-    /// Writes a key if `expect` holds; returns the new entry.
+    /// Writes a key if `expect` holds and the value is within [`bounds`]; returns the new entry.
     pub async fn put(
         &self,
         key: &str,
@@ -138,6 +156,9 @@ impl Store {
         expect: Expect,
         durability: Durability,
     ) -> Result<Arc<Entry>, Error> {
+        if !bounds::is_within(&value, bounds::MOST_DEPTH) {
+            return Err(Error::TooDeep { key: key.into() });
+        }
         self.writer.submit(key, Some(value), expect, durability).await
     }
 
@@ -175,6 +196,13 @@ impl Store {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { path: None, history_events: 8192, history_bytes: 16 << 20, watch_queue: 8192, index: |_, _| None }
+        Self {
+            path: None,
+            history_events: 8192,
+            history_bytes: 16 << 20,
+            watch_queue: 8192,
+            watch_bytes: 16 << 20,
+            index: |_, _| None,
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::hub::{Hub, Watch};
+use crate::hub::{Hub, Limit, Watch};
 use crate::{Change, Entry, Error, Event, Options};
 
 /// The store's memory, shared by its handles, its watches and its writer.
@@ -18,7 +18,7 @@ pub(crate) struct Shared {
     revision: AtomicU64,
     history_events: usize,
     history_bytes: usize,
-    watch_queue: usize,
+    watch_limit: Limit,
 }
 
 struct State {
@@ -39,7 +39,7 @@ impl Shared {
             revision: AtomicU64::new(0),
             history_events: options.history_events,
             history_bytes: options.history_bytes,
-            watch_queue: options.watch_queue.max(1),
+            watch_limit: Limit { events: options.watch_queue.max(1), bytes: options.watch_bytes },
         }
     }
 
@@ -102,7 +102,7 @@ impl Shared {
         }
         let first = state.ring.partition_point(|event| event.entry.revision <= from);
         let replay = state.ring.range(first..).cloned();
-        Ok(hub.open(self.clone(), prefix, index, replay, self.watch_queue))
+        Ok(hub.open(self.clone(), prefix, index, replay, self.watch_limit))
     }
 
     pub(crate) fn hub(&self) -> std::sync::MutexGuard<'_, Hub> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::bounds::MOST_BYTES;
 use crate::disk::Disk;
 use crate::state::Shared;
 use crate::{Change, Durability, Entry, Error, Event, Expect};
@@ -146,15 +147,21 @@ impl Thread {
                 proposal.answer.send(Err(error)).ok();
                 continue;
             }
-            strict |= proposal.durability == Durability::Strict;
-            self.revision += 1;
             let (change, value) = match (proposal.value, &current) {
                 (Some(value), None) => (Change::Created, value),
                 (Some(value), Some(_)) => (Change::Updated, value),
                 (None, Some(current)) => (Change::Deleted, current.value.clone()),
                 (None, None) => unreachable!("a removal expects its key to be present"),
             };
-            let entry = Arc::new(Entry::new(proposal.key.clone(), value, self.revision, self.index));
+            let entry = Arc::new(Entry::new(proposal.key.clone(), value, self.revision + 1, self.index));
+            // What is there already may go, whatever its length.
+            if change != Change::Deleted && entry.json.len() > MOST_BYTES {
+                let (key, bytes) = (proposal.key.to_string(), entry.json.len());
+                proposal.answer.send(Err(Error::TooLarge { key, bytes })).ok();
+                continue;
+            }
+            strict |= proposal.durability == Durability::Strict;
+            self.revision += 1;
             pending.insert(proposal.key, (change != Change::Deleted).then(|| entry.clone()));
             events.push(Arc::new(Event::new(change, entry.clone(), current)));
             accepted.push((proposal.answer, entry, proposal._permit));

@@ -195,6 +195,28 @@ async fn a_slow_watch_is_dropped_and_bounded() {
     assert_eq!(store.watches(), 0);
 }
 
+#[tokio::test]
+async fn a_slow_watch_of_large_values_is_bounded_by_their_bytes() {
+    let store = Store::open(Options { watch_bytes: 10_000, ..Options::default() }).expect("open");
+    let large = || json!({ "x": "x".repeat(4_000) });
+    let mut watch = store.watch("a/", None, 0).expect("watch");
+    for n in 0..2 {
+        store.create(&format!("a/{n}"), large()).await.expect("create");
+    }
+    assert_eq!(take(&mut watch, 2).await.len(), 2, "what was taken does not count any more");
+    for n in 2..4 {
+        store.create(&format!("a/{n}"), large()).await.expect("create");
+    }
+    assert_eq!(take(&mut watch, 2).await.len(), 2);
+    for n in 4..7 {
+        store.create(&format!("a/{n}"), large()).await.expect("create");
+    }
+    assert!(watch.next(10).await.is_err(), "three are too much");
+    let mut watch = store.watch("a/", None, store.revision()).expect("watch");
+    store.create("a/x", json!({ "x": "x".repeat(40_000) })).await.expect("create");
+    assert_eq!(take(&mut watch, 1).await.len(), 1, "one may wait, however long it is");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_writers_of_one_revision_one_wins() {
     let store = store();

@@ -121,7 +121,7 @@ async fn look_up(ask: &Ask, name: &str) -> Result<(Vec<IpAddr>, Instant), NetErr
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, sync::Mutex};
 
     use hickory_resolver::{
         config::{ConnectionConfig, NameServerConfig, ResolverConfig},
@@ -137,11 +137,17 @@ mod tests {
     /// What the name server says of every name: addresses, and for how many seconds. None: there is no such name.
     type Zone = (Vec<IpAddr>, u32);
 
-    async fn serve(socket: UdpSocket, zone: watch::Receiver<Zone>) {
+    /// When it was asked for IPv4 addresses.
+    type Asked = Arc<Mutex<Vec<Instant>>>;
+
+    async fn serve(socket: UdpSocket, zone: watch::Receiver<Zone>, asked: Asked) {
         let mut buffer = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
             let query = Message::from_vec(&buffer[..length]).unwrap();
             let question = query.queries[0].clone();
+            if question.query_type() == RecordType::A {
+                asked.lock().unwrap().push(Instant::now());
+            }
             let mut answer = Message::response(query.id, OpCode::Query);
             let (addresses, seconds) = zone.borrow().clone();
             if addresses.is_empty() {
@@ -170,8 +176,9 @@ mod tests {
         let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = socket.local_addr().unwrap();
-        let (zone, zone_seen) = watch::channel((addresses(&["198.51.100.2", "198.51.100.1"]), 1));
-        tokio::spawn(serve(socket, zone_seen));
+        let (zone, zone_seen) = watch::channel((addresses(&["198.51.100.2", "198.51.100.1"]), 2));
+        let asked = Asked::default();
+        tokio::spawn(serve(socket, zone_seen, Arc::clone(&asked)));
         let mut resolver = Resolver::with(asking(server));
         resolver.want(["www.example.net"].into_iter());
         let next = async |resolver: &mut Resolver| {
@@ -183,5 +190,9 @@ mod tests {
         assert_eq!(next(&mut resolver).await, (name.clone(), addresses(&["198.51.100.3"])));
         zone.send_replace((Vec::new(), 1));
         assert_eq!(next(&mut resolver).await, (name, Vec::new()));
+        // Once in each time to live, and never before it is over.
+        let asked = asked.lock().unwrap();
+        let pauses: Vec<_> = asked.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+        assert!(matches!(pauses[..], [(2..), (1..)]), "three questions, for 2 s, 1 s: {pauses:?} s between them");
     }
 }

@@ -180,6 +180,11 @@ impl ConnState {
         by != 0 && by <= self.now.load(Relaxed)
     }
 
+    /// A peer that was quiet for too long has been told to go: as long as it may be quiet in a body, and no longer.
+    pub fn linger(&self) {
+        self.read_by.store(self.after(self.timeouts.body), Relaxed);
+    }
+
     /// Part of a head has come; its rest must come soon. Set once, so that dripping does not help.
     pub(super) fn waits_for_head(&self) {
         let by = self.read_by.load(Relaxed);

@@ -16,8 +16,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::{body::Incoming, client::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use switchyard_ingress::{Config, Origin, Sockets, run, table::Objects};
 use tokio::{
@@ -251,6 +255,22 @@ impl Ingress {
 
     pub async fn client(&self) -> Client {
         Client::connect(self.http).await
+    }
+
+    /// An HTTP/2 connection, and its end.
+    pub async fn http2(&self) -> (http2::SendRequest<Body>, JoinHandle<Result<(), hyper::Error>>) {
+        self.http2_with(|_| {}).await
+    }
+
+    pub async fn http2_with(
+        &self,
+        change: impl FnOnce(&mut http2::Builder<TokioExecutor>),
+    ) -> (http2::SendRequest<Body>, JoinHandle<Result<(), hyper::Error>>) {
+        let stream = TcpStream::connect(self.http).await.expect("connect");
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        change(&mut builder);
+        let (send, connection) = builder.handshake(TokioIo::new(stream)).await.expect("handshake");
+        (send, tokio::spawn(connection))
     }
 
     /// One request on a connection of its own.

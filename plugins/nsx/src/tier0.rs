@@ -43,10 +43,12 @@ const OUT: u32 = 4095;
 const MAIN: u32 = 254;
 /// Metric of the route that says that there is no gateway.
 const NO_GATEWAY: u32 = u32::MAX;
-/// Mark of packets that belong to a connection that a node has translated.
+/// Mark of answers within a connection that a node has translated.
 const TRANSLATED: u32 = 0x0002_0000;
 /// IPS_DST_NAT of `ct status` (nf_conntrack_common.h).
 const DST_NAT: u32 = 0x20;
+/// IP_CT_DIR_REPLY of `ct direction` (nf_conntrack_tuple_common.h).
+const REPLY: u32 = 1;
 /// After connection tracking, before the translation of Services.
 const MANGLE: i32 = -150;
 /// After the source translation of Services.
@@ -113,11 +115,13 @@ impl Tier0 {
         fragment
     }
 
-    /// On every node: connections that it has translated are known, and pods' packets for the underlay take its address.
+    /// On every node: answers within connections that it has translated are known, and pods' packets for the underlay take its address.
+    /// What a pod itself sends to a Service goes on as its first packet went: to a gateway, if an endpoint outside was chosen.
     fn translation(&self, facts: &Facts) -> Vec<Object> {
         let table = TableRef::new(Family::Ip, NODE_TABLE);
         let translated = NftRule(vec![
             Statement::Match { left: Expr::CtStatus, op: Op::Has, right: Operand::Value(Value::Number(DST_NAT)) },
+            Statement::eq(Expr::CtDirection, Value::Number(REPLY)),
             Statement::SetMark { value: TRANSLATED, mask: TRANSLATED },
         ]);
         let to_underlay = |pods: &IpNet| {

@@ -4,6 +4,7 @@ mod defaults;
 mod limits;
 mod pod;
 mod quota;
+mod scope;
 mod service;
 mod validate;
 
@@ -48,6 +49,9 @@ impl Admission<'_> {
     pub fn mutate(&self, object: &mut Value) -> Result<()> {
         if self.kind.namespaced {
             self.namespace_takes(meta::name(object))?;
+        }
+        if self.kind.is_custom() {
+            self.definition_takes()?;
         }
         // A copy of another object brings a status that is not this one's. Nodes come with theirs.
         if self.kind.status && matches!(self.kind.kind.as_str(), "Service" | "Ingress" | "Network" | "ResourceQuota")
@@ -101,6 +105,16 @@ impl Admission<'_> {
         Ok(())
     }
 
+    /// A definition that is being deleted waits for its objects, and takes no new ones.
+    fn definition_takes(&self) -> Result<()> {
+        let definition = self.server.store.get(&crate::registry::definition_key(self.kind));
+        if definition.is_some_and(|definition| meta::is_deleting(&definition.value)) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError { message: why.into(), ..ApiError::method_not_allowed() });
+        }
+        Ok(())
+    }
+
     /// An Ingress that names no class gets the default one.
     fn ingress_class(&self, object: &mut Value) {
         if object.pointer("/spec/ingressClassName").is_some_and(|class| !class.is_null())
@@ -135,6 +149,6 @@ pub fn keep(kind: &Kind, old: &Value, new: &mut Value) {
 }
 
 /// Checks a whole object; `old` is there on updates.
-pub fn validate(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
-    validate::object(kind, object, old, errors);
+pub fn validate(server: &Inner, kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+    validate::object(server, kind, object, old, errors);
 }

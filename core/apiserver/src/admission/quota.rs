@@ -3,7 +3,7 @@
 //! What is used is counted from the stored objects, and from writes on their way to the store that the store does not have yet; so
 //! no two writes share the last free place, and none is refused because of a write that failed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::Admission;
 use super::limits;
+use super::scope::{self, Traits};
 use crate::meta;
 use crate::registry::Part;
 use crate::server::Inner;
@@ -34,6 +35,8 @@ struct Pending {
     id: u64,
     key: String,
     usage: Usage,
+    /// What scopes look at; none for what is no pod.
+    traits: Option<Traits>,
 }
 
 /// What a write will use; given back when dropped.
@@ -71,13 +74,14 @@ impl Quota {
         }
         let mut all = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let pending = all.entry(namespace.to_owned()).or_default();
-        for quota in &quotas {
+        let traits = Traits::of(&key, object);
+        for quota in quotas.iter().filter(|quota| scope::holds(&quota.value, traits.as_ref())) {
             let hard = hard(&quota.value);
             let concerned: Vec<&String> = usage.keys().filter(|what| hard.contains_key(*what)).collect();
             if admission.kind.is("", "Pod") && old.is_none() {
                 let missing: Vec<&str> = hard
                     .keys()
-                    .filter(|what| is_compute(what) && !usage.contains_key(*what))
+                    .filter(|what| must_be_said(what) && !usage.contains_key(*what))
                     .map(String::as_str)
                     .collect();
                 if !missing.is_empty() {
@@ -85,7 +89,7 @@ impl Quota {
                     return Err(ApiError::forbidden(admission.kind, name, why));
                 }
             }
-            if concerned.is_empty() || !in_scope(&quota.value, &key, object) {
+            if concerned.is_empty() {
                 continue;
             }
             let used = usage_in(admission.server, namespace, &quota.value, Some(&key), pending);
@@ -108,7 +112,7 @@ impl Quota {
             }
         }
         let id = uuid::Uuid::new_v4().as_u64_pair().0;
-        pending.push(Pending { id, key, usage });
+        pending.push(Pending { id, key, usage, traits });
         Ok(Some(Charge { quota: self.clone(), namespace: namespace.into(), id }))
     }
 
@@ -158,15 +162,7 @@ async fn refresh(server: &Inner, namespace: &str) {
     let kind = table.find("", "resourcequotas").expect("quotas are built in");
     let (quotas, _) = server.store.list(&kind.prefix_of(Some(namespace)));
     for quota in quotas {
-        let write = crate::registry::Write {
-            server,
-            kind,
-            namespace,
-            dry_run: false,
-            validation: crate::registry::FieldValidation::Ignore,
-            manager: "system:apiserver".into(),
-            warnings: Default::default(),
-        };
+        let write = crate::registry::Write::by_server(server, kind, namespace);
         let changed = write.change(meta::name(&quota.value), Part::Status, |old| {
             let used = usage_in(server, namespace, old, None, &[]);
             let used: BTreeMap<String, String> = hard(old)
@@ -199,12 +195,18 @@ fn usage_in(server: &Inner, namespace: &str, quota: &Value, except: Option<&str>
     let mut used = Usage::new();
     let wanted = hard(quota);
     // One that is stored while this looks is either listed or still here.
-    let mut waiting: BTreeMap<&str, &Usage> = pending.iter().map(|other| (&*other.key, &other.usage)).collect();
+    let in_scope = pending.iter().filter(|other| scope::holds(quota, other.traits.as_ref()));
+    let mut waiting: BTreeMap<&str, &Usage> = in_scope.map(|other| (&*other.key, &other.usage)).collect();
     waiting.retain(|key, _| Some(*key) != except);
-    for kind in server.kinds.now().all().filter(|kind| kind.namespaced && counts(kind, &wanted)) {
-        for entry in server.store.list(&kind.prefix_of(Some(namespace))).0 {
+    let table = server.kinds.now();
+    // Versions of one kind are views of the same objects.
+    let prefixes: BTreeSet<&str> =
+        table.all().filter(|kind| kind.namespaced && counts(kind, &wanted)).map(|kind| kind.prefix.as_str()).collect();
+    for prefix in prefixes {
+        for entry in server.store.list(&format!("{prefix}{namespace}/")).0 {
             waiting.remove(&*entry.key);
-            if Some(&*entry.key) != except && in_scope(quota, &entry.key, &entry.value) {
+            let traits = Traits::of(&entry.key, &entry.value);
+            if Some(&*entry.key) != except && scope::holds(quota, traits.as_ref()) {
                 add(&mut used, &usage_of(&entry.key, &entry.value));
             }
         }
@@ -214,7 +216,7 @@ fn usage_in(server: &Inner, namespace: &str, quota: &Value, except: Option<&str>
 }
 
 fn counts(kind: &crate::kinds::Kind, hard: &BTreeMap<String, Amount>) -> bool {
-    kind.view == crate::kinds::View::Stored
+    kind.view != crate::kinds::View::Events
         && hard.keys().any(|what| {
             *what == format!("count/{}", kind.resource())
                 || *what == kind.plural
@@ -223,7 +225,14 @@ fn counts(kind: &crate::kinds::Kind, hard: &BTreeMap<String, Amount>) -> bool {
         })
 }
 
+/// What pods ask for: any resource a node may have.
 fn is_compute(what: &str) -> bool {
+    let asked = what.starts_with("requests.") || what.starts_with("limits.") || what.starts_with("hugepages-");
+    asked || matches!(what, "cpu" | "memory" | "ephemeral-storage")
+}
+
+/// What a pod under such a quota must ask for. Other resources it uses none of when it says nothing.
+fn must_be_said(what: &str) -> bool {
     matches!(what, "cpu" | "memory" | "requests.cpu" | "requests.memory" | "limits.cpu" | "limits.memory")
 }
 
@@ -264,25 +273,6 @@ fn usage_of(key: &str, object: &Value) -> Usage {
         _ => {}
     }
     usage
-}
-
-fn in_scope(quota: &Value, key: &str, object: &Value) -> bool {
-    let scopes = meta::list(quota, "/spec/scopes");
-    if scopes.is_empty() {
-        return true;
-    }
-    if !key.starts_with("core/pods/") {
-        return false;
-    }
-    let best_effort = meta::text(object, "/status/qosClass") == "BestEffort";
-    let terminating = meta::number(object, "/spec/activeDeadlineSeconds").is_some();
-    scopes.iter().filter_map(Value::as_str).all(|scope| match scope {
-        "BestEffort" => best_effort,
-        "NotBestEffort" => !best_effort,
-        "Terminating" => terminating,
-        "NotTerminating" => !terminating,
-        _ => true,
-    })
 }
 
 fn add(to: &mut Usage, more: &Usage) {

@@ -49,6 +49,7 @@ impl Allocations {
             })
         };
         let mut errors = FieldErrors::default();
+        check_outside(&server.service_cidr, object, old, &mut errors);
         let kind = meta::text(object, "/spec/type").to_owned();
         let address = meta::text(object, "/spec/clusterIP").to_owned();
         if kind == "ExternalName" {
@@ -187,6 +188,17 @@ fn check_address(cidr: &ipnet::IpNet, text: &str, used: &BTreeSet<IpAddr>, error
         return None;
     }
     Some(address)
+}
+
+/// Addresses from outside are not those of Services inside: whoever named one would take another Service's packets.
+fn check_outside(cidr: &ipnet::IpNet, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+    let had = old.map(|old| meta::list(old, "/spec/externalIPs")).unwrap_or_default();
+    for (at, value) in meta::list(object, "/spec/externalIPs").iter().enumerate().filter(|(_, ip)| !had.contains(ip)) {
+        if value.as_str().and_then(|text| text.parse().ok()).is_some_and(|ip: IpAddr| cidr.contains(&ip)) {
+            let why = format!("may not be in the range of Services' addresses inside the cluster, {cidr}");
+            errors.invalid(format!("spec.externalIPs[{at}]"), value.clone(), &why);
+        }
+    }
 }
 
 /// The next free address of the range, which begins after `kubernetes`' own.

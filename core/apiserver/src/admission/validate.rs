@@ -4,15 +4,18 @@ mod firewall;
 mod pods;
 mod policies;
 mod rest;
+mod segments;
 
 use serde_json::Value;
+use switchyard_api::names::POD_IP;
 
 use crate::kinds::Kind;
 use crate::meta;
+use crate::server::Inner;
 use crate::status::FieldErrors;
 
 /// Checks an object; `old` is there on updates.
-pub fn object(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+pub fn object(server: &Inner, kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
     match (kind.group.as_str(), kind.kind.as_str()) {
         ("", "Pod") => {
             pods::spec(object, "spec", "/spec", errors);
@@ -58,6 +61,7 @@ pub fn object(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Fie
         }
         (switchyard_api::names::GROUP, "SecurityPolicy") => firewall::security_policy(object, errors),
         (switchyard_api::names::GROUP, "Group") => firewall::group(object, errors),
+        (switchyard_api::names::GROUP, "Segment") => segments::segment(server, object, old, errors),
         _ => {}
     }
 }
@@ -131,6 +135,10 @@ fn stateful(object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
 
 fn template(object: &Value, errors: &mut FieldErrors) {
     if let Some(template) = object.pointer("/spec/template") {
+        if meta::map(template, "/metadata/annotations").is_some_and(|all| all.contains_key(POD_IP)) {
+            let field = format!("spec.template.metadata.annotations[{POD_IP}]");
+            errors.forbidden(field, "each pod gets an address of its own when it is bound");
+        }
         pods::spec(template, "spec.template.spec", "/spec", errors);
     }
 }

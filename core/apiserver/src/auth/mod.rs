@@ -1,13 +1,14 @@
 //! Who is asking, and may they.
 
 mod builtin;
+pub mod escalation;
 mod jwt;
 mod node;
 pub mod rbac;
 pub mod reviews;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use http::{HeaderMap, header};
 use rustls::pki_types::CertificateDer;
@@ -55,6 +56,12 @@ impl User {
             groups.push(AUTHENTICATED.into());
         }
         Self { name: name.into(), groups, uid: String::new() }
+    }
+
+    /// The API server itself.
+    pub fn server() -> &'static Self {
+        static SERVER: LazyLock<User> = LazyLock::new(|| User::new("system:apiserver", &[MASTERS.to_owned()]));
+        &SERVER
     }
 
     /// Nobody in particular.

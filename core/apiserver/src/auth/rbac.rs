@@ -70,7 +70,7 @@ impl Attributes {
 // === impl Rule ===
 
 impl Rule {
-    fn parse(value: &Value) -> Self {
+    pub fn parse(value: &Value) -> Self {
         let words = |field: &str| -> Vec<String> {
             meta::list(value, &format!("/{field}")).iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
         };
@@ -136,6 +136,19 @@ pub fn rules(server: &Inner, user: &User, namespace: &str) -> Vec<Arc<Vec<Rule>>
         }
     }
     found
+}
+
+/// The rules of a role that a binding in a namespace may name.
+pub fn role(server: &Inner, kind: &str, namespace: &str, name: &str) -> Option<Vec<Rule>> {
+    let key = match kind {
+        "Role" => format!("rbac.authorization.k8s.io/roles/{namespace}/{name}"),
+        _ => format!("rbac.authorization.k8s.io/clusterroles/{name}"),
+    };
+    if let Some(entry) = server.store.get(&key) {
+        return Some(meta::list(&entry.value, "/rules").iter().map(Rule::parse).collect());
+    }
+    let built_in = builtin::cluster_roles().find(|(known, _)| kind != "Role" && *known == name);
+    built_in.map(|(_, rules)| rules.to_vec())
 }
 
 /// Refuses what `user` may not do to a target.

@@ -1,7 +1,6 @@
 //! Questions about access, asked as objects: nothing is stored.
 
-use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Response};
 use serde_json::{Value, json};
 
 use super::rbac::{self, Attributes};
@@ -11,11 +10,18 @@ use crate::meta;
 use crate::server::Inner;
 use crate::status::{ApiError, Result};
 
+/// One question.
+pub struct Review {
+    group: &'static str,
+    plural: &'static str,
+    kind: &'static str,
+}
+
 /// Plural, kind, and whether it is namespaced.
-pub type Review = (&'static str, &'static str, bool);
+type Offered = (&'static str, &'static str, bool);
 
 /// The groups of reviews, and the reviews in each.
-pub const GROUPS: &[(&str, &[Review])] = &[
+pub const GROUPS: &[(&str, &[Offered])] = &[
     (
         "authentication.k8s.io",
         &[("selfsubjectreviews", "SelfSubjectReview", false), ("tokenreviews", "TokenReview", false)],
@@ -32,55 +38,71 @@ pub const GROUPS: &[(&str, &[Review])] = &[
 ];
 
 /// The reviews of a group.
-pub fn of(group: &str, version: &str) -> impl Iterator<Item = &'static (&'static str, &'static str, bool)> {
+pub fn of(group: &str, version: &str) -> impl Iterator<Item = &'static Offered> {
     GROUPS.iter().filter(move |(name, _)| *name == group && version == "v1").flat_map(|(_, kinds)| kinds.iter())
 }
 
-/// Answers a request that is a review.
-pub fn answer(server: &Inner, user: &User, request: &Request<Bytes>) -> Result<Option<Response<Body>>> {
-    let path = request.uri().path();
-    let parts: Vec<&str> = path.split('/').skip(1).collect();
-    let (group, plural) = match parts.as_slice() {
-        ["apis", group, "v1", plural] => (*group, *plural),
-        ["apis", group, "v1", "namespaces", _, plural] => (*group, *plural),
-        _ => return Ok(None),
-    };
-    let Some((plural, kind, _)) = of(group, "v1").find(|(known, ..)| *known == plural) else { return Ok(None) };
-    if request.method() != Method::POST {
-        return Err(ApiError::method_not_allowed());
+// === impl Review ===
+
+impl Review {
+    /// The review a path asks for.
+    pub fn of_path(path: &str) -> Option<Self> {
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        let (group, plural) = match parts.as_slice() {
+            ["apis", group, "v1", plural] => (*group, *plural),
+            ["apis", group, "v1", "namespaces", _, plural] => (*group, *plural),
+            _ => return None,
+        };
+        let (group, reviews) = GROUPS.iter().find(|(name, _)| *name == group)?;
+        let (plural, kind, _) = reviews.iter().find(|(known, ..)| *known == plural)?;
+        Some(Self { group, plural, kind })
     }
-    let wanted = Attributes::object("create", group, plural, "");
-    if !rbac::allowed(server, user, &wanted) {
-        return Err(if user.name == "system:anonymous" {
+
+    /// Refuses who may not ask.
+    pub fn authorize(&self, server: &Inner, user: &User, method: &Method, path: &str) -> Result<()> {
+        if method != Method::POST {
+            return Err(ApiError::method_not_allowed());
+        }
+        if rbac::allowed(server, user, &Attributes::object("create", self.group, self.plural, "")) {
+            return Ok(());
+        }
+        Err(if user.name == "system:anonymous" {
             ApiError::unauthorized()
         } else {
             ApiError::forbidden_path(&user.name, "create", path)
-        });
+        })
     }
-    let review = crate::handler::parse_body(request.headers(), request.body())?;
-    let status = match *kind {
-        "SelfSubjectAccessReview" => access(server, user, &review),
-        "SubjectAccessReview" | "LocalSubjectAccessReview" => {
-            let groups: Vec<String> =
-                meta::list(&review, "/spec/groups").iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect();
-            let about = User { name: meta::text(&review, "/spec/user").into(), groups, uid: String::new() };
-            access(server, &about, &review)
-        }
-        "SelfSubjectRulesReview" => rules(server, user, meta::text(&review, "/spec/namespace")),
-        "SelfSubjectReview" => json!({ "userInfo": user.info() }),
-        _ => {
-            let token = meta::text(&review, "/spec/token");
-            let audience = meta::list(&review, "/spec/audiences").first().and_then(Value::as_str).unwrap_or(ISSUER);
-            match server.auth.user_of_token(server, token, audience) {
-                Ok(about) => json!({"authenticated": true, "user": about.info(), "audiences": [audience]}),
-                Err(error) => json!({"authenticated": false, "error": error}),
+
+    /// Answers it.
+    pub fn answer(&self, server: &Inner, user: &User, review: &Value) -> Result<Response<Body>> {
+        let status = match self.kind {
+            "SelfSubjectAccessReview" => access(server, user, review),
+            "SubjectAccessReview" | "LocalSubjectAccessReview" => {
+                let groups: Vec<String> = meta::list(review, "/spec/groups")
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(ToOwned::to_owned)
+                    .collect();
+                let about = User { name: meta::text(review, "/spec/user").into(), groups, uid: String::new() };
+                access(server, &about, review)
             }
-        }
-    };
-    let spec = review.get("spec").cloned().unwrap_or_else(|| json!({}));
-    let answer = json!({"kind": kind, "apiVersion": format!("{group}/v1"), "metadata": {"creationTimestamp": null},
-        "spec": spec, "status": status});
-    Ok(Some(body::json(201, &answer)))
+            "SelfSubjectRulesReview" => rules(server, user, meta::text(review, "/spec/namespace")),
+            "SelfSubjectReview" => json!({ "userInfo": user.info() }),
+            _ => {
+                let token = meta::text(review, "/spec/token");
+                let audience = meta::list(review, "/spec/audiences").first().and_then(Value::as_str).unwrap_or(ISSUER);
+                match server.auth.user_of_token(server, token, audience) {
+                    Ok(about) => json!({"authenticated": true, "user": about.info(), "audiences": [audience]}),
+                    Err(error) => json!({"authenticated": false, "error": error}),
+                }
+            }
+        };
+        let spec = review.get("spec").cloned().unwrap_or_else(|| json!({}));
+        let api_version = format!("{}/v1", self.group);
+        let answer = json!({"kind": self.kind, "apiVersion": api_version, "metadata": {"creationTimestamp": null},
+            "spec": spec, "status": status});
+        Ok(body::json(201, &answer))
+    }
 }
 
 fn access(server: &Inner, user: &User, review: &Value) -> Value {

@@ -1,7 +1,8 @@
 //! Server-side apply: each manager owns the fields it applied; what it no longer applies goes, what others own is a conflict.
 //!
 //! Ownership is kept from an object's first apply on. Until then nobody owns anything and updates cost nothing; at the first apply, what
-//! was there is recorded as `before-first-apply`'s, as Kubernetes does for objects from before it had apply.
+//! was there is recorded as `before-first-apply`'s, as Kubernetes does for objects from before it had apply. What `kubectl apply` did on the
+//! client's side before, and nobody changed since, is no other's: `kubectl apply --server-side` goes on with it.
 
 use serde_json::{Map, Value, json};
 
@@ -22,12 +23,18 @@ struct Owner {
     set: Set,
 }
 
+/// Who `kubectl apply` is, on either side.
+const KUBECTL: &str = "kubectl";
+/// Annotation: what `kubectl apply` applied last.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// What a manager's apply makes of an object.
 pub fn apply(kind: &Kind, old: &Value, wanted: &Value, manager: &str, force: bool, status: bool) -> Result<Value> {
     if !meta::list(wanted, "/metadata/managedFields").is_empty() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
     let of = Type::of(kind);
+    let given = format!("{wanted}\n");
     let mut wanted = wanted.clone();
     meta::tidy(&mut wanted);
     if status {
@@ -58,7 +65,18 @@ pub fn apply(kind: &Kind, old: &Value, wanted: &Value, manager: &str, force: boo
     merge_object(&mut merged, &wanted, of);
     let mine =
         |owner: &Owner| owner.manager == manager && owner.operation == "Apply" && owner.subresource == subresource;
-    let previous = owners.iter().find(|owner| mine(owner)).map(|owner| owner.set.clone()).unwrap_or_default();
+    let mut previous = owners.iter().find(|owner| mine(owner)).map(|owner| owner.set.clone()).unwrap_or_default();
+    if manager == KUBECTL && !status {
+        let own = applied_by_client(old, &old_leaves, of);
+        owners.iter_mut().filter(|owner| owner.operation == "Update").for_each(|owner| {
+            owner.set.retain(|path| !own.contains(path));
+        });
+        previous.extend(own);
+        if meta::map(old, "/metadata/annotations").is_some_and(|all| all.contains_key(LAST_APPLIED)) {
+            // Or the next apply on the client's side would compare with an old one.
+            meta::child(meta::metadata_mut(&mut merged), "annotations").insert(LAST_APPLIED.into(), given.into());
+        }
+    }
     resolve_conflicts(&mut owners, mine, &wanted_set, &old_leaves, &fields::leaves(&merged, of), force)?;
     let others: Set = owners.iter().filter(|owner| !mine(owner)).flat_map(|owner| owner.set.iter().cloned()).collect();
     // Shortest first: an element nobody else has a part in goes as a whole.
@@ -140,6 +158,14 @@ pub fn track_update(kind: &Kind, old: &Value, new: &mut Value, manager: &str, st
         }
     }
     write_owners(new, owners);
+}
+
+/// The fields that `kubectl apply` set on the client's side and that still are as it set them.
+fn applied_by_client(object: &Value, leaves: &Leaves<'_>, of: Type) -> Set {
+    let annotation = meta::map(object, "/metadata/annotations").and_then(|all| all.get(LAST_APPLIED)?.as_str());
+    let Some(applied) = annotation.and_then(|text| serde_json::from_str::<Value>(text).ok()) else { return Set::new() };
+    let applied = fields::leaves(&applied, of);
+    applied.into_iter().filter(|(path, value)| leaves.get(path) == Some(value)).map(|(path, _)| path).collect()
 }
 
 fn resolve_conflicts(
@@ -328,5 +354,33 @@ mod tests {
         let object = created(&kind, &service(&[80, 90]), "one");
         let fewer = apply(&kind, &object, &service(&[90]), "one", false, false).expect("apply");
         assert_eq!(fewer["spec"]["ports"], json!([{"port": 90}]));
+    }
+
+    #[test]
+    fn kubectl_goes_on_on_the_servers_side_with_what_it_did_on_the_clients() {
+        let kind = kind("apps", "deployments");
+        let mut first = deployment(Some(1), "a");
+        first["spec"]["paused"] = json!(true);
+        let mut object = first.clone();
+        object["metadata"]["uid"] = json!("u");
+        object["metadata"]["annotations"] = json!({ LAST_APPLIED: first.to_string() });
+        object["spec"]["revisionHistoryLimit"] = json!(10);
+        let made = apply(&kind, &object, &deployment(Some(2), "b"), "kubectl", false, false).expect("its own fields");
+        assert_eq!((&made["spec"]["replicas"], made["spec"].get("paused")), (&json!(2), None), "{made}");
+        assert_eq!(made["spec"]["revisionHistoryLimit"], 10);
+        let noted =
+            meta::map(&made, "/metadata/annotations").expect("annotations")[LAST_APPLIED].as_str().expect("text");
+        assert_eq!(serde_json::from_str::<Value>(noted).expect("JSON"), deployment(Some(2), "b"));
+        let again = apply(&kind, &made, &deployment(Some(2), "b"), "kubectl", false, false).expect("apply");
+        assert_eq!(made, again);
+        object["spec"]["replicas"] = json!(5);
+        let error =
+            apply(&kind, &object, &deployment(Some(2), "b"), "kubectl", false, false).expect_err("scaled since");
+        assert_eq!(
+            error.message,
+            "Apply failed with 1 conflict: conflict with \"before-first-apply\" using apps/v1: .spec.replicas"
+        );
+        let error = apply(&kind, &object, &deployment(Some(1), "b"), "other", false, false).expect_err("not kubectl");
+        assert!(error.message.starts_with("Apply failed with 2 conflicts"), "{}", error.message);
     }
 }

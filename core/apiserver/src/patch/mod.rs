@@ -2,10 +2,12 @@
 
 pub mod apply;
 mod fields;
+mod json;
 pub mod schema;
 mod strategic;
 
 use serde_json::Value;
+use switchyard_store::bounds::MOST_DEPTH;
 
 use crate::kinds::Kind;
 use crate::request::Query;
@@ -82,11 +84,7 @@ impl Patch {
     pub fn apply(&self, kind: &Kind, name: &str, old: &Value, status: bool) -> Result<Value> {
         let mut new = old.clone();
         match self {
-            Self::Json(patch) => json_patch::patch(&mut new, patch).map_err(|error| {
-                let mut errors = FieldErrors::default();
-                errors.invalid("patch", name, &error.to_string());
-                ApiError::invalid(kind, name, errors)
-            })?,
+            Self::Json(patch) => json::apply(&mut new, patch).map_err(|refused| self::refused(kind, name, refused))?,
             Self::Merge(patch) => json_patch::merge(&mut new, patch),
             Self::Strategic(patch) => {
                 if kind.check.is_none() || kind.group == switchyard_api::names::GROUP {
@@ -101,6 +99,31 @@ impl Patch {
             return Err(ApiError::bad_request("the patched value is not an object any more"));
         }
         Ok(new)
+    }
+
+    /// The `Scale` this patch makes of an object's; there all forms but the first are a merge.
+    pub fn apply_to_scale(&self, kind: &Kind, name: &str, mut scale: Value) -> Result<Value> {
+        match self {
+            Self::Json(patch) => {
+                json::apply(&mut scale, patch).map_err(|refused| self::refused(kind, name, refused))?
+            }
+            Self::Merge(patch) | Self::Strategic(patch) | Self::Apply { wanted: patch, .. } => {
+                json_patch::merge(&mut scale, patch);
+            }
+        }
+        Ok(scale)
+    }
+}
+
+fn refused(kind: &Kind, name: &str, refused: json::Refused) -> ApiError {
+    match refused {
+        json::Refused::Wrong(error) => {
+            let mut errors = FieldErrors::default();
+            errors.invalid("patch", name, &error.to_string());
+            ApiError::invalid(kind, name, errors)
+        }
+        json::Refused::TooDeep => ApiError::too_deep(MOST_DEPTH),
+        json::Refused::TooMuch => ApiError::too_large(json::MOST_COPIED),
     }
 }
 

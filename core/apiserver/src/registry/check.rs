@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::{FieldValidation, Write};
-use crate::events;
 use crate::kinds::Kind;
 use crate::meta;
 use crate::selector::{is_label_key, is_label_value};
 use crate::status::{ApiError, FieldErrors, Result};
+use crate::view;
 
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
                      end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
@@ -63,7 +63,7 @@ impl Write<'_> {
             meta::tidy(&mut object);
         }
         self.typed(&object)?;
-        Ok(events::from_view(kind, object))
+        Ok(view::stored(kind, object))
     }
 
     /// Reads the value as its type.
@@ -128,8 +128,8 @@ fn lost(given: &Value, back: &Value, path: &str, unknown: &mut Vec<String>) {
     }
 }
 
-/// Checks `metadata` of an object about to be stored.
-pub fn metadata(kind: &Kind, object: &Value, errors: &mut FieldErrors) {
+/// Checks `metadata` of an object about to be stored; `old` is there on updates.
+pub fn metadata(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
     let name = meta::name(object);
     match kind.kind.as_str() {
         _ if name.is_empty() => errors.required("metadata.name", "name or generateName is required"),
@@ -173,6 +173,16 @@ pub fn metadata(kind: &Kind, object: &Value, errors: &mut FieldErrors) {
                 finalizer.clone(),
                 "name is neither a standard finalizer name nor is it fully qualified",
             );
+        }
+    }
+    if let Some(old) = old.filter(|old| meta::is_deleting(old)) {
+        let known = meta::list(old, "/metadata/finalizers");
+        let new = meta::list(object, "/metadata/finalizers").iter().filter(|finalizer| !known.contains(finalizer));
+        let new: Vec<&str> = new.filter_map(Value::as_str).collect();
+        if !new.is_empty() {
+            let why =
+                format!("no new finalizers can be added if the object is being deleted, found new finalizers {new:?}");
+            errors.forbidden("metadata.finalizers", &why);
         }
     }
     for (at, owner) in meta::list(object, "/metadata/ownerReferences").iter().enumerate() {

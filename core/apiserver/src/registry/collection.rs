@@ -13,6 +13,7 @@ use crate::patch::Patch;
 use crate::request::{Query, Target};
 use crate::selector::Selector;
 use crate::status::{ApiError, Result};
+use crate::view;
 
 impl Write<'_> {
     /// Patches an object; an apply creates it if it is missing. Returns the HTTP status with it.
@@ -32,7 +33,7 @@ impl Write<'_> {
         }
         let entry = self
             .change(name, part, |old| {
-                let view = crate::events::to_view(self.kind, old).into_owned();
+                let view = view::of(self.kind, old).into_owned();
                 let new = patch.apply(self.kind, name, &view, status)?;
                 if meta::name(&new) != name {
                     let why = format!(
@@ -66,7 +67,7 @@ impl Write<'_> {
                 _ => {}
             }
         }
-        let items: Vec<_> = entries.iter().map(|entry| &entry.value).collect();
+        let items: Vec<_> = entries.iter().map(|entry| view::of(self.kind, &entry.value)).collect();
         let list = json!({"kind": format!("{}List", self.kind.kind), "apiVersion": self.kind.api_version(),
             "metadata": {"resourceVersion": revision.to_string()}, "items": items});
         Ok(body::json(200, &list))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use switchyard_store::{Entry, Expect};
 
-use super::{Write, check, custom};
+use super::{Part, Write, check, custom};
 use crate::admission::{self, Admission};
 use crate::meta;
 use crate::status::{ApiError, FieldErrors, Result};
@@ -65,13 +65,17 @@ impl Write<'_> {
         admission::defaults(kind, &mut object);
         admission.mutate(&mut object)?;
         let mut errors = FieldErrors::default();
-        check::metadata(kind, &object, &mut errors);
-        admission::validate(kind, &object, None, &mut errors);
+        check::metadata(kind, &object, None, &mut errors);
+        admission::validate(self.server, kind, &object, None, &mut errors);
+        if kind.kind == custom::DEFINITION {
+            custom::check(self.server, &object, &mut errors);
+        }
         errors.into_result(kind, &name)?;
+        self.rights(&object, None, Part::Main)?;
         let mut held = admission.allocate(&mut object, None)?;
         held.charge(admission.quota(&object, None)?);
         if self.dry_run {
-            return Ok(self.imagined(key, object, 0));
+            return self.imagined(key, object, 0);
         }
         let stored = self.server.store.put(&key, object, Expect::Absent, self.durability()).await;
         let entry = stored.map_err(|error| self.store_error(&name, error))?;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use switchyard_store::{Entry, Expect};
 
-use super::{Write, custom};
+use super::{Write, custom, ending};
+use crate::accept::Form;
 use crate::body;
 use crate::meta;
 use crate::request::Query;
 use crate::status::{ApiError, Result, success};
+use crate::table::{self, Include};
 
 /// What the client said about how to delete.
 #[derive(Default, Clone)]
@@ -77,7 +79,10 @@ impl Write<'_> {
                 body::json_bytes(200, entry.json.clone())
             }
             Deleted::Gone(entry) => body::json(200, &success(kind, name, meta::text(&entry.value, "/metadata/uid"))),
-            Deleted::Marked(entry) => body::json_bytes(200, entry.json.clone()),
+            Deleted::Marked(entry) => {
+                let bytes = table::encode(kind, &entry.value, &entry.json, Form::Json, Include::Metadata);
+                body::json_bytes(200, bytes)
+            }
         })
     }
 
@@ -160,10 +165,15 @@ impl Write<'_> {
             Some("Orphan") => Some("orphan"),
             _ => None,
         };
+        let is_deleting = meta::is_deleting(object);
         let metadata = meta::metadata_mut(object);
         let mut list = metadata.get("finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
         if options.propagation.is_some() {
             list.retain(|item| item != "foregroundDeletion" && item != "orphan");
+        }
+        // Its objects go before it.
+        if self.kind.kind == custom::DEFINITION && !is_deleting && !list.iter().any(|item| item == ending::FINALIZER) {
+            list.push(ending::FINALIZER.into());
         }
         list.extend(wanted.map(Value::from));
         if list.is_empty() {

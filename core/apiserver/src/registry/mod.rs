@@ -8,6 +8,8 @@ mod collection;
 mod create;
 mod custom;
 mod delete;
+mod ending;
+mod rights;
 mod subresource;
 mod system;
 mod update;
@@ -15,21 +17,25 @@ mod update;
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use switchyard_store::{Durability, Entry};
+use switchyard_store::{Durability, Entry, bounds};
 
+use crate::auth::User;
 use crate::kinds::Kind;
 use crate::request::Query;
 use crate::server::Inner;
 use crate::status::{ApiError, Result};
 
 pub use check::{is_dns_label, is_dns_subdomain};
-pub use custom::restore_custom_kinds;
+pub use custom::{definition_key, restore_custom_kinds};
 pub use delete::DeleteOptions;
+pub use ending::end_definitions;
 pub use system::create_system_namespaces;
 
 /// A request that changes something.
 pub struct Write<'a> {
     pub server: &'a Inner,
+    /// Who changes it.
+    pub user: &'a User,
     pub kind: &'a Arc<Kind>,
     pub namespace: &'a str,
     pub dry_run: bool,
@@ -75,6 +81,22 @@ impl FieldValidation {
 
 // === impl Write ===
 
+impl<'a> Write<'a> {
+    /// A change that the server itself makes.
+    pub fn by_server(server: &'a Inner, kind: &'a Arc<Kind>, namespace: &'a str) -> Self {
+        Self {
+            server,
+            user: User::server(),
+            kind,
+            namespace,
+            dry_run: false,
+            validation: FieldValidation::Ignore,
+            manager: "system:apiserver".into(),
+            warnings: Mutex::default(),
+        }
+    }
+}
+
 impl Write<'_> {
     /// Notes what the client should be told besides the answer.
     pub fn warn(&self, text: impl Into<String>) {
@@ -98,10 +120,16 @@ impl Write<'_> {
         }
     }
 
-    /// What a dry run answers instead of what was stored.
-    fn imagined(&self, key: String, value: Value, revision: u64) -> Arc<Entry> {
-        let json = serde_json::to_vec(&value).expect("JSON encodes").into();
-        Arc::new(Entry { key: key.into(), value, json, revision, index: None })
+    /// What a dry run answers instead of what was stored, within the same bounds.
+    fn imagined(&self, key: String, value: Value, revision: u64) -> Result<Arc<Entry>> {
+        if !bounds::is_within(&value, bounds::MOST_DEPTH) {
+            return Err(ApiError::too_deep(bounds::MOST_DEPTH));
+        }
+        let json = serde_json::to_vec(&value).expect("JSON encodes");
+        if json.len() > bounds::MOST_BYTES {
+            return Err(ApiError::too_large(bounds::MOST_BYTES));
+        }
+        Ok(Arc::new(Entry { key: key.into(), value, json: json.into(), revision, index: None }))
     }
 
     fn store_error(&self, name: &str, error: switchyard_store::Error) -> ApiError {
@@ -111,6 +139,8 @@ impl Write<'_> {
             Error::NotFound(_) => ApiError::not_found(self.kind, name),
             Error::Conflict { .. } => ApiError::modified(self.kind, name),
             Error::Compacted { .. } => ApiError::expired(error.to_string()),
+            Error::TooDeep { .. } => ApiError::too_deep(bounds::MOST_DEPTH),
+            Error::TooLarge { .. } => ApiError::too_large(bounds::MOST_BYTES),
             Error::Disk(_) => ApiError::internal(error),
             Error::Closed => ApiError::unavailable("the server is shutting down"),
         }

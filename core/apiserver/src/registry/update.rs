@@ -85,11 +85,15 @@ impl Write<'_> {
             return Ok(old.clone());
         }
         let mut errors = FieldErrors::default();
-        check::metadata(kind, &new, &mut errors);
+        check::metadata(kind, &new, Some(&old.value), &mut errors);
         if part != Part::Status {
-            admission::validate(kind, &new, Some(&old.value), &mut errors);
+            admission::validate(self.server, kind, &new, Some(&old.value), &mut errors);
+        }
+        if part == Part::Main && kind.kind == custom::DEFINITION {
+            custom::check(self.server, &new, &mut errors);
         }
         errors.into_result(kind, name)?;
+        self.rights(&new, Some(&old.value), part)?;
         // Held until it is stored: others must not be given the same, nor be told it is free.
         let mut held = Held::default();
         if part != Part::Status {
@@ -97,7 +101,7 @@ impl Write<'_> {
             held.charge(admission.quota(&new, Some(&old.value))?);
         }
         if self.dry_run {
-            return Ok(self.imagined(key, new, old.revision));
+            return self.imagined(key, new, old.revision);
         }
         let expect = Expect::Revision(old.revision);
         let gone = meta::is_deleting(&new)

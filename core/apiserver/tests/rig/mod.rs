@@ -33,11 +33,31 @@ impl Rig {
         Self::with(true).await
     }
 
+    /// The same with another configuration.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::open(tempfile::tempdir().expect("a directory"), change).await
+    }
+
+    /// Stops the server and starts it again over what it left on disk.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.stop.cancel();
+        self.task.take().expect("it serves").await.expect("the server stops");
+        let store = self.dir.path().join("state.redb");
+        Self::open(self.dir, |config| config.store = Some(store)).await
+    }
+
     async fn with(disk: bool) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let pki = Arc::new(Pki::load_or_create(&dir.path().join("pki"), &Names::default()).expect("pki"));
         let store = disk.then(|| dir.path().join("state.redb"));
-        let server = Server::open(Config { store, ..Config::new(pki.clone()) }).expect("open the server");
+        Self::open(dir, |config| config.store = store).await
+    }
+
+    async fn open(dir: tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Self {
+        let pki = Arc::new(Pki::load_or_create(&dir.path().join("pki"), &Names::default()).expect("pki"));
+        let mut config = Config::new(pki.clone());
+        config.pod_cidr = Some("10.40.0.0/16".parse().expect("a constant prefix"));
+        change(&mut config);
+        let server = Server::open(config).expect("open the server");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let url = format!("https://{}", listener.local_addr().expect("address"));
         let kubeconfig = pki.kubeconfig(&Identity::admin(), &url).expect("kubeconfig");

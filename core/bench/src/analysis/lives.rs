@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Report, Trial};
+use crate::report::{Deed, Failure, Report, Trial};
 use crate::stats::{Interval, Pair, Statistic};
 use crate::verdict::{Better, Evidence, Verdict, verdict};
 
@@ -41,8 +41,8 @@ pub struct Life {
     pub network: String,
     /// What was waited for.
     pub step: Step,
-    /// How long, each time, milliseconds.
-    pub times: Vec<f64>,
+    /// How long, each time, milliseconds, by block.
+    pub pairs: Vec<Pair>,
     /// The median, and the 95 % interval around it, milliseconds.
     pub middle: Option<Interval>,
     /// How many times the reference; nothing for the reference itself.
@@ -65,31 +65,50 @@ pub fn lives(report: &Report) -> Vec<Life> {
 fn life(report: &Report, step: Step, network: &str, reference: &str) -> Option<Life> {
     let seed = report.experiment.spec.seed;
     let own = step.times(report, network);
-    let middle: Vec<Pair> = own.iter().map(|&(block, value)| Pair { block, value, base: 1.0 }).collect();
+    let own_pairs: Vec<Pair> = own.iter().map(|&(block, value)| Pair { block, value, base: 1.0 }).collect();
     let pair = |(own, base): (&(usize, f64), &(usize, f64))| Pair { block: own.0, value: own.1, base: base.1 };
     let pairs: Vec<Pair> = own.iter().zip(&step.times(report, reference)).map(pair).collect();
     let others = network != reference && !pairs.is_empty();
     let ratio = others.then(|| Interval::of(&pairs, Statistic::MedianRatio, seed)).flatten();
+    let failed: Vec<&Failure> = step.failures(report, network).collect();
     let evidence = Evidence {
+        errors: failed.len() as u64,
+        operations: own.len() as u64,
+        why: failed.first().map(|failure| failure.why.clone()),
         samples: if network == reference { own.len() } else { pairs.len() },
-        residue: super::residue(report, network),
+        residue: super::residue::residue(report, network),
         // Nobody reads the processors' time around a step: what was stolen all the while has to do.
         steal: report.stolen(),
         elsewhere: report.elsewhere(),
         ..Evidence::default()
     };
-    let middle = Interval::of(&middle, Statistic::MedianRatio, seed);
+    let middle = Interval::of(&own_pairs, Statistic::MedianRatio, seed);
     // Nothing can be said of the reference but that it is spoiled.
-    let judged = verdict(if network == reference { middle.as_ref() } else { ratio.as_ref() }, Better::Lower, &evidence);
+    let interval = if network == reference { &middle } else { &ratio };
+    let judged = verdict(interval.as_ref(), (Statistic::MedianRatio, Better::Lower), &evidence);
     Some(Life {
         network: network.to_owned(),
         step,
-        times: own.iter().map(|&(_, value)| value).collect(),
+        pairs: own_pairs,
         middle,
         ratio,
         verdict: Some(judged).filter(|judged| others || !judged.is_valid()),
     })
-    .filter(|life| !life.times.is_empty())
+    .filter(|life| !life.pairs.is_empty())
+}
+
+// === impl Life ===
+
+impl Life {
+    /// How long, each time, milliseconds.
+    pub fn times(&self) -> impl Iterator<Item = f64> + '_ {
+        self.pairs.iter().map(|pair| pair.value)
+    }
+
+    /// The longest time, milliseconds.
+    pub fn most(&self) -> f64 {
+        self.times().fold(0.0, f64::max)
+    }
 }
 
 // === impl Step ===
@@ -165,6 +184,12 @@ impl Step {
         }
     }
 
+    /// What did not work of it.
+    fn failures<'a>(self, report: &'a Report, network: &'a str) -> impl Iterator<Item = &'a Failure> {
+        let what = if self == Self::Swap { Deed::Swap } else { Deed::Life };
+        report.failures.iter().filter(move |failure| failure.network == network && failure.what == what)
+    }
+
     /// Milliseconds each time under a network, with the block.
     fn times(self, report: &Report, network: &str) -> Vec<(usize, f64)> {
         if self == Self::Swap {
@@ -202,7 +227,7 @@ mod tests {
         let lives = lives(&report(|network| if network == "overlay" { 1.5 } else { 1.0 }, |_| ()));
         let find = |network: &str, step| lives.iter().find(|life| life.network == network && life.step == step);
         let reference = find("kubenet", Step::Detach).unwrap();
-        assert_eq!((reference.verdict.as_ref(), reference.times.len()), (None, 4));
+        assert_eq!((reference.verdict.as_ref(), reference.pairs.len()), (None, 4));
         let slower = find("overlay", Step::Detach).unwrap();
         assert_eq!(slower.verdict, Some(Verdict::Slower), "{slower:?}");
         assert!((slower.ratio.unwrap().ratio - 1.5).abs() < 0.05, "{slower:?}");
@@ -212,6 +237,6 @@ mod tests {
         assert!(find("overlay", Step::Swap).is_none(), "nothing was swapped");
         let stolen = report(|_| 1.0, |sample| sample.measured.cpu.steal = 0.05);
         assert!(super::lives(&stolen).iter().all(|life| !life.verdict.as_ref().unwrap().is_valid()));
-        assert_eq!(median(&slower.times), slower.middle.unwrap().ratio);
+        assert_eq!(median(&slower.times().collect::<Vec<_>>()), slower.middle.unwrap().ratio);
     }
 }

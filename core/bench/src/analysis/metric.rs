@@ -45,7 +45,7 @@ impl Metric {
             LoadKind::Rr | LoadKind::Crr => &[Self::P50, Self::P99, Self::Rate, Self::Cpu],
             LoadKind::Http => &[Self::P50, Self::P90, Self::P99, Self::P999, Self::Cpu],
             LoadKind::Peak => &[Self::Rate, Self::P50, Self::P99, Self::Cpu],
-            LoadKind::Udp | LoadKind::Flood => &[Self::Rate, Self::Cpu],
+            LoadKind::Udp | LoadKind::Flood => &[Self::Rate, Self::Loss, Self::Throughput, Self::Cpu],
         }
     }
 
@@ -63,9 +63,13 @@ impl Metric {
         }
     }
 
-    /// Whether an experiment goes on until this one is known well.
-    pub(crate) fn is_primary(self) -> bool {
-        matches!(self, Self::Throughput | Self::P50)
+    /// The figure that says most of a kind of load: an experiment goes on until it is known well.
+    pub(crate) fn main(kind: LoadKind) -> Self {
+        match kind {
+            LoadKind::Stream => Self::Throughput,
+            LoadKind::Rr | LoadKind::Crr | LoadKind::Http => Self::P50,
+            LoadKind::Peak | LoadKind::Udp | LoadKind::Flood => Self::Rate,
+        }
     }
 
     /// Whether it tells those who look closely what another figure tells everybody.
@@ -73,6 +77,8 @@ impl Metric {
         match self {
             Self::P90 | Self::P999 => true,
             Self::Rate => matches!(kind, LoadKind::Rr | LoadKind::Crr),
+            // Datagrams of one size: as many bits as there are datagrams.
+            Self::Throughput => kind.is_udp(),
             _ => false,
         }
     }
@@ -94,10 +100,12 @@ impl Metric {
         }
     }
 
-    /// The kernel counts processor time in hundredths of a second, so single samples say little.
+    /// The kernel counts processor time in hundredths of a second, so single samples say little; wires lose nothing, so no loss is any
+    /// number of times theirs.
     pub(crate) fn statistic(self) -> Statistic {
         match self {
-            Self::Cpu | Self::Loss => Statistic::RatioOfSums,
+            Self::Cpu => Statistic::RatioOfSums,
+            Self::Loss => Statistic::Difference,
             _ => Statistic::MedianRatio,
         }
     }

@@ -114,7 +114,7 @@ fn figures(report: &Report) -> Vec<(Figure, String, Interval, bool)> {
             let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |ends, &one| (ends.0.min(one), ends.1.max(one)));
             (!values.is_empty()).then(|| Interval { low, ratio: median(&values), high })
         };
-        let rest = spread(&|stay| stay.rest_cluster / stay.rest_seconds);
+        let rest = spread(&crate::report::Stay::processors_at_rest);
         let memory = spread(&|stay| stay.memory_bytes as f64 / f64::from(1 << 20));
         figures.extend(rest.map(|rest| (Figure::Rest, network.to_owned(), rest, true)));
         figures.extend(memory.map(|memory| (Figure::Memory, network.to_owned(), memory, true)));
@@ -125,8 +125,8 @@ fn figures(report: &Report) -> Vec<(Figure, String, Interval, bool)> {
 /// The figures that matter most.
 fn main_metrics(kind: LoadKind) -> impl Iterator<Item = Metric> {
     let main = |metric: &Metric| match metric {
-        Metric::Throughput | Metric::P50 | Metric::P99 => true,
-        Metric::Rate => !matches!(kind, LoadKind::Rr | LoadKind::Crr),
+        Metric::P50 | Metric::P99 => true,
+        Metric::Throughput | Metric::Rate => !metric.is_detail(kind),
         metric => metric.statistic() == Statistic::RatioOfSums,
     };
     Metric::of(kind).iter().copied().filter(main).collect::<Vec<_>>().into_iter()

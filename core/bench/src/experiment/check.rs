@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use super::{Crowd, Experiment, LoadKind, Route, Wiring, Workload};
+use super::{Crowd, Experiment, LoadKind, Route, Topology, Wiring, Workload};
 use crate::analysis::Step;
 
 /// A field that is not what it should be.
@@ -46,7 +46,7 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), Wrong> {
     within("spec.sampleMilliseconds", spec.sample_milliseconds, 10..=600_000)?;
     within("spec.topology.workers", spec.topology.workers, 2..=50)?;
     within("spec.topology.mtu", spec.topology.mtu, 576..=9000)?;
-    within("spec.topology.idlePods", spec.topology.idle_pods, 0..=1000)?;
+    idle_pods(&spec.topology)?;
     within("spec.topology.idleServices", spec.topology.idle_services, 0..=10_000)?;
     within("spec.impairments.loss", spec.impairments.loss, 0.0..=0.5)?;
     if let Some(rate) = spec.impairments.rate_megabits {
@@ -69,6 +69,22 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), Wrong> {
             wrong(format!("spec.paths[{at}]"), "ingress", "needs a workload of kind http, and there is none")
         }
         _ => Ok(()),
+    }
+}
+
+/// They are spread over the workers, and each has a /24 of addresses.
+fn idle_pods(topology: &Topology) -> Result<(), Wrong> {
+    let (pods, workers) = (topology.idle_pods, u16::from(topology.workers));
+    within("spec.topology.idlePods", pods, 0..=1000)?;
+    match pods <= PODS_OF_A_WORKER * workers {
+        true => Ok(()),
+        false => {
+            let (room, needed) = (PODS_OF_A_WORKER * workers, pods.div_ceil(PODS_OF_A_WORKER));
+            let right = format_args!(
+                "{workers} workers have room for {room}, {PODS_OF_A_WORKER} in the /24 of each: needs {needed} workers"
+            );
+            wrong("spec.topology.idlePods", pods, right)
+        }
     }
 }
 
@@ -243,6 +259,32 @@ mod tests {
     }
 
     #[test]
+    fn a_report_is_an_experiment_to_be_made_again() {
+        let made = crate::analysis::tests::report(|_| 1.0, |_| ());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.json");
+        std::fs::write(&file, serde_json::to_string(&made).unwrap()).unwrap();
+        let again = Experiment::read(&file).unwrap();
+        assert_eq!(again, made.experiment);
+        let order = |spec: &crate::experiment::Spec| {
+            let blocks: Vec<_> = (0..4)
+                .map(|number| crate::schedule::repetition(spec.seed, number, spec.networks.len(), true))
+                .collect();
+            let rounds: Vec<_> = (0..8).map(|block| crate::schedule::round(spec.seed, block, 1, 5, 2)).collect();
+            (blocks, rounds)
+        };
+        assert_eq!(order(&again.spec), order(&made.experiment.spec));
+        let mut other = made;
+        other.experiment.spec.precision = 7.0;
+        std::fs::write(&file, serde_json::to_string(&other).unwrap()).unwrap();
+        assert!(
+            Experiment::read(&file).unwrap_err().to_string().ends_with("spec.precision: 7: must be from 0.001 to 1")
+        );
+        std::fs::write(&file, r#"{"kind": "Cluster"}"#).unwrap();
+        assert!(Experiment::read(&file).is_err());
+    }
+
+    #[test]
     fn complaints_name_field_value_and_what_would_be_right() {
         let with = |line: &str| error(&format!("{GOOD}{line}"));
         assert_eq!(with("  precision: 7\n"), "t.yaml: spec.precision: 7: must be from 0.001 to 1");
@@ -282,6 +324,11 @@ mod tests {
             sweep("{services: [0]}"),
             "t.yaml: spec.sweep.services: [0]: must have from 2 to 8 numbers, as in [0, 100, 1000]"
         );
+        assert_eq!(
+            with("  topology: {idlePods: 401}\n"),
+            "t.yaml: spec.topology.idlePods: 401: 2 workers have room for 400, 200 in the /24 of each: needs 3 workers"
+        );
+        assert!(Experiment::parse(&format!("{GOOD}  topology: {{workers: 5, idlePods: 1000}}\n"), "t.yaml").is_ok());
         assert_eq!(sweep("{pods: [0, 401]}"), "t.yaml: spec.sweep.pods[1]: 401: must be from 0 to 400");
         assert_eq!(sweep("{policies: [5, 5]}"), "t.yaml: spec.sweep.policies[1]: 5: must be above 5");
         assert!(sweep("{nodes: [1, 2]}").contains("spec.sweep.nodes: unknown field `nodes`, expected one of"));

@@ -7,6 +7,8 @@ mod sweep;
 mod words;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -166,6 +168,13 @@ pub struct Impairments {
     pub rate_megabits: Option<u32>,
 }
 
+/// What is read of a report.
+#[derive(Deserialize)]
+struct Made {
+    kind: String,
+    experiment: Experiment,
+}
+
 /// Why a file is no experiment.
 #[derive(Debug, thiserror::Error)]
 pub enum ExperimentError {
@@ -235,14 +244,28 @@ fn plugin_name(plugin: &str) -> String {
 // === impl Experiment ===
 
 impl Experiment {
-    /// Reads a file and checks it.
+    /// Reads a file and checks it; of a report, the experiment that it holds.
     pub fn read(path: &Path) -> Result<Self, ExperimentError> {
         let file = path.display().to_string();
         let failed = |source| ExperimentError::Read { file: file.clone(), source };
+        if let Some(experiment) = Self::of_report(path).map_err(failed)? {
+            return experiment.check(&file).map(|()| experiment);
+        }
         if std::fs::metadata(path).map_err(failed)?.len() > LARGEST_FILE {
             return Err(failed(std::io::Error::other(format!("larger than {LARGEST_FILE} bytes"))));
         }
         Self::parse(&std::fs::read_to_string(path).map_err(failed)?, &file)
+    }
+
+    /// What a report says was done; nothing if the file is none.
+    fn of_report(path: &Path) -> std::io::Result<Option<Self>> {
+        let mut reader = BufReader::new(File::open(path)?);
+        // Nobody writes JSON by hand where YAML will do, and samples are many.
+        if reader.fill_buf()?.first() != Some(&b'{') {
+            return Ok(None);
+        }
+        let report: Result<Made, _> = serde_json::from_reader(reader);
+        Ok(report.ok().filter(|report| report.kind == crate::report::KIND).map(|report| report.experiment))
     }
 
     /// Reads and checks a text; `file` is what errors call it.

@@ -11,7 +11,7 @@ use super::http::Plan;
 use super::meter::Span;
 use super::observe::Observer;
 use super::probe::Prober;
-use super::{Load, Measured, Order, Reply, crr, http, rr, stream, udp};
+use super::{Load, Measured, Order, Reply, crr, http, rr, state, stream, udp};
 use crate::gauge::Device;
 
 /// What goes on between two orders.
@@ -75,6 +75,7 @@ pub(super) fn obey(order: Order, hands: &mut Hands) -> anyhow::Result<Reply> {
         }
         Order::Observed => Reply::Changes(hands.observer.take().context("nothing is observed")?.changes()),
         Order::Devices => Reply::Devices(Device::read()?),
+        Order::State => Reply::State(state::read()?),
         Order::Mtu { target } => Reply::Mtu(mtu(target)?),
     })
 }

@@ -13,6 +13,7 @@ mod observe;
 mod probe;
 mod rr;
 pub mod server;
+mod state;
 mod stream;
 mod turns;
 mod udp;
@@ -142,6 +143,8 @@ pub enum Order {
     Observed,
     /// What the interfaces here have counted.
     Devices,
+    /// What there is in this network namespace, by name.
+    State,
     /// The largest packet that goes to a target unfragmented.
     Mtu {
         /// Where to.
@@ -175,6 +178,8 @@ pub enum Reply {
     Changes(Vec<Change>),
     /// Of `Devices`.
     Devices(Vec<crate::gauge::Device>),
+    /// Of `State`.
+    State(BTreeSet<String>),
     /// Of `Mtu`.
     Mtu(u32),
     /// It did not work.
@@ -193,6 +198,9 @@ pub struct Measured {
     pub bytes: u64,
     /// What should have been finished and was not.
     pub errors: u64,
+    /// Why the first of those was not, where the generator knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Requests that the generator itself sent a millisecond late or more, although it had a connection to send them on.
     pub late: u64,
     /// Datagrams that the network delivered and the server was too slow to take.
@@ -239,6 +247,28 @@ pub struct Change {
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// Longest that anything is waited for.
 pub(crate) const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+// === impl Measured ===
+
+impl Measured {
+    /// A sample that could not be taken at all: one thing should have been finished and was not.
+    pub(crate) fn none(error: &anyhow::Error) -> Self {
+        let mut measured = Self::default();
+        measured.failed(error);
+        measured
+    }
+
+    /// Whether there is anything to compare: time that counted.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.seconds > 0.0
+    }
+
+    /// Counts one that failed.
+    fn failed(&mut self, error: &anyhow::Error) {
+        self.errors += 1;
+        self.why.get_or_insert_with(|| format!("{error:#}"));
+    }
+}
 
 // === impl Followed ===
 

@@ -39,12 +39,13 @@ pub(super) fn run(target: SocketAddr, connections: u16, span: Span) -> anyhow::R
 
 /// Sends for the time of the sample and gives the bytes that the server took of it.
 fn send<T>(mut stream: TcpStream, span: Span, wait: impl FnOnce() -> T) -> anyhow::Result<u64> {
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
     let chunk = vec![b'.'; CHUNK];
     let begun = Instant::now();
     let mut warmup = 0;
+    // Whatever fails before, the others wait for this one.
     let warm = (|| -> std::io::Result<()> {
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         while begun.elapsed() < span.warmup {
             stream.write_all(&chunk)?;
             warmup += CHUNK as u64;

@@ -6,11 +6,11 @@ use super::Measured;
 use super::meter::{Meter, Span};
 
 /// Takes turns for the time of a sample. A turn counts from the end of the one before, so that nothing between two of them is lost; one that
-/// fails is an error of the sample, or its end if the turn says so.
+/// fails is an error of the sample, but not during the warm-up, or its end if the turn says so.
 pub(super) fn take(span: Span, mut turn: impl FnMut() -> Turn) -> anyhow::Result<Measured> {
     let begun = Instant::now();
     while begun.elapsed() < span.warmup {
-        if let Turn::Failed(error) | Turn::Over(error) = turn() {
+        if let Turn::Over(error) = turn() {
             return Err(error);
         }
     }
@@ -26,7 +26,7 @@ pub(super) fn take(span: Span, mut turn: impl FnMut() -> Turn) -> anyhow::Result
                 measured.latency.record(now - before);
                 measured.operations += 1;
             }
-            Turn::Failed(_) => measured.errors += 1,
+            Turn::Failed(error) => measured.failed(&error),
             Turn::Over(error) => return Err(error),
         }
         if now - begun >= span.sample {

@@ -2,16 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::Report;
 use super::table::told;
-use super::text::{self, times, titled_grid};
-use crate::analysis::{Analysis, Comparison, Metric, doubts};
-use crate::stats::{Interval, Random, median};
-use crate::verdict::{Better, Verdict};
-
-const RESAMPLES: usize = 1000;
-/// Changes smaller than this are no changes.
-const SMALLEST: f64 = 0.01;
+use super::text::{against, mebibytes, number, titled_grid, with_unit};
+use super::wire::NEAR;
+use super::{BY_HAND, Report, Stay};
+use crate::analysis::{self, Analysis, Comparison, Life, Metric, doubts};
+use crate::stats::{Interval, Pair, Statistic, median};
+use crate::verdict::{Better, FEWEST, Verdict, difference};
 
 /// What changed, as a table. Figures that only one of them has are named below it.
 pub fn compare(before: &Report, after: &Report) -> String {
@@ -33,6 +30,8 @@ pub fn compare(before: &Report, after: &Report) -> String {
         }
     }
     text += &titled_grid(&["  NETWORK", "PATH", "BEFORE", "AFTER", "CHANGE", "INTERVAL", "VERDICT"], rows);
+    let (before, after) = (&*before.base(), &*after.base());
+    text += &absolute(before, after);
     for (word, analysis) in [("invalid before", &old), ("invalid after", &new)] {
         text += &told(word, &doubts::of_comparisons(analysis), analysis.comparisons.len());
     }
@@ -91,45 +90,138 @@ fn differences(before: &Report, after: &Report) -> Vec<String> {
 }
 
 fn row(was: &Comparison, is: &Comparison, seed: u64) -> (String, Vec<String>) {
-    let ratio = |one: &Comparison| one.interval.map_or_else(|| "-".into(), |interval| times(interval.ratio));
-    let change = change(&was.ratios, &is.ratios, seed);
-    let (shown, interval) = match &change {
-        Some(change) => (times(change.ratio), format!("{} to {}", text::ratio(change.low), text::ratio(change.high))),
-        None => ("-".into(), "-".into()),
-    };
+    let statistic = is.metric.statistic();
+    let ratio = |one: &Comparison| against(one.interval.as_ref(), statistic).0;
+    let change = Interval::change(&was.pairs, &is.pairs, statistic, seed);
+    let (shown, interval) = against(change.as_ref(), statistic);
     let load = format!("{} {}", is.workload, is.metric);
     let verdict = verdict(was, is, change.as_ref());
     let network = format!("  {}", is.network);
-    (load, vec![network, is.path.clone(), ratio(was), ratio(is), shown, interval, verdict.into()])
+    (load, vec![network, is.path.clone(), ratio(was), ratio(is), shown, interval, verdict])
 }
 
-fn verdict(was: &Comparison, is: &Comparison, change: Option<&Interval>) -> &'static str {
-    let invalid = |one: &Comparison| matches!(one.verdict, Verdict::Invalid(_));
-    let Some(change) = change.filter(|_| !invalid(was) && !invalid(is)) else { return "invalid" };
-    let matters = change.low < 1.0 - SMALLEST || change.high > 1.0 + SMALLEST;
-    match (change.contains(1.0) || !matters, change.low > 1.0, is.metric.better()) {
-        (true, ..) => "no difference shown",
-        (_, true, Better::Higher) | (_, false, Better::Lower) => "faster",
-        _ => "slower",
+/// What is no ratio to a baseline of the same run: it is compared as it is, and says as much about the machines.
+fn absolute(before: &Report, after: &Report) -> String {
+    let mut rows = Vec::new();
+    let (old, new) = (analysis::lives(before), analysis::lives(after));
+    for is in &new {
+        let same = |was: &&Life| was.network == is.network && was.step == is.step;
+        rows.extend(old.iter().find(same).map(|was| life(was, is, after.experiment.spec.seed)));
+    }
+    let networks = after.contestants().into_iter().filter(|name| *name != BY_HAND);
+    for cost in &COSTS {
+        rows.extend(networks.clone().filter_map(|network| cost.row(before, after, network)));
+    }
+    match rows.is_empty() {
+        true => String::new(),
+        false => {
+            format!("\n{}", titled_grid(&["  AS IT IS", "BEFORE", "AFTER", "CHANGE", "INTERVAL", "VERDICT"], rows))
+        }
     }
 }
 
-/// How many times the ratio of before the ratio of after is. The two experiments are independent, so each is drawn for itself.
-fn change(before: &[f64], after: &[f64], seed: u64) -> Option<Interval> {
-    if before.is_empty() || after.is_empty() {
-        return None;
+fn life(was: &Life, is: &Life, seed: u64) -> (String, Vec<String>) {
+    let middle = |life: &Life| median(&life.times().collect::<Vec<_>>());
+    let valid = |life: &Life| life.pairs.len() >= FEWEST && life.verdict.as_ref().is_none_or(|one| one.is_valid());
+    let change = Interval::change(&was.pairs, &is.pairs, Statistic::MedianRatio, seed);
+    let verdict = said(change.as_ref().filter(|_| valid(was) && valid(is)), Statistic::MedianRatio, Better::Lower);
+    row_of(
+        is.step.name(),
+        &is.network,
+        [middle(was), middle(is)].map(|one| with_unit(one, "ms")),
+        change.as_ref(),
+        verdict,
+    )
+}
+
+fn row_of(
+    title: &str,
+    network: &str,
+    [was, is]: [String; 2],
+    change: Option<&Interval>,
+    verdict: String,
+) -> (String, Vec<String>) {
+    let (shown, interval) = against(change, Statistic::MedianRatio);
+    (title.to_owned(), vec![format!("  {network}"), was, is, shown, interval, verdict])
+}
+
+/// What it costs to have a network, one value each time it was in force or swapped to.
+struct Cost {
+    title: &'static str,
+    /// Headers are counted, not measured: they are the same or they are not.
+    counted: bool,
+    values: fn(&Report, &str) -> Vec<Pair>,
+    shown: fn(f64) -> String,
+}
+
+const COSTS: [Cost; 4] = [
+    Cost { title: "longest silence in a swap", counted: false, values: gaps, shown: |gap| with_unit(gap, "ms") },
+    Cost {
+        title: "bytes added to a packet",
+        counted: true,
+        values: |report, network| of_stays(report, network, |stay| stay.wire.overhead()),
+        shown: |bytes| format!("{bytes:.1}"),
+    },
+    Cost {
+        title: "processors at rest",
+        counted: false,
+        values: |report, network| of_stays(report, network, Stay::processors_at_rest),
+        shown: |share| format!("{} cpu", number(share)),
+    },
+    Cost {
+        title: "memory",
+        counted: false,
+        values: |report, network| of_stays(report, network, |stay| stay.memory_bytes as f64),
+        shown: |bytes| mebibytes(bytes as u64),
+    },
+];
+
+fn gaps(report: &Report, network: &str) -> Vec<Pair> {
+    let swaps = report.swaps.iter().filter(|swap| swap.to == network);
+    swaps.map(|swap| Pair { block: swap.block, value: swap.flow.longest_gap, base: 1.0 }).collect()
+}
+
+fn of_stays(report: &Report, network: &str, of: fn(&Stay) -> f64) -> Vec<Pair> {
+    let stays = report.stays.iter().filter(|stay| stay.network == network);
+    let pairs = stays.map(|stay| Pair { block: stay.block, value: of(stay), base: 1.0 });
+    pairs.filter(|pair| pair.value.is_finite()).collect()
+}
+
+impl Cost {
+    fn row(&self, before: &Report, after: &Report, network: &str) -> Option<(String, Vec<String>)> {
+        let [was, is] = [before, after].map(|report| (self.values)(report, network));
+        if was.is_empty() || is.is_empty() {
+            return None;
+        }
+        let [from, to] = [&was, &is].map(|all| median(&all.iter().map(|pair| pair.value).collect::<Vec<_>>()));
+        let shown = [from, to].map(self.shown);
+        if self.counted {
+            let verdict = if (to - from).abs() < NEAR { "the same" } else { "not the same" };
+            let [was, is] = shown;
+            let cells = [format!("  {network}"), was, is, format!("{:+.1}", to - from), "-".into(), verdict.into()];
+            return Some((self.title.to_owned(), cells.into()));
+        }
+        let change = Interval::change(&was, &is, Statistic::MedianRatio, after.experiment.spec.seed);
+        let enough = was.len().min(is.len()) >= FEWEST;
+        let verdict = match change.filter(|_| enough).map(|one| difference(&one, Statistic::MedianRatio, Better::Lower))
+        {
+            None => "too few".to_owned(),
+            Some(Verdict::Faster) => "less".to_owned(),
+            Some(Verdict::Slower) => "more".to_owned(),
+            Some(other) => other.to_string(),
+        };
+        Some(row_of(self.title, network, shown, change.as_ref(), verdict))
     }
-    let mut random = Random::new(seed);
-    let mut draw = |values: &[f64]| {
-        let drawn: Vec<f64> = (0..values.len()).map(|_| values[random.below(values.len())]).collect();
-        median(&drawn)
-    };
-    let mut changes: Vec<f64> =
-        (0..RESAMPLES).map(|_| draw(after) / draw(before)).filter(|one| one.is_finite()).collect();
-    changes.sort_by(f64::total_cmp);
-    let ratio = median(after) / median(before);
-    let at = |share: f64| changes.get((changes.len().saturating_sub(1) as f64 * share).round() as usize).copied();
-    Some(Interval { low: at(0.025)?.min(ratio), ratio, high: at(0.975)?.max(ratio) }).filter(|_| ratio.is_finite())
+}
+
+/// A change of what may be relied on before and after.
+fn verdict(was: &Comparison, is: &Comparison, change: Option<&Interval>) -> String {
+    let valid = was.verdict.is_valid() && is.verdict.is_valid();
+    said(change.filter(|_| valid), is.metric.statistic(), is.metric.better())
+}
+
+fn said(change: Option<&Interval>, statistic: Statistic, better: Better) -> String {
+    change.map_or_else(|| "invalid".into(), |change| difference(change, statistic, better).to_string())
 }
 
 #[cfg(test)]
@@ -150,6 +242,64 @@ mod tests {
         }
         assert!(lines.len() == 8 && lines.iter().any(|line| line.contains("1.20x")), "{text}");
         assert!(!text.contains("only ") && !text.contains("other:"), "{text}");
+    }
+
+    #[test]
+    fn blocks_that_differ_from_each_other_show_no_change() {
+        // What a swap leaves behind makes the blocks of one network differ by a fifth either way.
+        let of = |up: usize| {
+            report(
+                |_| 1.0,
+                |sample| {
+                    let times = if sample.block.is_multiple_of(2) == (up == 0) { 1.2 } else { 0.8 };
+                    if sample.network == "overlay" {
+                        (sample.measured.cpu.system, sample.measured.latency) =
+                            (sample.measured.cpu.system * times, crate::load::Histogram::default());
+                        sample.measured.latency.record(std::time::Duration::from_nanos((30_000.0 * times) as u64));
+                    }
+                },
+            )
+        };
+        let text = compare(&of(0), &of(1));
+        for figure in ["\nrr p50\n", "\nrr cpu\n"] {
+            let (_, from) = text.split_once(figure).unwrap();
+            let lines = from.lines().take_while(|line| line.starts_with("  ")).filter(|line| line.contains("overlay"));
+            for line in lines {
+                assert!(line.ends_with("no difference shown"), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn lives_of_pods_and_what_a_network_costs_are_compared_as_they_are() {
+        let with = |slow: f64, memory: u64, gap: f64| {
+            let mut report = report(|_| slow, |_| ());
+            for stay in &mut report.stays {
+                (stay.memory_bytes, stay.rest_seconds, stay.rest_cluster) = (memory << 20, 1.0, 0.05);
+                stay.wire = crate::report::Wire { datagrams: 10, payload: 1000, packets: 10, bytes: 10_420 };
+            }
+            for block in [1, 4] {
+                let flow = crate::load::Followed { longest_gap: gap, ..Default::default() };
+                let to = "overlay".to_owned();
+                report.swaps.push(crate::stage::Swapped { to, block, milliseconds: 200.0, flow, ..Default::default() });
+            }
+            report
+        };
+        let text = compare(&with(1.0, 100, 10.0), &with(1.5, 150, 20.0));
+        let line = |title: &str| {
+            let (_, from) = text.split_once(&format!("\n{title}\n")).unwrap_or_else(|| panic!("{title}: {text}"));
+            let words = from.lines().find(|line| line.contains("overlay")).unwrap().split_whitespace();
+            words.collect::<Vec<_>>().join(" ")
+        };
+        let detach = line("detach");
+        assert!(
+            detach.starts_with("overlay 20.") && detach.ends_with("slower") && detach.contains("1.50x"),
+            "{detach}"
+        );
+        assert_eq!(line("memory"), "overlay 100 MiB 150 MiB 1.50x 1.50 to 1.50 too few");
+        assert_eq!(line("longest silence in a swap"), "overlay 10.0 ms 20.0 ms 2.00x 2.00 to 2.00 too few");
+        assert_eq!(line("bytes added to a packet"), "overlay 0.0 0.0 +0.0 - the same");
+        assert!(line("swap").starts_with("overlay 200 ms 200 ms 1.00x"), "{text}");
     }
 
     #[test]

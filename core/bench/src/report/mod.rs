@@ -7,6 +7,8 @@ mod text;
 mod wire;
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use compare::compare;
 pub use html::page;
 pub use table::table;
+pub(crate) use text::with_unit;
 
 use crate::experiment::{Experiment, Level, Sweep};
 use crate::gauge::{Charges, Cpu, Machine};
@@ -56,6 +59,40 @@ pub struct Report {
     /// Every life of a pod, in order.
     #[serde(default)]
     pub trials: Vec<Trial>,
+    /// What did not work, in order; the experiment went on without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Failure>,
+}
+
+/// Something that did not work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// In which block.
+    pub block: usize,
+    /// Under which network.
+    pub network: String,
+    /// What was tried.
+    pub what: Deed,
+    /// Why it did not work.
+    pub why: String,
+}
+
+/// What may not work without spoiling all the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Deed {
+    /// Putting the network in force: nothing is measured in that block.
+    Swap,
+    /// Looking at it while the cluster rests.
+    Rest,
+    /// Counting bytes on the wire.
+    Wire,
+    /// The life of a pod: no further one is begun in that block.
+    Life,
+    /// Looking at what there is on its nodes.
+    State,
+    /// More of what is swept: the experiment ends.
+    Level,
 }
 
 /// Why an experiment ended.
@@ -68,6 +105,10 @@ pub enum EndedBy {
     Budget,
     /// The last repetition was made.
     Repetitions,
+    /// Somebody interrupted it, or it was killed: what was measured until then is there.
+    Interrupted,
+    /// It could not go on, as nothing could be measured any more; the last failure says why.
+    Failure,
 }
 
 /// A plugin as it was loaded.
@@ -139,8 +180,10 @@ pub struct Stay {
     pub block: usize,
     /// Its name in the experiment.
     pub network: String,
-    /// Devices on the client's node after the trials, when the block's own pods had come and gone.
-    pub devices: Vec<String>,
+    /// What there was at the end of the block on the upstream device and on the nodes that load passes: links, addresses, routes, rules,
+    /// permanent neighbours, FDB entries, queueing disciplines, tables of nftables.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub left: BTreeMap<String, BTreeSet<String>>,
     /// The largest packet between pods of two nodes.
     pub pod_mtu: u32,
     /// What datagrams between pods of two nodes were on the wire between the nodes.
@@ -238,6 +281,7 @@ impl Report {
         report.swaps.retain(|swap| is_meant(swap.block));
         report.stays.retain(|stay| is_meant(stay.block));
         report.trials.retain(|trial| is_meant(trial.block));
+        report.failures.retain(|failure| is_meant(failure.block));
         report
     }
 
@@ -247,6 +291,12 @@ impl Report {
             Some(&first) => Cow::Owned(self.at(first)),
             None => Cow::Borrowed(self),
         }
+    }
+
+    /// A figure of a network's times in force, in the middle of those that know it; not a number if none does.
+    pub(crate) fn middle(&self, network: &str, of: impl Fn(&Stay) -> f64) -> f64 {
+        let known = self.stays.iter().filter(|stay| stay.network == network).map(of).filter(|one| one.is_finite());
+        crate::stats::median(&known.collect::<Vec<_>>())
     }
 
     /// Share of the processors that programs outside the cluster used while it rested, in the middle of all times.
@@ -272,6 +322,53 @@ impl Report {
         match contestant {
             BY_HAND => self.experiment.spec.by_hand.iter().map(|wiring| wiring.name()).collect(),
             _ => self.experiment.spec.paths.iter().map(|path| path.name()).collect(),
+        }
+    }
+}
+
+// === impl Stay ===
+
+impl Stay {
+    /// Processors in use by the cluster at rest; not a number if nobody looked.
+    pub fn processors_at_rest(&self) -> f64 {
+        self.rest_cluster / self.rest_seconds
+    }
+}
+
+// === impl EndedBy ===
+
+impl EndedBy {
+    /// As a half-sentence.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Precision => "the main figure of every load is known precisely enough",
+            Self::Budget => "the budget is spent",
+            Self::Repetitions => "all repetitions are made",
+            Self::Interrupted => "it was interrupted",
+            Self::Failure => "it could not go on",
+        }
+    }
+}
+
+// === impl Failure ===
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "block {}, {}: {}: {}", self.block + 1, self.network, self.what.words(), self.why)
+    }
+}
+
+// === impl Deed ===
+
+impl Deed {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Swap => "the swap to it",
+            Self::Rest => "the cluster at rest",
+            Self::Wire => "bytes on the wire",
+            Self::Life => "the life of a pod",
+            Self::State => "what there is on its nodes",
+            Self::Level => "the next number of the sweep",
         }
     }
 }

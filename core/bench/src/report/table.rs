@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::text::{grid, mebibytes, number, ratio, times, titled_grid, with_unit, wrapped};
+use super::text::{against, grid, mebibytes, number, ratio, times, titled_grid, with_unit, wrapped};
 use super::wire::encapsulation;
-use super::{BY_HAND, EndedBy, Report};
+use super::{BY_HAND, Report, Stay};
 use crate::analysis::doubts::{self, Doubt};
 use crate::analysis::{self, Analysis, Comparison, Metric};
 use crate::experiment::Route;
@@ -23,30 +23,29 @@ const LEVELS: usize = 3;
 pub fn table(whole: &Report, analysis: &Analysis) -> String {
     let report = &*whole.base();
     let mut text = String::new();
-    let ended = match report.ended_by {
-        EndedBy::Precision => "every interval is narrow enough",
-        EndedBy::Budget => "the budget is spent",
-        EndedBy::Repetitions => "all repetitions are made",
-    };
+    let ended = report.ended_by.words();
     let (elsewhere, stolen) = (whole.elsewhere() * 100.0, whole.stolen() * 100.0);
     let _ = writeln!(
         text,
         "{} samples in {} blocks, {:.0} s, seed {}; {ended}\n\
          other programs used {elsewhere:.0} % of the processors, and {stolen:.1} % of their time was stolen\n\
-         ratios to a pair of veth devices wired by hand, 95 % intervals; of latency and cpu less is better\n",
+         ratios to veth devices wired by hand, 95 % intervals; of latency, loss and cpu less is better\n",
         whole.samples.len(),
         whole.blocks.len(),
         report.seconds,
         report.experiment.spec.seed
     );
     text += &comparisons(report, analysis);
-    text += "(p90, p999, and the rates of rr and crr: in the page)\n\n";
+    text += "(p90, p999, the rates of rr and crr, the throughput of datagrams: in the page)\n\n";
     text += &processors(report);
     text += &costs(report);
     text += &lives(report);
     text += &swaps(report);
     text += &sweeps(whole);
     text += &invalid(report, analysis);
+    for failure in &whole.failures {
+        let _ = write!(text, "\n{}\n", wrapped(&format!("did not work, {failure}"), 2));
+    }
     text
 }
 
@@ -64,10 +63,7 @@ fn comparisons(report: &Report, analysis: &Analysis) -> String {
 }
 
 fn row(one: &Comparison) -> Vec<String> {
-    let (times, interval) = match &one.interval {
-        Some(interval) => (times(interval.ratio), format!("{} to {}", ratio(interval.low), ratio(interval.high))),
-        None => ("-".into(), "-".into()),
-    };
+    let (times, interval) = against(one.interval.as_ref(), one.metric.statistic());
     let (value, base) = (with_unit(one.value, one.unit), with_unit(one.base, one.unit));
     vec![format!("  {}", one.network), one.path.clone(), times, interval, word(&one.verdict), value, base]
 }
@@ -82,19 +78,19 @@ fn word(verdict: &Verdict) -> String {
 
 /// What it costs to have a network, however fast it is.
 fn costs(report: &Report) -> String {
-    let head = ["  NETWORK", "POD MTU", "BYTES ADDED", "BY ARITHMETIC", "AT REST", "MEMORY"];
+    let head = ["  NETWORK", "POD MTU", "BYTES ADDED", "BY ARITHMETIC", "PACKETS", "AT REST", "MEMORY"];
     let mut rows = Vec::new();
     for name in report.contestants().into_iter().filter(|name| *name != BY_HAND) {
-        let stays: Vec<_> = report.stays.iter().filter(|stay| stay.network == name).collect();
-        let Some(first) = stays.first() else { continue };
-        let middle = |of: &dyn Fn(&super::Stay) -> f64| median(&stays.iter().map(|stay| of(stay)).collect::<Vec<_>>());
+        let Some(first) = report.stays.iter().find(|stay| stay.network == name) else { continue };
+        let overhead = report.middle(name, |stay| stay.wire.overhead());
         rows.push(vec![
             format!("  {name}"),
             first.pod_mtu.to_string(),
-            format!("{:.1} a packet", middle(&|stay| stay.wire.overhead())),
-            encapsulation(middle(&|stay| stay.wire.overhead())),
-            format!("{} cpu", number(middle(&|stay| stay.rest_cluster / stay.rest_seconds))),
-            mebibytes(middle(&|stay| stay.memory_bytes as f64) as u64),
+            if overhead.is_finite() { format!("{overhead:.1} a packet") } else { "-".into() },
+            encapsulation(overhead),
+            format!("{} a datagram", number(report.middle(name, |stay| stay.wire.packets_a_datagram()))),
+            format!("{} cpu", number(report.middle(name, Stay::processors_at_rest))),
+            mebibytes(report.middle(name, |stay| stay.memory_bytes as f64) as u64),
         ]);
     }
     grid(&head, &rows)
@@ -172,14 +168,13 @@ fn lives(report: &Report) -> String {
     }
     let row = |life: &analysis::Life| {
         let range = |interval: &Interval| format!("{} to {}", number(interval.low), number(interval.high));
-        let most = life.times.iter().copied().fold(0.0, f64::max);
         let dash = || "-".to_owned();
         let row = vec![
             format!("  {}", life.network),
             life.middle.map_or_else(dash, |middle| format!("{} ms", number(middle.ratio))),
             life.middle.as_ref().map_or_else(dash, range),
-            format!("{} ms", number(most)),
-            life.times.len().to_string(),
+            format!("{} ms", number(life.most())),
+            life.pairs.len().to_string(),
             life.ratio.map_or_else(dash, |interval| times(interval.ratio)),
             life.ratio.map_or_else(dash, |one| format!("{} to {}", ratio(one.low), ratio(one.high))),
             life.verdict.as_ref().map_or_else(|| "reference".into(), word),

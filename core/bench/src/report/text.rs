@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::stats::{Interval, Statistic};
+
 /// Three digits: `0.123`, `1.23`, `12.3`, `123`, `1230`.
 pub(crate) fn number(value: f64) -> String {
     if !value.is_finite() {
@@ -23,6 +25,16 @@ pub(crate) fn plain(value: f64) -> String {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text,
     }
+}
+
+/// A count as people read it: `1,234,567`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let group = |(at, digit): (usize, char)| {
+        let comma = (at > 0 && (digits.len() - at).is_multiple_of(3)).then_some(',');
+        comma.into_iter().chain([digit])
+    };
+    digits.chars().enumerate().flat_map(group).collect()
 }
 
 /// With its unit.
@@ -51,6 +63,17 @@ pub(crate) fn ratio(ratio: f64) -> String {
 /// `1.23x`.
 pub(crate) fn times(times: f64) -> String {
     format!("{}x", ratio(times))
+}
+
+/// A figure beside what it is compared with: `1.23x`, or `+0.012` where that is a difference; and from where to where it reaches.
+pub(crate) fn against(interval: Option<&Interval>, statistic: Statistic) -> (String, String) {
+    match (interval, statistic) {
+        (None, _) => ("-".into(), "-".into()),
+        (Some(Interval { low, ratio, high }), Statistic::Difference) => {
+            (format!("{ratio:+.3}"), format!("{low:+.3} to {high:+.3}"))
+        }
+        (Some(one), _) => (times(one.ratio), format!("{} to {}", ratio(one.low), ratio(one.high))),
+    }
 }
 
 /// Bytes in MiB.
@@ -127,6 +150,11 @@ mod tests {
         assert_eq!(with_unit(f64::NAN, "s/GB"), "- s/GB");
         assert_eq!([1.234, 0.0123, 0.0, 12.34, 123.4].map(times), ["1.23x", "0.0123x", "0x", "12.3x", "123x"]);
         assert_eq!(mebibytes(3 << 20), "3.00 MiB");
+        assert_eq!([0, 12, 999, 1000, 1_234_567].map(count), ["0", "12", "999", "1,000", "1,234,567"]);
+        let interval = Interval { low: 0.09, ratio: 0.1, high: 0.11 };
+        let said = |statistic| against(Some(&interval), statistic);
+        assert_eq!(said(Statistic::Difference), ("+0.100".into(), "+0.090 to +0.110".into()));
+        assert_eq!(said(Statistic::MedianRatio), ("0.10x".into(), "0.0900 to 0.11".into()));
     }
 
     #[test]

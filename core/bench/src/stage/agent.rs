@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -29,7 +30,8 @@ impl Agent {
         let program = program.to_str().context("this program's path is no text")?;
         let mut command = yard.command(&[&["shell", place, "--", program, "generate"], arguments].concat());
         let errors = tempfile::tempfile_in(yard.home()).context("make a file for an agent's errors")?;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors.try_clone()?);
+        // Whoever interrupts at a terminal means the experiment, and not each agent: their orders end when it does.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors.try_clone()?);
         let mut child = command.spawn().context("start yard shell")?;
         let orders = child.stdin.take();
         let replies = BufReader::new(child.stdout.take().context("the agent's output")?);

@@ -9,7 +9,7 @@ mod trial;
 mod watch;
 mod yard;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
@@ -103,6 +103,20 @@ impl Stage {
             Reply::Mtu(mtu) => Ok(mtu),
             other => anyhow::bail!("an MTU was asked for, not {other:?}"),
         }
+    }
+
+    /// What there is on the upstream device and on the nodes that load passes, by place.
+    pub(crate) fn state(&mut self) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+        let places = [
+            ("router", &mut self.outside),
+            (manifests::CLIENT_NODE, &mut self.node),
+            (manifests::OTHER_NODE, &mut self.far_node),
+        ];
+        let of_place = |(place, agent): (&str, &mut Agent)| match agent.ask(&Order::State)? {
+            Reply::State(state) => Ok((place.to_owned(), state)),
+            other => anyhow::bail!("what there is was asked for, not {other:?}"),
+        };
+        places.into_iter().map(of_place).collect()
     }
 
     /// What the devices of the client's node have counted.

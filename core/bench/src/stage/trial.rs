@@ -28,6 +28,8 @@ pub(crate) struct News {
     policies: Watch,
     /// The pod that stays.
     resident: String,
+    /// What its node has of it.
+    things: BTreeSet<String>,
 }
 
 /// Places of the targets that are probed.
@@ -40,22 +42,45 @@ impl Stage {
     /// Begins to listen, and asks for a pod that stays while trials are made: what pods of a namespace share (nsx: its segment) is
     /// not to come and go with each of them.
     pub(crate) fn listen(&mut self, number: usize) -> anyhow::Result<News> {
+        let before = self.things()?;
         let yard = &self.cluster.yard;
         let (pods, policies) = (Watch::start(yard, "pods")?, Watch::start(yard, "networkpolicies")?);
         let resident = manifests::resident_name(number);
         yard.apply(&format!("{resident}.yaml"), &manifests::resident(number)?)?;
         pods.until(&resident, "ready", |event| is_ready(event).then_some(()))?;
-        Ok(News { pods, policies, resident })
+        let things = self.things()?.difference(&before).cloned().collect();
+        self.changes()?;
+        Ok(News { pods, policies, resident, things })
     }
 
-    /// The end of [`listen`](Self::listen).
+    /// The end of [`listen`](Self::listen): the pod that stayed goes, and is gone.
     pub(crate) fn rest(&mut self, news: News) -> anyhow::Result<()> {
-        self.cluster.yard.run(&["delete", "pod", &news.resident, "--no-wait"]).map(drop)
+        self.things()?;
+        self.cluster.yard.run(&["delete", "pod", &news.resident, "--no-wait"])?;
+        let gone = self.far_node.ask(&Order::Vanish { things: news.things }).and_then(since);
+        self.changes()?;
+        gone.map(drop)
     }
 
     /// A pod is asked for, served, closed off, opened again and deleted. `number` counts all trials of the experiment.
     pub(crate) fn trial(&mut self, news: &News, number: usize) -> anyhow::Result<Trial> {
         let asked = self.asked(number)?;
+        let lived = self.live(news, &asked);
+        if lived.is_err() {
+            self.clear(&asked);
+        }
+        lived
+    }
+
+    /// What a life that was cut short would leave to the next one. Who does not listen has said so already.
+    fn clear(&mut self, asked: &Asked) {
+        let _ = (self.follower.ask(&Order::Rest), self.far_node.ask(&Order::Observed));
+        for file in [&asked.policy, &asked.pod] {
+            let _ = self.cluster.yard.run(&["delete", "-f", &file.to_string_lossy(), "--no-wait"]);
+        }
+    }
+
+    fn live(&mut self, news: &News, asked: &Asked) -> anyhow::Result<Trial> {
         let name = asked.name.as_str();
         let before = self.things()?;
         let yard = self.cluster.yard.clone();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Random, median};
 
 /// A value and what it is compared with.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     /// In which stretch of time without a swap.
     pub block: usize,
@@ -26,9 +26,11 @@ pub enum Statistic {
     MedianRatio,
     /// The ratio of the sums: for values that are too coarse one by one.
     RatioOfSums,
+    /// The mean difference: for shares, of which the baseline may have none at all.
+    Difference,
 }
 
-/// A ratio and the 95 % interval around it.
+/// A ratio and the 95 % interval around it; a difference, of figures that are compared by one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// The lower end.
@@ -39,6 +41,9 @@ pub struct Interval {
     pub high: f64,
 }
 
+/// Pairs that can be compared, by their blocks.
+struct Blocks(Vec<Vec<Pair>>);
+
 const RESAMPLES: usize = 1000;
 
 // === impl Interval ===
@@ -46,37 +51,32 @@ const RESAMPLES: usize = 1000;
 impl Interval {
     /// Of these pairs; none if there are none that can be compared. The same pairs and seed give the same interval.
     pub fn of(pairs: &[Pair], statistic: Statistic, seed: u64) -> Option<Self> {
-        let good = |pair: &&Pair| {
-            pair.value.is_finite() && pair.base.is_finite() && (pair.base > 0.0 || statistic == Statistic::RatioOfSums)
-        };
-        let pairs: Vec<Pair> = pairs.iter().filter(good).copied().collect();
-        let ratio = statistic.of(pairs.iter());
-        if pairs.is_empty() || !ratio.is_finite() {
-            return None;
-        }
-        let mut blocks: Vec<Vec<Pair>> = Vec::new();
-        for pair in pairs {
-            match blocks.iter_mut().find(|block| block[0].block == pair.block) {
-                Some(block) => block.push(pair),
-                None => blocks.push(vec![pair]),
-            }
-        }
+        let blocks = Blocks::of(pairs, statistic);
         let mut random = Random::new(seed);
         let mut drawn = Vec::new();
-        let mut ratios: Vec<f64> = (0..RESAMPLES)
-            .map(|_| {
-                drawn.clear();
-                for _ in 0..blocks.len() {
-                    let block = &blocks[random.below(blocks.len())];
-                    drawn.extend((0..block.len()).map(|_| block[random.below(block.len())]));
-                }
-                statistic.of(drawn.iter())
-            })
-            .filter(|ratio| ratio.is_finite())
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        let at = |share: f64| ratios.get((ratios.len().saturating_sub(1) as f64 * share).round() as usize).copied();
-        Some(Self { low: at(0.025)?.min(ratio), ratio, high: at(0.975)?.max(ratio) })
+        Self::around(blocks.whole(statistic), (0..RESAMPLES).map(|_| blocks.draw(&mut random, &mut drawn, statistic)))
+    }
+
+    /// What became of a figure from one experiment to another one. The two are independent, so each is drawn for itself, blocks first.
+    pub fn change(before: &[Pair], after: &[Pair], statistic: Statistic, seed: u64) -> Option<Self> {
+        let (before, after) = (Blocks::of(before, statistic), Blocks::of(after, statistic));
+        let between = |before: f64, after: f64| match statistic {
+            Statistic::Difference => after - before,
+            Statistic::MedianRatio | Statistic::RatioOfSums => after / before,
+        };
+        let mut random = Random::new(seed);
+        let mut drawn = Vec::new();
+        let mut draw = |blocks: &Blocks| blocks.draw(&mut random, &mut drawn, statistic);
+        let all: Vec<f64> = (0..RESAMPLES).map(|_| between(draw(&before), draw(&after))).collect();
+        Self::around(between(before.whole(statistic), after.whole(statistic)), all.into_iter())
+    }
+
+    /// Where most of what was drawn lies.
+    fn around(ratio: f64, drawn: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut drawn: Vec<f64> = drawn.filter(|one| one.is_finite()).collect();
+        drawn.sort_by(f64::total_cmp);
+        let at = |share: f64| drawn.get((drawn.len().saturating_sub(1) as f64 * share).round() as usize).copied();
+        Some(Self { low: at(0.025)?.min(ratio), ratio, high: at(0.975)?.max(ratio) }).filter(|_| ratio.is_finite())
     }
 
     /// Half its width, as a share of its middle.
@@ -90,15 +90,68 @@ impl Interval {
     }
 }
 
+// === impl Blocks ===
+
+impl Blocks {
+    fn of(pairs: &[Pair], statistic: Statistic) -> Self {
+        let good = |pair: &&Pair| {
+            pair.value.is_finite() && pair.base.is_finite() && (pair.base > 0.0 || statistic != Statistic::MedianRatio)
+        };
+        let mut blocks: Vec<Vec<Pair>> = Vec::new();
+        for &pair in pairs.iter().filter(good) {
+            match blocks.iter_mut().find(|block| block[0].block == pair.block) {
+                Some(block) => block.push(pair),
+                None => blocks.push(vec![pair]),
+            }
+        }
+        Self(blocks)
+    }
+
+    fn whole(&self, statistic: Statistic) -> f64 {
+        statistic.of(self.0.iter().flatten())
+    }
+
+    /// Of as many blocks as there are, and as many pairs of each, drawn with replacement; `drawn` is room for them.
+    fn draw(&self, random: &mut Random, drawn: &mut Vec<Pair>, statistic: Statistic) -> f64 {
+        drawn.clear();
+        for _ in 0..self.0.len() {
+            let block = &self.0[random.below(self.0.len())];
+            drawn.extend((0..block.len()).map(|_| block[random.below(block.len())]));
+        }
+        statistic.of(drawn.iter())
+    }
+}
+
 // === impl Statistic ===
 
 impl Statistic {
+    /// What a figure has that is like what it is compared with.
+    pub(crate) fn alike(self) -> f64 {
+        match self {
+            Self::MedianRatio | Self::RatioOfSums => 1.0,
+            Self::Difference => 0.0,
+        }
+    }
+
+    /// Differences smaller than this are no differences.
+    pub(crate) fn smallest(self) -> f64 {
+        match self {
+            Self::MedianRatio | Self::RatioOfSums => 0.01,
+            Self::Difference => 0.001,
+        }
+    }
+
     fn of<'a>(self, pairs: impl Iterator<Item = &'a Pair>) -> f64 {
         match self {
             Self::MedianRatio => median(&pairs.map(|pair| pair.value / pair.base).collect::<Vec<_>>()),
             Self::RatioOfSums => {
                 let (value, base) = pairs.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.value, sum.1 + pair.base));
                 value / base
+            }
+            Self::Difference => {
+                let (sum, count) =
+                    pairs.fold((0.0, 0.0), |(sum, count), pair| (sum + pair.value - pair.base, count + 1.0));
+                sum / count
             }
         }
     }
@@ -144,6 +197,30 @@ mod tests {
         let alike = Interval::of(&pairs(|n| (shifted(n, 0.0), 1.0)), Statistic::MedianRatio, 1).unwrap();
         let apart = Interval::of(&pairs(|n| (shifted(n, 0.5), 1.0)), Statistic::MedianRatio, 1).unwrap();
         assert!(apart.precision() > 3.0 * alike.precision(), "{alike:?} {apart:?}");
+    }
+
+    #[test]
+    fn blocks_that_disagree_show_no_change_between_experiments() {
+        // Each experiment has a block a fifth below and one a fifth above, with next to no noise within.
+        let of = |seed: u64, shift: f64| {
+            let value = move |n: usize| if n < 10 { 0.8 } else { 1.2 } + 0.01 * noise(seed)(n) + shift;
+            (0..20).map(|n| Pair { block: n / 10, value: value(n), base: 1.0 }).collect::<Vec<_>>()
+        };
+        for statistic in [Statistic::MedianRatio, Statistic::RatioOfSums] {
+            let change = Interval::change(&of(3, 0.0), &of(5, 0.08), statistic, 1).unwrap();
+            assert!(change.contains(1.0), "{change:?}");
+        }
+        let steady = |value| (0..20).map(|n| Pair { block: n / 10, value, base: 1.0 }).collect::<Vec<_>>();
+        let change = Interval::change(&steady(1.0), &steady(1.08), Statistic::MedianRatio, 1).unwrap();
+        assert!(change.low > 1.07 && change.high < 1.09, "{change:?}");
+        assert_eq!(Interval::change(&[], &steady(1.0), Statistic::MedianRatio, 1), None);
+    }
+
+    #[test]
+    fn shares_are_compared_although_the_baseline_has_none() {
+        let lost = pairs(|n| (0.1 + 0.01 * (n % 3) as f64, 0.0));
+        let interval = Interval::of(&lost, Statistic::Difference, 1).unwrap();
+        assert!(interval.low > 0.1 && interval.high < 0.12 && !interval.contains(0.0), "{interval:?}");
     }
 
     #[test]

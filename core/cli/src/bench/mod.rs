@@ -1,20 +1,23 @@
 //! `yard bench`.
 
+mod files;
 mod generate;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use switchyard_bench::{Analysis, Experiment, Gate, Report, Setting};
+use switchyard_bench::{Analysis, EndedBy, Experiment, Gate, Report, Setting};
 use switchyard_plugin::Hosting;
 use switchyard_plugin_host::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::output;
 use crate::process::plugins;
+use files::Files;
 pub(crate) use generate::{Args as GenerateArgs, run as generate};
 
 /// Measure what networks cost, against each other and against wires made by hand.
@@ -26,10 +29,11 @@ pub(crate) use generate::{Args as GenerateArgs, run as generate};
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// An Experiment. Default: the quick one, kubenet and overlay and, if it is installed, nsx.
+    /// An Experiment, or the report.json of one that is to be made again. Default: the quick one, kubenet and overlay and, if it is
+    /// installed, nsx.
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Folder for report.json and report.html; reports that are there are replaced.
+    /// Folder for report.json and report.html, written after each block; reports that are there are replaced.
     #[arg(long, value_name = "FOLDER", default_value = "yard-bench")]
     out: PathBuf,
     /// Instead of the experiment's own: everything that is left to chance follows from it.
@@ -87,7 +91,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(Verb::Show(args)) => {
             let report = Report::read(&args.report)?;
             let analysis = Analysis::of(&report);
-            write(&args.report.with_extension("html"), &switchyard_bench::page(&report, &analysis))?;
+            files::write(&args.report.with_extension("html"), &switchyard_bench::page(&report, &analysis))?;
             output::print(&switchyard_bench::table(&report, &analysis))?;
             return Ok(ExitCode::from(crate::OK));
         }
@@ -101,14 +105,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         output::print(&serde_yaml_ng::to_string(&experiment)?)?;
         return Ok(ExitCode::from(crate::OK));
     }
-    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    let report = make(&experiment)?;
+    let files = Arc::new(Files::new(&args.out)?);
+    let report = make(&experiment, &files)?;
     let analysis = Analysis::of(&report);
-    let (json, html) = (args.out.join("report.json"), args.out.join("report.html"));
-    write(&json, &serde_json::to_string(&report)?)?;
-    write(&html, &switchyard_bench::page(&report, &analysis))?;
+    files.put(&report)?;
     output::print(&switchyard_bench::table(&report, &analysis))?;
-    eprintln!("\n{}\n{}", html.display(), json.display());
+    eprintln!("\n{files}");
+    if report.ended_by == EndedBy::Failure {
+        let why = report.failures.last().map_or_else(String::new, |failure| format!(": {failure}"));
+        bail!("the experiment could not go on{why}");
+    }
     let failed: Vec<String> = args.fail_if.iter().filter_map(|gate| gate.holds(&report, &analysis)).collect();
     for reason in &failed {
         eprintln!("yard: --fail-if {reason}");
@@ -156,18 +162,19 @@ fn started_once(experiment: &Experiment, registry: &Registry) -> anyhow::Result<
     Ok(())
 }
 
-/// Makes the experiment in a home of its own, which goes afterwards, also if somebody interrupts.
-fn make(experiment: &Experiment) -> anyhow::Result<Report> {
+/// Makes the experiment in a home of its own, which goes afterwards, also if somebody interrupts. What there is of the report is
+/// written after each block.
+fn make(experiment: &Experiment, files: &Arc<Files>) -> anyhow::Result<Report> {
     let home = tempfile::Builder::new().prefix("yard-bench-").tempdir().context("make a folder for the cluster")?;
     let yard = std::env::current_exe().context("this program")?;
-    clean_up_when_interrupted(&yard, home.path())?;
+    clean_up_when_interrupted(&yard, home.path(), files)?;
     let setting = Setting { yard: &yard, home: home.path(), version: env!("CARGO_PKG_VERSION") };
     let bar = Bar::new(experiment.spec.budget_seconds);
-    switchyard_bench::run(experiment, &setting, &bar)
+    switchyard_bench::run(experiment, &setting, &bar, &|report| files.put(report))
 }
 
-fn clean_up_when_interrupted(yard: &Path, home: &Path) -> anyhow::Result<()> {
-    let (yard, home) = (yard.to_owned(), home.to_owned());
+fn clean_up_when_interrupted(yard: &Path, home: &Path, files: &Arc<Files>) -> anyhow::Result<()> {
+    let (yard, home, files) = (yard.to_owned(), home.to_owned(), files.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listening = {
         let _inside = runtime.enter();
@@ -182,6 +189,8 @@ fn clean_up_when_interrupted(yard: &Path, home: &Path) -> anyhow::Result<()> {
                 _ = hangup.recv() => {}
             }
         });
+        // Before anything is taken away: a block that fails because of that is none.
+        let written = files.close();
         let _ = std::process::Command::new(yard)
             .args(["down", "--grace", "0"])
             .env("SWITCHYARD_HOME", &home)
@@ -189,13 +198,13 @@ fn clean_up_when_interrupted(yard: &Path, home: &Path) -> anyhow::Result<()> {
             .stderr(std::process::Stdio::null())
             .status();
         let _ = std::fs::remove_dir_all(&home);
+        match written {
+            true => eprintln!("yard: interrupted; what was measured until then:\n{files}"),
+            false => eprintln!("yard: interrupted before the first block was measured"),
+        }
         std::process::exit(INTERRUPTED);
     });
     Ok(())
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
 /// What a person sees meanwhile: what is done, and how much time is left; on something else than a terminal a line a block.

@@ -1,10 +1,13 @@
 //! `yard control-plane`: store, API server, controllers and scheduler.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use kube::api::{Patch, PatchParams};
 use switchyard_api::{Cluster, names};
 use switchyard_apiserver::pki::Pki;
 use switchyard_apiserver::{Config, Server};
+use switchyard_lab::boot;
 use switchyard_lab::channel::Channel;
 use switchyard_lab::cluster::Topology;
 use switchyard_lab::handover::Handover;
@@ -31,12 +34,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let cluster = read_cluster(&directory)?;
     let topology = Topology::of(&cluster)?;
     let mut handover = Handover::receive(&Channel::from_stdin()?).context("receive the listeners")?;
+    let _running = handover.take(boot::LOCK).context("receive the lock")?;
     let listeners = vec![handover.listener(listeners::API)?, handover.listener(API_INSIDE)?];
     let pki = credentials::authority(&directory, &cluster, &topology)?;
     super::block_on_threads(async {
         let config = Config {
             store: Some(directory.store().join("state.redb")),
             service_cidr: cluster.spec.service_cidr,
+            pod_cidr: Some(cluster.spec.pod_cidr),
+            default_toleration_seconds: cluster.spec.default_toleration_seconds.into(),
             ..Config::new(pki.clone())
         };
         let server = Server::open(config)?;
@@ -73,6 +79,8 @@ fn controllers(cluster: &Cluster, topology: &Topology, pki: &Pki) -> switchyard_
         ca_pem: pki.ca_certificate().to_owned(),
         plugin_path: plugins::search_path(),
         network: spec.network.clone(),
+        node_grace: Duration::from_secs(spec.node_monitor_grace_period_seconds.into()),
+        default_toleration: Duration::from_secs(spec.default_toleration_seconds.into()),
         ..switchyard_control::Config::new(facts, topology.api())
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn write(directory: &Directory, cluster: &Cluster, topology: &Topolog
 }
 
 /// Whole or not at all, and never readable by others.
-pub(super) fn secret(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn secret(path: &Path, text: &str) -> anyhow::Result<()> {
     let fresh = path.with_extension("new");
     let write = || {
         let mut file = fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;

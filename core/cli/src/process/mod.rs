@@ -1,7 +1,7 @@
 //! The processes of a cluster: verbs nobody types.
 
 mod control_plane;
-mod credentials;
+pub(crate) mod credentials;
 mod log;
 mod node;
 pub(crate) mod plugins;

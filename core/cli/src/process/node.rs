@@ -79,6 +79,7 @@ pub(super) fn write_configs(directory: &Directory, cluster: &Cluster, topology: 
             role: place.role,
             labels: node.labels.clone(),
             max_pods: node.max_pods,
+            lease_duration_seconds: cluster.spec.node_monitor_grace_period_seconds,
             run_dir: directory.run(),
             log_dir: directory.logs().join("pods"),
             hidden: Some(directory.path().to_owned()),

@@ -1,6 +1,7 @@
 //! `yard router`: the upstream L3 device.
 
 use anyhow::Context as _;
+use switchyard_lab::boot;
 use switchyard_lab::channel::Channel;
 use switchyard_lab::handover::Handover;
 use switchyard_lab::supervisor::ROUTER_DNS;
@@ -15,6 +16,7 @@ pub(crate) fn run(args: &InDirectory) -> anyhow::Result<()> {
     let cluster = read_cluster(&directory)?;
     let ports = &cluster.spec.host_ports;
     let mut handover = Handover::receive(&Channel::from_stdin()?).context("receive the listeners")?;
+    let _running = handover.take(boot::LOCK).context("receive the lock")?;
     let dns = [listeners::HOST_DNS, ROUTER_DNS].map(|name| listeners::take_dns(name, &mut handover));
     let doors =
         ports.iter().enumerate().map(|(index, port)| Ok((handover.listener(&listeners::name(index))?, port.to)));

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::Context as _;
 use switchyard_api::Cluster;
+use switchyard_lab::boot;
 use switchyard_lab::cluster::Topology;
 use switchyard_lab::home::Directory;
 use switchyard_lab::listeners;
@@ -37,12 +38,14 @@ pub(super) fn read_cluster(directory: &Directory) -> anyhow::Result<Cluster> {
 fn parts(directory: &Directory, cluster: &Cluster, topology: &Topology) -> Vec<Part> {
     let of_cluster = |verb: &str| -> Vec<OsString> { vec![verb.into(), "--directory".into(), directory.path().into()] };
     let dns = [listeners::HOST_DNS, ROUTER_DNS].into_iter().flat_map(listeners::dns_names);
+    // Who serves the host's listeners holds the lock: whoever gets it finds the ports free.
+    let lock = boot::LOCK.to_owned();
     let router = Part {
         name: "router".into(),
         place: Place::Router,
         arguments: of_cluster("router"),
         first_arguments: vec![],
-        listeners: (0..cluster.spec.host_ports.len()).map(listeners::name).chain(dns).collect(),
+        listeners: (0..cluster.spec.host_ports.len()).map(listeners::name).chain(dns).chain([lock.clone()]).collect(),
         leaves_first: false,
     };
     let control_plane = Part {
@@ -50,7 +53,7 @@ fn parts(directory: &Directory, cluster: &Cluster, topology: &Topology) -> Vec<P
         place: Place::node(&topology.control_plane().name),
         arguments: of_cluster("control-plane"),
         first_arguments: vec!["--power-on".into()],
-        listeners: vec![listeners::API.into(), API_INSIDE.into()],
+        listeners: vec![listeners::API.into(), API_INSIDE.into(), lock],
         leaves_first: false,
     };
     let nodes = topology.nodes.iter().map(|node| Part {

@@ -23,6 +23,7 @@ use switchyard_lab::home::{Directory, Home, Lock};
 use switchyard_lab::listeners::{self, Ports};
 
 use crate::api::{Api, block_on};
+use crate::process::credentials;
 use crate::which::Which;
 use crate::{apply, output};
 use progress::Progress;
@@ -210,7 +211,8 @@ fn start(directory: &Directory, loaded: &Loaded, lock: Lock) -> anyhow::Result<(
         manifests += "---\n";
         manifests += &serde_yaml_ng::to_string(manifest)?;
     }
-    fs::write(directory.manifests_file(), manifests).context("keep the manifests")?;
+    // Secrets may be among them.
+    credentials::secret(&directory.manifests_file(), &manifests).context("keep the manifests")?;
     boot::start(directory, lock, handover).context("start the supervisor")
 }
 

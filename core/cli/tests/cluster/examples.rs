@@ -158,6 +158,19 @@ fn route_limit() {
         let now = held(&routes());
         (now.len() == 3 && now != before).then_some(())
     });
+    // A network without routes leaves the device empty; the way back does not fit in, which is said before anything changes.
+    readers.run("", "yard network use overlay");
+    assert_eq!(held(&routes()), [""; 0]);
+    for more in [&["--dry-run"][..], &[]] {
+        let output = readers.cluster.try_yard(&[&["network", "use", "kubenet"], more].concat());
+        let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let why = "router: it wants 4 routes of the upstream device, which holds 3 at most";
+        assert!(!output.status.success() && told.contains(why), "{told}");
+    }
+    assert_eq!(held(&routes()), [""; 0]);
+    let status = readers.cluster.yard(&["network", "status", "-o", "json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!(status["status"]["lastSwap"]["outcome"], "Refused", "{status}");
 }
 
 /// The experiment, with fewer and shorter samples, and its reports side by side.

@@ -1,8 +1,11 @@
 //! An experiment is made, and what it leaves behind says what happened.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use serde_json::Value;
 
-use crate::rig::{Cluster, Powers};
+use crate::rig::{Cluster, Powers, interrupt};
 
 /// Every kind of path and load, few and short samples.
 const EXPERIMENT: &str = "\
@@ -62,11 +65,14 @@ fn a_tiny_experiment_measures_every_path() {
     let same = rig.file("home/out/report.json");
     let same = same.to_str().unwrap();
     assert!(rig.yard(&["bench", "compare", same, same]).contains("1.00x"));
+    let again = rig.yard(&["bench", "-f", same, "--print"]);
+    assert!(again.contains("name: tiny") && again.contains("seed: 7"), "a report is made again: {again}");
     let wrong = rig.try_yard(&["bench", "-f", file, "--fail-if", "flannel.rr.p99 > 1x"]);
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("no network flannel: there are kubenet, tunnel"));
     for (condition, wanted) in [
         ("tunnel.attach.p99 > 1", "attach has no p99: it has p50, most; for instance: overlay.attach.p50 > 2x"),
         ("kubenet.detach.p50 > 2x", "kubenet is what the others are compared with"),
+        ("tunnel.udp.loss > 1x", "loss is no ratio"),
         ("tunnel.start.p50 > 1", "no workload and no step start: there are stream"),
     ] {
         let wrong = rig.try_yard(&["bench", "-f", file, "--fail-if", condition]);
@@ -102,7 +108,10 @@ fn a_sweep_measures_everything_by_number() {
         std::fs::write(outside.join("sweep.yaml"), SWEEP).unwrap();
     });
     let (file, out) = (rig.file("sweep.yaml"), rig.file("home/out"));
-    let table = rig.yard(&["bench", "-f", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    // A condition that does not hold, and what did happen is never invalid: the exit code is 0.
+    let unlikely = "kubenet.attach.most > 600000";
+    let table =
+        rig.yard(&["bench", "-f", file.to_str().unwrap(), "--out", out.to_str().unwrap(), "--fail-if", unlikely]);
     for title in ["BY PODS", "BY SERVICES", "BY POLICIES", "rr p50, other-node"] {
         assert!(table.contains(title), "{title}: {table}");
     }
@@ -121,6 +130,79 @@ fn a_sweep_measures_everything_by_number() {
         wanted.len(),
         "those that only wait for a level do not count"
     );
+}
+
+/// Cards that lose a tenth of what comes in and send 50 Mbit/s, for as long as nobody interrupts.
+const IMPAIRED: &str = "\
+apiVersion: switchyard.dev/v1alpha1
+kind: Experiment
+metadata: {name: impaired}
+spec:
+  budgetSeconds: 3600
+  repetitions: {least: 1000, most: 1000}
+  rounds: 2
+  trials: 0
+  warmupMilliseconds: 5
+  sampleMilliseconds: 100
+  byHand: [bridge, routed]
+  networks: [{plugin: kubenet}]
+  workloads: [{kind: udp, rate: 4000}, {kind: flood, bytes: 1000}]
+  impairments: {loss: 0.1, rateMegabits: 50}
+";
+
+#[test]
+fn impairments_are_seen_and_an_interrupted_experiment_leaves_what_it_measured() {
+    let rig = Cluster::prepare_with(Powers::Nobody, |folder| {
+        let outside = folder.parent().expect("the test's folder");
+        std::fs::write(outside.join("impaired.yaml"), IMPAIRED).unwrap();
+    });
+    let (file, out) = (rig.file("impaired.yaml"), rig.file("home/out"));
+    let mut bench = rig.command(rig.program());
+    bench.args(["bench", "-f", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    let mut bench = bench.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(bench.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let heard: Vec<String> = said.by_ref().take_while(|line| !line.contains("block 4: ")).collect();
+    interrupt(bench.id());
+    let last: Vec<String> = said.collect();
+    assert_eq!(bench.wait().unwrap().code(), Some(130), "{heard:?} {last:?}");
+    assert!(last.iter().any(|line| line.contains("interrupted; what was measured until then")), "{heard:?} {last:?}");
+    let left: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "a report and its page: {left:?}");
+    let report = out.join("report.json");
+    assert!(rig.yard(&["bench", "show", report.to_str().unwrap()]).contains("it was interrupted"));
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+    assert!(report["blocks"].as_array().unwrap().len() >= 3 && report["endedBy"] == "interrupted");
+    a_tenth_is_lost_and_the_rate_is_capped(&report);
+    assert!(rig.yard(&["status"]).lines().count() <= 1, "the experiment's cluster has gone");
+}
+
+#[track_caller]
+fn a_tenth_is_lost_and_the_rate_is_capped(report: &Value) {
+    // Datagrams that arrived and did not, and megabits a second.
+    let on = |path: &str, workload: &str| {
+        let samples = report["samples"].as_array().unwrap();
+        let samples: Vec<&Value> =
+            samples.iter().filter(|one| one["path"] == path && one["workload"] == workload).collect();
+        let sum = |field: &str| samples.iter().filter_map(|one| one[field].as_f64()).sum::<f64>();
+        assert!(sum("operations") > 0.0, "{path} {workload}: {samples:?}");
+        // What arrived and found no room was not lost on the way.
+        let lost = (sum("errors") - sum("dropped")).max(0.0);
+        (lost / (sum("operations") + sum("errors")), sum("bytes") * 8.0 / 1e6 / sum("seconds"))
+    };
+    for path in ["other-node", "routed"] {
+        let (loss, _) = on(path, "udp");
+        assert!((0.05..0.15).contains(&loss), "{path}: {loss} of all datagrams were lost");
+        // What stands in the queue when the sample ends arrives as well.
+        let (_, megabits) = on(path, "flood");
+        assert!((20.0..100.0).contains(&megabits), "{path}: {megabits} Mbit/s");
+    }
+    for path in ["same-node", "bridge", "veth"] {
+        assert!(on(path, "udp").0 < 0.02, "{path} passes no card");
+    }
+    for stay in report["stays"].as_array().unwrap() {
+        let (added, packets) = added(&stay["wire"]);
+        assert!(added.abs() < 10.0 && (0.9..1.3).contains(&packets), "the card drops none of them: {stay}");
+    }
 }
 
 #[track_caller]
@@ -199,16 +281,24 @@ fn lives_are_followed_from_creation_to_deletion(report: &Value) {
     }
 }
 
-/// VXLAN puts 50 bytes before each packet; routes put nothing there. A few other packets leave the node meanwhile.
+/// VXLAN puts 50 bytes before each packet; routes put nothing there.
 #[track_caller]
 fn packets_are_as_large_as_arithmetic_says(report: &Value) {
     for stay in report["stays"].as_array().unwrap() {
-        let number = |value: &Value| value.as_f64().expect("a number");
-        let wire = &stay["wire"];
-        let (datagrams, payload) = (number(&wire["datagrams"]), number(&wire["payload"]));
-        let added = number(&wire["bytes"]) / datagrams - payload - 42.0;
+        let (added, packets) = added(&stay["wire"]);
         let wanted = if stay["network"] == "tunnel" { 50.0 } else { 0.0 };
-        assert_eq!(number(&stay["podMtu"]), 1500.0 - wanted, "{stay}");
-        assert!((added - wanted).abs() < 25.0, "{added} bytes were added, not {wanted}: {stay}");
+        assert_eq!(stay["podMtu"].as_f64(), Some(1500.0 - wanted), "{stay}");
+        assert!((added - wanted).abs() < 2.0, "{added} bytes were added, not {wanted}: {stay}");
+        assert!((1.0..1.1).contains(&packets), "{packets} packets a datagram: {stay}");
     }
+}
+
+/// Bytes added to each packet, and packets for each datagram. A few small packets, questions of two bytes, leave the node meanwhile.
+fn added(wire: &Value) -> (f64, f64) {
+    let number = |field: &str| wire[field].as_f64().expect("a number");
+    let (datagrams, packets) = (number("datagrams"), number("packets"));
+    let sent = datagrams.min(packets);
+    let others = packets - sent;
+    let plain = sent * (number("payload") + 42.0) + others * 44.0;
+    ((number("bytes") - plain) / packets, packets / datagrams)
 }

@@ -17,6 +17,9 @@ scenarios! {
 const INSIDE: &str = "@10.96.0.10";
 const SVC_1: &str = "sphinx-svc-1.default.svc.cluster.local";
 
+/// A resolver's patience with one server: who is started again within it, with the queries that waited, was never away.
+const RESTART: Duration = Duration::from_secs(5);
+
 fn everything_has_a_name(powers: Powers) {
     let cluster = Cluster::boot(powers);
     let services = cluster.get(&["services", "-A"]);
@@ -123,14 +126,13 @@ fn a_killed_server_loses_no_query(powers: Powers) {
         let before = cluster.kill(part);
         let asked = Instant::now();
         // One try only, so a query that is lost is a failure.
-        let patient = ["+tries=1", "+time=30", "+short", SVC_1];
+        let patient = ["+tries=1", "+time=10", "+short", SVC_1];
         let answer = match part {
             "router" => dig(&host, &patient),
             _ => cluster.shell("worker-1", &[&["dig", INSIDE], &patient[..]].concat()).expect("dig"),
         };
         assert!(answer.starts_with("10.96."), "{part}: {answer}");
-        eprintln!("{part}: answered {:?} after the kill", asked.elapsed());
-        assert!(asked.elapsed() < Duration::from_secs(30));
+        assert!(asked.elapsed() < RESTART, "{part}: answered {:?} after the kill", asked.elapsed());
         eventually("another process", || (cluster.pid(part) != before).then_some(()));
     }
 }

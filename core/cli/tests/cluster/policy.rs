@@ -74,7 +74,7 @@ fn closed_at_birth_and_while_the_agent_is_dead(powers: Powers) {
     apply(&cluster, &[idle("witness", "worker-2", "witness")]);
     ready(&cluster, "witness");
     let witness = address(&cluster, "witness");
-    let addresses = "10.40.1.{2..30} 10.40.2.{2..30}";
+    let addresses = "10.40.1.{2..30} 10.40.2.{2..30} 10.40.128.{2..30}";
     apply(&cluster, &[sender("spray", "worker-2", addresses)]);
     ready(&cluster, "spray");
     eventually("the spray arrives", || (datagrams(&cluster, "witness").0 > 0).then_some(()));
@@ -88,8 +88,8 @@ fn closed_at_birth_and_while_the_agent_is_dead(powers: Powers) {
             ),
         )
     };
-    let only = r#"{"podSelector": {"matchLabels": {"app": "witness"}}, "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "far"}}},
-        {"podSelector": {"matchLabels": {"app": "near"}}}]}]}"#;
+    let only = r#"{"podSelector": {"matchLabels": {"app": "witness"}}, "ingress": [{"from": [{"podSelector": {"matchExpressions":
+        [{"key": "app", "operator": "NotIn", "values": ["spray"]}]}}]}]}"#;
     apply(&cluster, &[policy("only", only)]);
     eventually("the spray no longer arrives", || {
         let before = datagrams(&cluster, "witness").0;
@@ -97,16 +97,24 @@ fn closed_at_birth_and_while_the_agent_is_dead(powers: Powers) {
         (datagrams(&cluster, "witness").0 == before).then_some(())
     });
     let before = datagrams(&cluster, "witness").0;
-    apply(
-        &cluster,
-        &[mute("near"), mute("far"), sender("near", "worker-2", &witness), sender("far", "worker-1", &witness)],
-    );
-    for pod in ["near", "far"] {
-        ready(&cluster, pod);
-        goes_on(&cluster, pod, 300);
-        assert_eq!(datagrams(&cluster, pod).0, 0, "{pod} has received something");
+    let born = |near: &str, far: &str| {
+        let senders = [sender(near, "worker-2", &witness), sender(far, "worker-1", &witness)];
+        apply(&cluster, &[&[mute(near), mute(far)][..], &senders].concat());
+        for pod in [near, far] {
+            ready(&cluster, pod);
+            goes_on(&cluster, pod, 300);
+            assert_eq!(datagrams(&cluster, pod).0, 0, "{pod} has received something");
+        }
+        assert_eq!(datagrams(&cluster, "witness").0, before, "something of what was born mute arrived");
+    };
+    born("near", "far");
+    // Policies are a layer of their own: it is so under every network, in the pods of every network.
+    for (network, near, far) in
+        [("overlay", "near-2", "far-2"), ("nsx", "near-3", "far-3"), ("kubenet", "near-4", "far-4")]
+    {
+        cluster.yard(&["network", "use", network]);
+        born(near, far);
     }
-    assert_eq!(datagrams(&cluster, "witness").0, before, "something of what was born mute arrived");
 
     for node in ["node-worker-1", "node-worker-2"] {
         let killed = cluster.kill(node);

@@ -1,7 +1,11 @@
 //! Mishaps: plugins that do not load, an upstream device that refuses, images that nobody has.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use serde_json::Value;
 
+use crate::policy::{apply, idle, ready};
 use crate::rig::{Cluster, Powers, Traffic, eventually, scenarios};
 
 scenarios! {
@@ -10,29 +14,95 @@ scenarios! {
     an_unknown_image_says_what_to_do
 }
 
+const HOST: &str = "sphinx-v1.esxcloud.net";
+
 fn a_bad_plugin_changes_nothing(powers: Powers) {
     let cluster = Cluster::boot(powers);
-    let traffic = Traffic::start(cluster.door(), "sphinx-v1.esxcloud.net");
+    let traffic = Traffic::start(cluster.door(), HOST);
     traffic.more(20);
-    let network = |spec: &str| {
-        let file = cluster.file("network.yaml");
-        let text =
-            format!("apiVersion: switchyard.dev/v1alpha1\nkind: Network\nmetadata: {{name: default}}\nspec: {spec}\n");
-        std::fs::write(&file, text).unwrap();
-        cluster.yard(&["apply", "-f", file.to_str().unwrap()]);
-    };
+    let spec = |plugin: &Path, options: &str| format!("{{plugin: {}, options: {options}}}", plugin.display());
+    let other_major = wrong(&cluster, "OTHER_MAJOR");
+    let no_symbol = wrong(&cluster, "NO_SYMBOL");
     for (spec, complaint) in [
-        ("{plugin: nonsense}", "nonsense"),
-        ("{plugin: kubenet, options: {colour: red}}", "colour"),
-        ("{plugin: /etc/passwd}", "passwd"),
+        ("{plugin: nonsense}".to_owned(), "nonsense"),
+        ("{plugin: kubenet, options: {colour: red}}".to_owned(), "colour"),
+        ("{plugin: /etc/passwd}".to_owned(), "passwd"),
+        (spec(&other_major, "{}"), "built for plugin ABI 7"),
+        (spec(&no_symbol, "{}"), "symbol switchyard_plugin_v1 is missing"),
+        (spec(&faulty(&cluster), "{panic: new}"), "told to panic in new"),
     ] {
-        network(spec);
+        network(&cluster, &spec);
         eventually(complaint, || cluster.yard(&["status"]).contains(complaint).then_some(()));
         traffic.more(20);
     }
-    network("{plugin: kubenet}");
+    network(&cluster, "{plugin: kubenet}");
     eventually("ready again", || cluster.yard(&["status"]).contains("kubenet 0.1.0, ready").then_some(()));
     traffic.stop().lost_nothing();
+}
+
+/// The network that is active panics about one pod and hangs about another: the Network says so, everybody else goes on, also pods
+/// that come later, and another network can take over.
+#[test]
+fn a_plugin_that_fails_costs_its_pod() {
+    let cluster = Cluster::boot(Powers::Nobody);
+    let says = |text: &str| eventually(text, || cluster.yard(&["status"]).contains(text).then_some(()));
+    let lease = || cluster.get(&["lease", "worker-1", "-n", "kube-node-lease"])["spec"]["renewTime"].clone();
+    for hosting in ["in-process", "process"] {
+        let file = faulty(&cluster);
+        let options = ["--config", "panic=panics", "--config", "hang=hangs", "--hosting", hosting];
+        cluster.yard(&[&["network", "use", file.to_str().unwrap()], &options[..]].concat());
+        says("faulty 1.0.0, ready");
+        let traffic = Traffic::start(cluster.door(), HOST);
+        for (bad, complaint) in [("panics", "the plugin panicked"), ("hangs", "no answer within 5 s")] {
+            apply(&cluster, &[idle(bad, "worker-1", bad)]);
+            says(&format!("pod default/{bad}: pod: "));
+            says(complaint);
+            let renewed = lease();
+            eventually("a lease that is renewed", || (lease() != renewed).then_some(()));
+            let sound = format!("beside-{bad}");
+            apply(&cluster, &[idle(&sound, "worker-1", "sound")]);
+            ready(&cluster, &sound);
+            traffic.more(20);
+            for pod in [bad, &sound] {
+                cluster.yard(&["delete", "pod", pod]);
+            }
+        }
+        says("faulty 1.0.0, ready");
+        traffic.stop().lost_nothing();
+    }
+    cluster.yard(&["network", "use", "kubenet"]);
+    says("kubenet 0.1.0, ready");
+    assert_eq!(cluster.ask(HOST).status, 200);
+}
+
+/// Wants another network.
+fn network(cluster: &Cluster, spec: &str) {
+    let file = cluster.file("network.yaml");
+    let text =
+        format!("apiVersion: switchyard.dev/v1alpha1\nkind: Network\nmetadata: {{name: default}}\nspec: {spec}\n");
+    std::fs::write(&file, text).unwrap();
+    cluster.yard(&["apply", "-f", file.to_str().unwrap()]);
+}
+
+/// The plugin that breaks its promises when asked to, where the cluster can read it.
+fn faulty(cluster: &Cluster) -> PathBuf {
+    let built = Path::new(env!("CARGO_BIN_EXE_yard")).with_file_name("libswitchyard_faulty.so");
+    let file = cluster.file("libswitchyard_faulty.so");
+    if !file.exists() {
+        std::fs::copy(built, &file).expect("faulty is built");
+    }
+    file
+}
+
+/// A plugin in C that is wrong in one way.
+fn wrong(cluster: &Cluster, define: &str) -> PathBuf {
+    let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugin-host");
+    let file = cluster.file(&format!("{define}.so"));
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-std=gnu11", "-I"]).arg(host.join("../plugin/include")).arg(format!("-D{define}"));
+    let status = cc.arg(host.join("tests/fixtures/faulty.c")).arg("-o").arg(&file).status();
+    assert!(status.expect("cc runs").success());
+    file
 }
 
 fn an_unknown_image_says_what_to_do(powers: Powers) {

@@ -97,6 +97,15 @@ pub(crate) fn measured<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T
     value
 }
 
+/// [`measured`], and no longer than this.
+#[track_caller]
+pub(crate) fn within<T>(limit: Duration, what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    let value = measured(what, condition);
+    assert!(begun.elapsed() <= limit, "{what}: after {:?}, expected {limit:?} at most", begun.elapsed());
+    value
+}
+
 /// Writes a measurement where it is seen, although tests' output is not: past the test runner's capture.
 pub(crate) fn record(what: &str, measured: &str) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
@@ -295,8 +304,19 @@ impl Drop for Cluster {
 
 /// Sends signal 9.
 pub(crate) fn kill(pid: u32) {
+    signal(pid, rustix::process::Signal::KILL);
+}
+
+/// Sends a signal.
+pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process id");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
+    rustix::process::kill_process(pid, signal).expect("kill");
+}
+
+/// Sends signal 2, as a terminal does.
+pub(crate) fn interrupt(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("interrupt");
 }
 
 fn is_root() -> bool {

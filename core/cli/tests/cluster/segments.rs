@@ -40,14 +40,58 @@ impl Drop for World {
 
 /// How the world outside sees a pod.
 fn seen(cluster: &Cluster, namespace: &str, pod: &str) -> Option<String> {
-    let url = format!("http://{WORLD}:{PORT}/");
+    seen_at(cluster, namespace, pod, WORLD)
+}
+
+/// The same, asked at another address that leads there.
+fn seen_at(cluster: &Cluster, namespace: &str, pod: &str, address: &str) -> Option<String> {
+    let url = format!("http://{address}:{PORT}/");
     let asked = cluster.try_yard(&["shell", "-n", namespace, pod, "--", "curl", "-sS", "-m", "2", &url]);
     let echo: Value = serde_json::from_slice(&asked.stdout).ok()?;
     Some(echo["remote"].as_str()?.rsplit_once(':')?.0.to_owned())
 }
 
+/// Counts what floods, on a node's tunnel of a segment.
+fn count_floods(cluster: &Cluster, node: &str, tunnel: &str) {
+    let chain = format!(
+        "add table netdev floods; add chain netdev floods {tunnel} {{ type filter hook egress device {tunnel} priority 0; }}; \
+         add rule netdev floods {tunnel} ether type arp counter; \
+         add rule netdev floods {tunnel} ether daddr ff:ff:ff:ff:ff:ff counter"
+    );
+    cluster.shell(node, &["nft", &chain]).expect("a table of its own");
+}
+
+/// Frames that were counted so.
+fn floods(cluster: &Cluster, node: &str) -> u64 {
+    let text = cluster.shell(node, &["nft", "list", "table", "netdev", "floods"]).expect("the table");
+    let counters =
+        text.split("counter packets ").skip(1).map(|rest| rest.split(' ').next().and_then(|n| n.parse().ok()));
+    counters.map(|packets: Option<u64>| packets.expect("a number")).sum()
+}
+
+/// Whether a pod answers another one over HTTP.
+fn hears(cluster: &Cluster, from: &str, to: &str) -> bool {
+    let url = format!("http://{}:8080/", address(cluster, to));
+    cluster.shell(&format!("pod/{from}"), &["curl", "-sS", "-m", "2", &url]).is_ok()
+}
+
+/// A cluster with segments of 13 pods a subnet.
+fn boot_with_small_subnets(powers: Powers) -> Cluster {
+    let cluster = Cluster::prepare_with(powers, |folder| {
+        let file = folder.join("cluster.yaml");
+        let network = "plugin: nsx\n    options: {subnetPrefix: 28}";
+        let text = fs::read_to_string(&file).unwrap().replace("plugin: kubenet", network);
+        fs::write(&file, text).unwrap();
+    });
+    cluster.up();
+    cluster
+}
+
 fn namespaces_are_segments_with_an_address_outside(powers: Powers) {
-    let cluster = Cluster::boot_on(powers, "nsx");
+    let cluster = boot_with_small_subnets(powers);
+    for node in ["worker-1", "worker-2"] {
+        count_floods(&cluster, node, "vx4096");
+    }
     assert_eq!(cluster.ask("sphinx-v1.esxcloud.net").status, 200);
 
     let segments = cluster.get(&["segments"]);
@@ -84,6 +128,17 @@ fn namespaces_are_segments_with_an_address_outside(powers: Powers) {
     let ingress = cluster.get(&["pods", "-n", "ingress"]);
     let ingress = format!("pod/{}", ingress["items"][0]["metadata"]["name"].as_str().unwrap());
     assert_eq!(seen(&cluster, "ingress", &ingress), Some(outside("ingress")));
+    // A Service whose endpoint is outside: all of the connection goes by the gateway, not only its first packet.
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: world}}\nspec: {{ports: [{{port: {PORT}}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\nports: [{{port: {PORT}}}]\n\
+         metadata: {{name: world, labels: {{kubernetes.io/service-name: world}}}}\nendpoints: [{{addresses: [{WORLD}]}}]\n"
+    );
+    apply(&cluster, &[service]);
+    let world = cluster.get(&["service", "world"])["spec"]["clusterIP"].as_str().expect("an address").to_owned();
+    eventually("the namespace's address outside, by a Service", || {
+        (seen_at(&cluster, "default", &pod, &world) == Some(default.clone())).then_some(())
+    });
 
     // The other node becomes the only one that may carry the gateway.
     let nodes = cluster.get(&["nodes"]);
@@ -102,6 +157,50 @@ fn namespaces_are_segments_with_an_address_outside(powers: Powers) {
     eventually("the same address by the other gateway", || {
         (seen(&cluster, "default", &pod) == Some(default.clone())).then_some(())
     });
+    a_segment_grows_under_its_pods(&cluster);
+    for node in ["worker-1", "worker-2"] {
+        assert_eq!(floods(&cluster, node), 0, "{node}: nothing is asked of everybody");
+    }
+    a_device_in_the_way_is_told_by_the_segment(&cluster);
+}
+
+/// A second subnet, on both nodes, whose pods reach each other and those of the first.
+fn a_segment_grows_under_its_pods(cluster: &Cluster) {
+    let names: Vec<String> = (0..14).map(|number| format!("more-{number}")).collect();
+    let on = |number: usize| if number.is_multiple_of(2) { "worker-1" } else { "worker-2" };
+    let pods: Vec<String> = names.iter().enumerate().map(|(number, name)| idle(name, on(number), "more")).collect();
+    apply(cluster, &pods);
+    names.iter().for_each(|name| ready(cluster, name));
+    let segment = cluster.get(&["segment", "default"]);
+    let subnets = segment["spec"]["subnets"].as_array().expect("subnets");
+    assert!(subnets.len() >= 2, "{segment}");
+    let is_first =
+        |name: &&String| address(cluster, name).rsplit('.').next().and_then(|n| n.parse::<u8>().ok()) < Some(16);
+    let first = names.iter().find(is_first);
+    let second: Vec<&String> = names.iter().filter(|name| !is_first(name)).collect();
+    let (here, there) = (second[0], second[1]);
+    assert!(hears(cluster, here, there) && hears(cluster, there, here), "between nodes, in the second subnet");
+    if let Some(first) = first {
+        assert!(hears(cluster, first, here) && hears(cluster, there, first), "between the subnets");
+    }
+    let old = cluster.pod_of("app=sphinx,version=v1");
+    assert!(hears(cluster, &old, there), "from a pod that was there before");
+}
+
+/// Somebody else's device has the name that a node would give its tunnel.
+fn a_device_in_the_way_is_told_by_the_segment(cluster: &Cluster) {
+    cluster.shell("worker-2", &["ip", "link", "add", "vx4098", "type", "bridge"]).expect("a device");
+    let namespace = r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "late"}}"#.to_owned();
+    let pod = idle("late", "worker-1", "late")
+        .replace(r#""metadata": {"name""#, r#""metadata": {"namespace": "late", "name""#);
+    apply(cluster, &[namespace, pod]);
+    eventually("the segment says which node does not carry it", || {
+        let output = cluster.try_yard(&["get", "segment", "late", "-o", "json"]);
+        let segment: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let condition = &segment["status"]["conditions"][0];
+        let message = condition["message"].as_str()?;
+        (condition["status"] == "False" && message.contains("worker-2") && message.contains("vx4098")).then_some(())
+    });
 }
 
 /// The node with this role among gateways.
@@ -116,8 +215,9 @@ fn the_standby_takes_over_from_a_dead_gateway(powers: Powers) {
     let cluster = Cluster::boot_on(powers, "nsx");
     let active = eventually("an active gateway", || edge(&cluster, "active"));
     let standby = eventually("one that stands by", || edge(&cluster, "standby"));
-    apply(&cluster, &[idle("client", &standby, "client")]);
+    apply(&cluster, &[idle("client", &standby, "client"), idle("far", &active, "far")]);
     ready(&cluster, "client");
+    ready(&cluster, "far");
     let _world = World::serve(&cluster);
     let segment = cluster.get(&["segment", "default"]);
     let outside = segment["spec"]["outside"].as_str().expect("an address outside").to_owned();
@@ -141,8 +241,15 @@ fn the_standby_takes_over_from_a_dead_gateway(powers: Powers) {
         let conditions = node["status"]["conditions"].as_array()?;
         conditions.iter().any(|one| one["type"] == "Ready" && one["status"] == "True").then_some(())
     });
-    assert_eq!(edge(&cluster, "active"), Some(standby), "it does not come back to it");
+    assert_eq!(edge(&cluster, "active"), Some(standby.clone()), "it does not come back to it");
     assert_eq!(seen(), Some(outside));
+
+    // Without any gateway pods are still there for each other, and for nobody outside.
+    for node in [&active, &standby] {
+        cluster.shell(&format!("node/{node}/t0"), &["nft", wall]).expect("the gateway's place");
+    }
+    assert_eq!(seen(), None, "both gateways are dead");
+    assert!(hears(&cluster, "client", "far") && hears(&cluster, "far", "client"), "east-west goes on");
 }
 
 /// Frames that the guard of a node's ports has dropped.

@@ -1,6 +1,9 @@
 //! A cluster serves what its manifests describe.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use crate::rig::{Cluster, Powers, scenarios};
 
@@ -51,6 +54,27 @@ fn up_twice_is_up_once(powers: Powers) {
     let before = cluster.pid("supervisor");
     cluster.up();
     assert_eq!(cluster.pid("supervisor"), before);
+    is_its_owners_alone(&cluster.directory());
+}
+
+/// Nobody else gets into a cluster's folder, and nobody else could read what is secret in it.
+fn is_its_owners_alone(directory: &Path) {
+    let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(directory), 0o700, "{}", directory.display());
+    let (mut folders, mut secrets) = (vec![directory.to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let kubeconfig = name == "kubeconfig" || folder.ends_with("kubeconfigs");
+            if path.is_dir() && !path.is_symlink() {
+                folders.push(path);
+            } else if kubeconfig || name == "manifests.yaml" || name.ends_with(".key") || name.ends_with(".redb") {
+                assert_eq!(mode(&path), 0o600, "{}", path.display());
+                secrets += 1;
+            }
+        }
+    }
+    assert!(secrets > 8, "there are keys, kubeconfigs, the store and the manifests, not {secrets} files");
 }
 
 fn a_shell_is_in_its_node(powers: Powers) {

@@ -18,7 +18,40 @@ scenarios! {
 const HOST: &str = "sphinx-v1.esxcloud.net";
 
 /// All networks that there are; each pair of plugins is swapped in both directions.
-const NETWORKS: [&[&str]; 4] = [&["kubenet"], &["overlay"], &["kubenet", "--config", "bridge=cbr1"], &["nsx"]];
+const NETWORKS: [&[&str]; 5] =
+    [&["kubenet"], &["overlay"], &["kubenet", "--config", "bridge=cbr1"], &["nsx"], &["none"]];
+
+/// The pods of the default namespace: name, uid, address, whether ready, restarts.
+#[derive(Debug, PartialEq)]
+struct Pods(Vec<(Value, Value, Value, bool, u64)>);
+
+impl Pods {
+    #[track_caller]
+    fn of(cluster: &Cluster) -> Self {
+        let pods = cluster.get(&["pods"]);
+        let of = |pod: &Value| {
+            let (meta, status) = (&pod["metadata"], &pod["status"]);
+            let containers = status["containerStatuses"].as_array().map_or(&[][..], Vec::as_slice);
+            let ready = containers.iter().all(|container| container["ready"] == true);
+            let restarts = containers.iter().filter_map(|container| container["restartCount"].as_u64()).sum();
+            (meta["name"].clone(), meta["uid"].clone(), status["podIP"].clone(), ready, restarts)
+        };
+        Self(pods["items"].as_array().expect("pods").iter().map(of).collect())
+    }
+
+    fn restarts(&self) -> u64 {
+        self.0.iter().map(|(.., restarts)| restarts).sum()
+    }
+
+    fn are_ready(&self) -> bool {
+        self.0.iter().all(|(_, _, _, ready, _)| *ready)
+    }
+
+    /// Names, uids and addresses.
+    fn addresses(&self) -> Vec<(&Value, &Value, &Value)> {
+        self.0.iter().map(|(name, uid, ip, ..)| (name, uid, ip)).collect()
+    }
+}
 
 fn swap(cluster: &Cluster, network: &[&str]) -> String {
     cluster.yard(&[&["network", "use"], network].concat())
@@ -31,7 +64,7 @@ fn status(cluster: &Cluster) -> Value {
 fn networks_change_under_load(powers: Powers) {
     let cluster = Cluster::boot(powers);
     let before = State::of(&cluster);
-    let pods = cluster.get(&["pods"]);
+    let pods = Pods::of(&cluster);
     let dry = cluster.yard(&["network", "use", "overlay", "--dry-run"]);
     assert!(dry.contains("node/worker-1: link vxlan") && dry.contains("router: route 10.40."), "{dry}");
     before.is_again(&cluster);
@@ -43,17 +76,30 @@ fn networks_change_under_load(powers: Powers) {
     for to in [1, 2, 0, 2, 1, 0, 3, 1, 3, 0] {
         let told = swap(&cluster, NETWORKS[to]);
         assert!(told.contains("all of them all the time"), "{told}");
+        if to == 0 {
+            before.is_again(&cluster);
+        }
         traffic.more(20);
     }
     traffic.stop().lost_at_most(0);
     dialogue.end().was_one_connection();
     before.is_again(&cluster);
-    let now = cluster.get(&["pods"]);
-    for (before, now) in pods["items"].as_array().unwrap().iter().zip(now["items"].as_array().unwrap()) {
-        assert_eq!(before["metadata"]["uid"], now["metadata"]["uid"]);
-        assert_eq!(before["status"]["podIP"], now["status"]["podIP"]);
-        assert_eq!(now["status"]["containerStatuses"][0]["restartCount"], 0);
+    assert_eq!(Pods::of(&cluster), pods);
+    assert_eq!(pods.restarts(), 0);
+    nothing_is_a_network_too(&cluster, &before, &pods);
+}
+
+/// No network at all, between any two others: pods keep what they have, and answer again.
+fn nothing_is_a_network_too(cluster: &Cluster, before: &State, pods: &Pods) {
+    for to in [4, 1, 4, 3, 4, 0] {
+        swap(cluster, NETWORKS[to]);
+        assert_eq!(Pods::of(cluster).addresses(), pods.addresses(), "{:?}", NETWORKS[to]);
+        if to != 4 {
+            answers(cluster, &format!("{:?} came after nothing", NETWORKS[to]));
+        }
     }
+    eventually("every pod is ready again", || Pods::of(cluster).are_ready().then_some(()));
+    before.is_again(cluster);
 }
 
 /// Pods that were born into segments keep their addresses under networks that have none, and what a policy of the firewall or of
@@ -104,20 +150,62 @@ fn segments_are_handed_over_and_closed_ways_stay_closed(powers: Powers) {
 
 fn whoever_dies_in_a_swap_it_ends_well(powers: Powers) {
     let cluster = Cluster::boot(powers);
+    let (before, pods) = (State::of(&cluster), Pods::of(&cluster));
     let mut to = 1;
+    let unharmed = |to: usize, what: &str| {
+        let now = Pods::of(&cluster);
+        assert_eq!((now.addresses(), now.restarts()), (pods.addresses(), 0), "{what}");
+        if to == 0 {
+            before.is_again(&cluster);
+        }
+    };
     for phase in ["Planning", "Preparing", "Checking", "Switching", "Verifying", "Withdrawing", "Cleaning"] {
         for part in ["node-worker-1", "control-plane"] {
             dies(&cluster, NETWORKS[to], phase, part);
+            unharmed(to, &format!("{part} died in {phase}"));
             // Between all three plugins, either way.
             to = [1, 3, 0, 0][to];
         }
     }
     dies(&cluster, NETWORKS[to], "Switching", "router");
+    unharmed(to, "the router died in Switching");
+    // On the way back from a network that does not carry anything.
+    swap(&cluster, NETWORKS[0]);
+    for part in ["node-worker-1", "control-plane", "router"] {
+        wall(&cluster);
+        kill_in(&cluster, NETWORKS[1], "Returning", part);
+        let status = status(&cluster);
+        assert_eq!(status["status"]["lastSwap"]["outcome"], "Returned", "{part}: {status}");
+        assert_eq!(status["status"]["active"]["plugin"], "kubenet");
+        no_wall(&cluster);
+        unharmed(0, &format!("{part} died in Returning"));
+        answers(&cluster, &format!("{part} died in Returning"));
+    }
 }
 
 /// Kills a part when the swap reaches a phase. The swap succeeds or is taken back; either way nothing is left of it, and a try
 /// without a death succeeds.
 fn dies(cluster: &Cluster, network: &[&str], phase: &str, part: &str) {
+    kill_in(cluster, network, phase, part);
+    let told = cluster.try_yard(&[&["network", "use"], network].concat());
+    let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    assert!(told.status.success(), "{part} died in {phase}: {out}{err}");
+    if part == "router" {
+        // Once it is started again it first asks the nodes whether they are well.
+        answers(cluster, &format!("{part} died in {phase}"));
+    }
+    assert_eq!(cluster.ask(HOST).status, 200, "{part} died in {phase}");
+}
+
+fn answers(cluster: &Cluster, after: &str) {
+    eventually(&format!("an answer after {after}"), || {
+        let answer = crate::rig::http::get(cluster.door(), HOST, "/").ok()?;
+        (answer.status == 200).then_some(())
+    });
+}
+
+/// Begins a swap, kills a part when it reaches a phase, and waits until the part is there again and the swap is over.
+fn kill_in(cluster: &Cluster, network: &[&str], phase: &str, part: &str) {
     let before = cluster.pid(part);
     let mut command = cluster.command(cluster.program());
     let mut child = command
@@ -127,20 +215,24 @@ fn dies(cluster: &Cluster, network: &[&str], phase: &str, part: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("yard runs");
+    let mut told = Vec::new();
     let mut killed = false;
     for line in BufReader::new(child.stderr.take().expect("piped")).lines() {
-        if !killed && line.expect("text").contains(phase) {
+        let line = line.expect("text");
+        if !killed && line.contains(phase) {
             crate::rig::kill(before);
             killed = true;
         }
+        told.push(line);
     }
     child.wait().expect("yard ends");
+    assert!(killed, "{part} was to die in {phase}, which nobody has seen: {told:#?}");
     eventually(&format!("{part} again, after its death in {phase}"), || {
         let status = cluster.status();
         let all = status["processes"].as_array()?;
         let process = all.iter().find(|process| process["name"] == part)?;
         let is_another = process["hostPid"].as_u64().is_some_and(|pid| pid != u64::from(before));
-        (is_another || !killed).then_some(())
+        is_another.then_some(())
     });
     eventually(&format!("the end of a swap in which {part} died in {phase}"), || {
         let output = cluster.try_yard(&["network", "status", "-o", "json"]);
@@ -150,17 +242,17 @@ fn dies(cluster: &Cluster, network: &[&str], phase: &str, part: &str) {
         let nodes = status["nodes"].as_object()?.values().all(|node| node["generation"] == *at);
         (status["swap"].is_null() && status["lastSwap"]["outcome"].is_string() && nodes).then_some(())
     });
-    let told = cluster.try_yard(&[&["network", "use"], network].concat());
-    let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
-    assert!(told.status.success(), "{part} died in {phase}: {out}{err}");
-    if part == "router" {
-        // Once it is started again it first asks the nodes whether they are well.
-        eventually(&format!("an answer after {part} died in {phase}"), || {
-            let answer = crate::rig::http::get(cluster.door(), HOST, "/").ok()?;
-            (answer.status == 200).then_some(())
-        });
-    }
-    assert_eq!(cluster.ask(HOST).status, 200, "{part} died in {phase}");
+}
+
+/// The underlay lets no tunnel through to or from a node, which nobody knows before packets are sent.
+fn wall(cluster: &Cluster) {
+    let rule = "add table inet wall; add chain inet wall in { type filter hook input priority -300; }; \
+                add rule inet wall in udp dport 4789 drop; add rule inet wall in udp dport 8472 drop";
+    cluster.shell("worker-2", &["nft", rule]).unwrap();
+}
+
+fn no_wall(cluster: &Cluster) {
+    cluster.shell("worker-2", &["nft", "delete table inet wall"]).unwrap();
 }
 
 fn a_swap_that_fails_is_taken_back(powers: Powers) {
@@ -180,16 +272,14 @@ fn a_swap_that_fails_is_taken_back(powers: Powers) {
     };
     // An option that is no good: nobody is even asked.
     fails(&["overlay", "--config", "mtu=1"], "", "option mtu");
-    // Somebody else's device is in the way on one node; the others have prepared by then.
+    // Somebody else's device is in the way on one node, which is seen before anything changes.
     cluster.shell("worker-2", &["ip", "link", "add", "cbr9", "type", "veth", "peer", "name", "cbr9b"]).unwrap();
-    fails(&["kubenet", "--config", "bridge=cbr9"], "Returned", "cbr9");
+    fails(&["kubenet", "--config", "bridge=cbr9", "--dry-run"], "", "worker-2: node/worker-2: add link cbr9");
+    fails(&["kubenet", "--config", "bridge=cbr9"], "Refused", "worker-2: node/worker-2: add link cbr9");
     cluster.shell("worker-2", &["ip", "link", "del", "cbr9"]).unwrap();
-    // The underlay lets no tunnel through, which nobody knows before packets are sent.
-    let rule = "add table inet wall; add chain inet wall in { type filter hook input priority -300; }; \
-                add rule inet wall in udp dport 4789 drop; add rule inet wall in udp dport 8472 drop";
-    cluster.shell("worker-2", &["nft", rule]).unwrap();
+    wall(&cluster);
     fails(&["overlay"], "Returned", "no answer any more");
-    cluster.shell("worker-2", &["nft", "delete table inet wall"]).unwrap();
+    no_wall(&cluster);
     before.is_again(&cluster);
     // The wall is gone; the same again succeeds.
     let report = traffic.stop();

@@ -25,6 +25,7 @@ use crate::queue::{Next, Queue};
 
 pub(crate) use plugins::Opened;
 use plugins::{Plugins, Refusal};
+pub(crate) use status::node_report;
 
 /// Takes a Network from one spec to the next.
 struct Driver {
@@ -90,11 +91,11 @@ impl Driver {
         status.observed_generation = generation;
         let next = self.patience(status.swap.as_ref());
         status.nodes = reports;
-        status.nodes.remove(names::ROUTER);
+        let router = status.nodes.remove(names::ROUTER).and_then(|router| router.error);
         for node in status.nodes.values_mut() {
             node.swap = None;
         }
-        let ready = status::ready(refusal.as_ref(), &status);
+        let ready = status::ready(refusal.as_ref(), router.as_deref(), &status);
         let swapped = status::swapped(&status);
         let mut said = Vec::new();
         if status::set(&mut status, status::READY, ready.clone()) && (ready.0 == "True" || refusal.is_some()) {

@@ -1,4 +1,4 @@
-//! Opening plugins, off the runtime's workers: it reads files and runs foreign code.
+//! Opening plugins and asking them, off the runtime's workers: it reads files and runs foreign code.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,6 +6,7 @@ use switchyard_api::{ActiveNetwork, NetworkSpec};
 use switchyard_plugin::{Facts, NodeFacts, PodFacts, Pool};
 use switchyard_plugin_host::{CallError, Plugin, Registry};
 
+use crate::cache::Key;
 use crate::config::Config;
 use crate::queue::Queue;
 
@@ -20,7 +21,8 @@ pub(super) struct Plugins {
 pub(crate) struct Opened {
     pub(crate) active: ActiveNetwork,
     plugin: Arc<dyn Plugin>,
-    fault: Mutex<Option<CallError>>,
+    /// What the plugin failed with, and the pod that waits because of it.
+    fault: Mutex<Option<(Key, CallError)>>,
     wake: Queue<()>,
 }
 
@@ -34,23 +36,45 @@ pub(super) struct Refusal {
 // === impl Opened ===
 
 impl Opened {
-    /// Which block the address of `pod` comes from when it runs on `node`.
-    pub(crate) fn pool(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Result<Pool, CallError> {
-        let answer = self.plugin.pool(facts, node, pod);
+    /// Which block the address of the pod `key` comes from when it runs on `node`.
+    pub(crate) async fn pool(
+        &self,
+        key: &Key,
+        facts: &Facts,
+        node: &NodeFacts,
+        pod: PodFacts,
+    ) -> Result<Pool, CallError> {
+        let (plugin, facts, node) = (self.plugin.clone(), facts.clone(), node.clone());
+        let answer = tokio::task::spawn_blocking(move || plugin.pool(&facts, &node, &pod)).await;
+        let answer = answer.expect("a plugin's panic ends at its boundary");
         let mut fault = self.fault.lock().expect("no panic while locked");
-        if answer.as_ref().err() != fault.as_ref() {
-            *fault = answer.as_ref().err().cloned();
-            self.wake.add(());
+        match (&answer, &*fault) {
+            (Err(error), None) => *fault = Some((key.clone(), error.clone())),
+            (Ok(_), Some((of, _))) if of == key => *fault = None,
+            _ => return answer,
         }
+        self.wake.add(());
         answer
     }
 
-    /// What the plugin failed with when it was last asked.
+    /// Nobody waits for this pod's address any more.
+    pub(crate) fn forget(&self, key: &Key) {
+        let mut fault = self.fault.lock().expect("no panic while locked");
+        if fault.take_if(|(of, _)| of == key).is_some() {
+            self.wake.add(());
+        }
+    }
+
+    /// What the plugin failed with when it was asked for the address of a pod that still has none.
     pub(super) fn fault(&self) -> Option<Refusal> {
         let fault = self.fault.lock().expect("no panic while locked");
-        fault.as_ref().map(|error| Refusal {
-            reason: if matches!(error, CallError::Panicked { .. }) { "PluginPanicked" } else { "PluginFailed" },
-            message: error.to_string(),
+        fault.as_ref().map(|(key, error)| Refusal {
+            reason: match error {
+                CallError::Panicked { .. } => "PluginPanicked",
+                CallError::Hung { .. } | CallError::Timeout { .. } => "PluginHung",
+                _ => "PluginFailed",
+            },
+            message: format!("pod {key}: {error}"),
         })
     }
 }
@@ -68,7 +92,7 @@ impl Plugins {
         let spec = spec.clone();
         let registry = self.registry.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            let plugin = registry.open(&spec.plugin, &spec.options, spec.hosting);
+            let plugin = registry.tend(&spec.plugin, &spec.options, spec.hosting);
             plugin
                 .map_err(|error| Refusal { reason: error.reason(), message: chain(&error) })
                 .map(|plugin| (spec, plugin))

@@ -18,6 +18,11 @@ pub(super) fn report(node: &Node) -> Option<&String> {
     node.metadata.annotations.as_ref()?.get(names::NODE_NETWORK)
 }
 
+/// The same, read.
+pub(crate) fn node_report(node: &Node) -> NodeNetworkStatus {
+    parsed(report(node), names::NODE_NETWORK)
+}
+
 /// The router's report, as it wrote it.
 pub(super) fn router_report(network: &Network) -> Option<&String> {
     network.metadata.annotations.as_ref()?.get(names::ROUTER_NETWORK)
@@ -25,8 +30,7 @@ pub(super) fn router_report(network: &Network) -> Option<&String> {
 
 /// All nodes' reports. A node that has not reported is there, with generation 0.
 pub(super) fn reports(nodes: &[Arc<Node>]) -> BTreeMap<String, NodeNetworkStatus> {
-    let status = |node: &Node| parsed(report(node), names::NODE_NETWORK);
-    nodes.iter().filter_map(|node| Some((node.metadata.name.clone()?, status(node)))).collect()
+    nodes.iter().filter_map(|node| Some((node.metadata.name.clone()?, node_report(node)))).collect()
 }
 
 /// The router's report; `None` where there is no router that reports.
@@ -61,8 +65,12 @@ pub(super) fn swapped(status: &NetworkStatus) -> Option<(&'static str, &'static 
     })
 }
 
-/// Status, reason and message of the condition Ready.
-pub(super) fn ready(refusal: Option<&Refusal>, status: &NetworkStatus) -> (&'static str, &'static str, String) {
+/// Status, reason and message of the condition Ready. `router` is what went wrong on the upstream device.
+pub(super) fn ready(
+    refusal: Option<&Refusal>,
+    router: Option<&str>,
+    status: &NetworkStatus,
+) -> (&'static str, &'static str, String) {
     if let Some(refusal) = refusal {
         let goes_on = match &status.active {
             Some(active) => format!("; {} {} goes on", active.plugin, active.version),
@@ -78,6 +86,9 @@ pub(super) fn ready(refusal: Option<&Refusal>, status: &NetworkStatus) -> (&'sta
         let more = failed.count();
         let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
         return ("False", "NodeFailed", format!("{first}{more}"));
+    }
+    if let Some(error) = router {
+        return ("False", "RouterFailed", format!("router: {error}"));
     }
     // In a swap, nodes that are done carry the new network already.
     let coming = status.swap.as_ref().map(|swap| swap.to.generation);
@@ -142,7 +153,7 @@ mod tests {
             generation,
             plugin: "kubenet".into(),
             error: error.map(str::to_owned),
-            swap: None,
+            ..NodeNetworkStatus::default()
         };
         let nodes =
             generations.iter().map(|(name, generation, error)| ((*name).into(), node(*generation, *error))).collect();
@@ -151,17 +162,19 @@ mod tests {
 
     #[test]
     fn a_network_is_ready_when_every_node_carries_it() {
-        assert_eq!(ready(None, &status(&[("a", 2, None), ("b", 2, None)])).0, "True");
-        let (ready, reason, message) = ready(None, &status(&[("a", 2, None), ("b", 1, None)]));
+        assert_eq!(ready(None, None, &status(&[("a", 2, None), ("b", 2, None)])).0, "True");
+        let (ready, reason, message) = ready(None, None, &status(&[("a", 2, None), ("b", 1, None)]));
         assert_eq!((ready, reason, message.as_str()), ("False", "NodesPending", "waiting for 1 of 2 nodes: b"));
-        let (_, reason, message) = super::ready(None, &status(&[("a", 2, Some("no bridge")), ("b", 1, None)]));
+        let (_, reason, message) = super::ready(None, None, &status(&[("a", 2, Some("no bridge")), ("b", 1, None)]));
         assert_eq!((reason, message.as_str()), ("NodeFailed", "a: no bridge"));
+        let (_, reason, message) = super::ready(None, Some("no plugin"), &status(&[("a", 2, None)]));
+        assert_eq!((reason, message.as_str()), ("RouterFailed", "router: no plugin"));
     }
 
     #[test]
     fn a_refused_spec_says_what_goes_on_instead() {
         let refusal = Refusal { reason: "PluginNotFound", message: "no plugin \"x\"".into() };
-        let (ready, reason, message) = ready(Some(&refusal), &status(&[]));
+        let (ready, reason, message) = ready(Some(&refusal), None, &status(&[]));
         assert_eq!(
             (ready, reason, message.as_str()),
             ("False", "PluginNotFound", "no plugin \"x\"; kubenet 1.0 goes on")

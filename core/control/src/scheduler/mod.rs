@@ -13,12 +13,11 @@ pub(crate) mod snapshot;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Pod;
 use switchyard_plugin::{NodeFacts, PodFacts, Pool, SegmentPool};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::cache::Key;
 use crate::context::{Context, SERVICE_NAMESPACE};
@@ -78,7 +77,8 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
 
 impl Scheduler {
     async fn run(mut self, mut changes: mpsc::UnboundedReceiver<Changed>) {
-        let mut binding = FuturesUnordered::new();
+        // Tasks of their own, as a plugin that is asked meanwhile may take its time.
+        let mut binding = JoinSet::new();
         let mut network = self.context.network.subscribe();
         let mut segments = self.context.segments.changes();
         loop {
@@ -88,8 +88,8 @@ impl Scheduler {
             while binding.len() < IN_FLIGHT
                 && let Some((key, pod)) = self.pending.pop()
             {
-                if let Some(decision) = self.decide(key, pod) {
-                    binding.push(bind::bind(self.context.clone(), decision));
+                if let Some(decision) = self.decide(key, pod).await {
+                    binding.spawn(bind::bind(self.context.clone(), decision));
                 }
             }
             let retry_at = self.pending.retry_at();
@@ -105,7 +105,10 @@ impl Scheduler {
                     // The caches were closed.
                     None => return,
                 },
-                Some((decision, bound)) = binding.next(), if !binding.is_empty() => self.bound(&decision, bound),
+                Some(written) = binding.join_next() => {
+                    let (decision, bound) = written.expect("writing a decision does not panic");
+                    self.bound(&decision, bound);
+                }
                 Ok(()) = network.changed() => self.pending.retry_soon(),
                 Ok(()) = segments.changed() => self.pending.retry_soon(),
                 () = retry => self.pending.retry(),
@@ -144,16 +147,19 @@ impl Scheduler {
             _ => {
                 self.pending.remove(&key);
                 self.reports.forget(&key);
+                if let Some(network) = &*self.context.network.borrow() {
+                    network.forget(&key);
+                }
             }
         }
         followed
     }
 
     /// Chooses a node and an address and counts them as taken; or says why there are none.
-    fn decide(&mut self, key: Key, pod: Arc<Pod>) -> Option<Decision> {
+    async fn decide(&mut self, key: Key, pod: Arc<Pod>) -> Option<Decision> {
         let group = snapshot::owner_group(&pod).or_else(|| self.service_group(&pod));
         let info = Arc::new(PodInfo::of(&pod, group));
-        match self.choose(&info) {
+        match self.choose(&key, &info).await {
             Ok((node, ip)) => {
                 self.snapshot.assume(key.clone(), &node, info.clone(), ip);
                 Some(Decision { key, uid: info.uid.clone(), node, ip, pod })
@@ -166,8 +172,24 @@ impl Scheduler {
         }
     }
 
-    fn choose(&mut self, info: &PodInfo) -> Result<(String, Option<IpAddr>), String> {
+    async fn choose(&mut self, key: &Key, info: &PodInfo) -> Result<(String, Option<IpAddr>), String> {
         let total = self.snapshot.nodes.values().filter(|node| node.fixed.is_some()).count();
+        let (ranked, mut reasons) = self.ranked(info);
+        if pod::is_host_network(&info.pod) {
+            let best = ranked.into_iter().next();
+            return best.map(|node| (node, None)).ok_or_else(|| filter::sentence(total, &reasons));
+        }
+        for node in ranked {
+            match self.take_address(key, info, &node).await {
+                Ok(ip) => return Ok((node, Some(ip))),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(filter::sentence(total, &reasons))
+    }
+
+    /// Nodes that would do, the best first, and why the others would not.
+    fn ranked(&self, info: &PodInfo) -> (Vec<String>, Vec<String>) {
         let mut reasons = vec![];
         let mut feasible = vec![];
         let spread = Spread::of(&info.pod, &self.snapshot);
@@ -180,27 +202,19 @@ impl Scheduler {
                 reasons.extend(here);
             }
         }
-        let ranked: Vec<String> = score::ranked(info, &feasible).into_iter().map(str::to_owned).collect();
-        if pod::is_host_network(&info.pod) {
-            let best = ranked.into_iter().next();
-            return best.map(|node| (node, None)).ok_or_else(|| filter::sentence(total, &reasons));
-        }
-        for node in ranked {
-            match self.take_address(info, &node) {
-                Ok(ip) => return Ok((node, Some(ip))),
-                Err(reason) => reasons.push(reason),
-            }
-        }
-        Err(filter::sentence(total, &reasons))
+        (score::ranked(info, &feasible).into_iter().map(str::to_owned).collect(), reasons)
     }
 
-    fn take_address(&mut self, info: &PodInfo, node: &str) -> Result<IpAddr, String> {
+    async fn take_address(&mut self, key: &Key, info: &PodInfo, node: &str) -> Result<IpAddr, String> {
         let facts = self.snapshot.nodes.get(node).and_then(|node| node.fixed.as_ref()?.facts.as_ref());
         let facts = facts.ok_or("node(s) had no address or no block of pod addresses yet")?;
         let network = self.context.network.borrow().clone().ok_or("node(s) had no pod network: none is active")?;
-        let pool = network
-            .pool(&self.context.config.facts, facts, &pod_facts(info, facts))
-            .map_err(|error| format!("node(s) got no address pool from the network plugin: {error}"))?;
+        let pool =
+            network.pool(key, &self.context.config.facts, facts, pod_facts(info, facts)).await.map_err(|error| {
+                // Nothing else may happen that would be a reason to try again.
+                self.pending.retry_later();
+                format!("node(s) got no address pool from the network plugin: {error}")
+            })?;
         if let Some(wanted) = &pool.segment {
             let namespace = info.pod.metadata.namespace.as_deref().unwrap_or("");
             return self.take_of_segment(&network.active.plugin, &pool, wanted, namespace, &info.uid);

@@ -18,6 +18,8 @@ pub(super) struct Pending {
     order: u64,
     /// When those that found no node are tried again.
     retry: Option<Instant>,
+    /// How long who was failed by the network plugin waited last, and since when.
+    pause: Option<(Duration, Instant)>,
 }
 
 struct Waiting {
@@ -37,6 +39,9 @@ enum State {
 
 /// Changes come in groups; one try for all of them.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
+/// A plugin that failed may answer again after a while, of which nobody tells.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 // === impl Pending ===
 
@@ -88,7 +93,24 @@ impl Pending {
 
     /// There may be room now.
     pub(super) fn retry_soon(&mut self) {
-        self.retry.get_or_insert_with(|| Instant::now() + RETRY_AFTER);
+        self.retry_by(Instant::now() + RETRY_AFTER);
+    }
+
+    /// The network plugin gave no answer; it may give one later.
+    pub(super) fn retry_later(&mut self) {
+        let now = Instant::now();
+        let last = self.pause.filter(|(_, since)| *since + LONGEST_PAUSE * 2 > now);
+        let (pause, _) = match last {
+            // Of several that fail in one round only the first makes the pause longer.
+            Some(last) if self.retry.is_some() => last,
+            Some((last, _)) => *self.pause.insert(((last * 2).min(LONGEST_PAUSE), now)),
+            None => *self.pause.insert((FIRST_PAUSE, now)),
+        };
+        self.retry_by(now + pause);
+    }
+
+    fn retry_by(&mut self, at: Instant) {
+        self.retry = Some(self.retry.map_or(at, |retry| retry.min(at)));
     }
 
     pub(super) fn retry_at(&self) -> Option<Instant> {

@@ -21,11 +21,13 @@ use switchyard_apiserver::pki::{Names, Pki};
 use switchyard_control::Config;
 use switchyard_netstate::Fragment;
 use switchyard_plugin::{Facts, NetworkPlugin, NodeFacts, Options, OptionsError, PodFacts, Pool};
-use switchyard_plugin_host::Registry;
+use switchyard_plugin_host::{ProcessHost, Registry};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// Longest that a plugin is waited for.
+pub(crate) const PLUGIN_DEADLINE: Duration = Duration::from_secs(3);
 pub(crate) const POD_IP: &str = "switchyard.dev/pod-ip";
 
 pub(crate) struct Cluster {
@@ -37,7 +39,7 @@ pub(crate) struct Cluster {
     _dir: tempfile::TempDir,
 }
 
-/// Takes pods' addresses from the node's block, the first one excepted.
+/// Takes pods' addresses from the node's block, the first one excepted. Asked about a pod called `panic` or `hang`, it does.
 struct Flat;
 
 impl NetworkPlugin for Flat {
@@ -48,7 +50,13 @@ impl NetworkPlugin for Flat {
         }
     }
 
-    fn pool(&self, _: &Facts, node: &NodeFacts, _: &PodFacts) -> Pool {
+    fn pool(&self, _: &Facts, node: &NodeFacts, pod: &PodFacts) -> Pool {
+        assert_ne!(pod.name, "panic", "told to");
+        if pod.name == "hang" {
+            loop {
+                std::thread::park();
+            }
+        }
         Pool { reserved: node.pod_cidr.hosts().take(1).collect(), ..Pool::of(node.pod_cidr) }
     }
 
@@ -105,7 +113,9 @@ impl Cluster {
         };
         let mut config = Config::new(facts, "10.140.0.10:6443".parse().unwrap());
         let manifest = json!({"name": "flat", "version": "1.0.0"}).to_string();
-        config.plugins = Some(Arc::new(Registry::new(vec![]).with_static::<Flat>(&manifest)));
+        let host = ProcessHost { deadline: PLUGIN_DEADLINE, ..ProcessHost::default() };
+        let registry = Registry::new(vec![]).with_static::<Flat>(&manifest).with_process_host(host);
+        config.plugins = Some(Arc::new(registry));
         config.network.plugin = "flat".into();
         config.load_balancer_pool = Some("192.168.100.0/29".parse().unwrap());
         config.ca_pem = "a certificate".into();

@@ -4,7 +4,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::HINFO;
 use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
 
-use super::{Counted, Index, Node};
+use super::{Counted, Index, Marks, Node};
 use crate::{Data, TTL, Zone};
 
 /// An answer from our own records.
@@ -41,6 +41,12 @@ const ADDITIONALS_MAX: usize = 16;
 impl Index {
     /// Answers for a name, given in any case, and a type.
     pub fn answer(&self, name: &Name, wanted: RecordType) -> Found {
+        self.answer_noting(name, wanted, &mut Marks::default())
+    }
+
+    /// The same, and says which names were looked at: the answer holds as long as none of them changes. A start of authority that comes
+    /// with an absence is of when the absence was found.
+    pub(crate) fn answer_noting(&self, name: &Name, wanted: RecordType, marks: &mut Marks) -> Found {
         let mut answer = Answer {
             code: ResponseCode::NoError,
             answers: Vec::new(),
@@ -51,7 +57,7 @@ impl Index {
         let mut name = name.clone();
         for hop in 0..ALIASES_MAX {
             let lower = LowerName::new(&name);
-            let found = self.find(&lower);
+            let found = self.find(&lower, marks);
             let Some(zone) = self.zone_of(&lower) else {
                 // Addresses outside of our own prefixes have names too, but whoever else is asked knows more of them.
                 if let Some(Match::Data(data)) = found
@@ -67,6 +73,7 @@ impl Index {
                 return Found::Ours(answer);
             };
             if wanted == RecordType::SOA && lower == zone.lower {
+                *marks = Marks::ALL;
                 answer.answers.push(zone.soa(self.serial()));
                 return Found::Ours(answer);
             }
@@ -92,7 +99,7 @@ impl Index {
             if answer.answers.len() == before {
                 return Found::Ours(self.nothing(zone, answer));
             }
-            self.add_hosts(data, wanted, &mut answer.additionals);
+            self.add_hosts(data, wanted, &mut answer.additionals, marks);
             return Found::Ours(answer);
         }
         answer.code = ResponseCode::ServFail;
@@ -105,11 +112,14 @@ impl Index {
         around.max_by_key(|zone| zone.lower.num_labels())
     }
 
-    fn find(&self, name: &LowerName) -> Option<Match<'_>> {
+    fn find(&self, name: &LowerName, marks: &mut Marks) -> Option<Match<'_>> {
+        self.changes.note(name, marks);
         if let Some(node) = self.names.get(name) {
             return Some(if node.data.is_empty() { Match::Bare } else { Match::Data(&node.data) });
         }
-        let above: &Node = self.names.get(&name.base_name()).filter(|above| !above.globs.is_empty())?;
+        let above = name.base_name();
+        self.changes.note(&above, marks);
+        let above: &Node = self.names.get(&above).filter(|above| !above.globs.is_empty())?;
         let plain: &Name = name;
         let label = plain.iter().next()?;
         above.globs.iter().find(|(glob, _)| glob.matches(label)).map(|(_, data)| Match::Data(data))
@@ -120,7 +130,7 @@ impl Index {
         answer
     }
 
-    fn add_hosts(&self, data: &Counted, wanted: RecordType, additionals: &mut Vec<Record>) {
+    fn add_hosts(&self, data: &Counted, wanted: RecordType, additionals: &mut Vec<Record>, marks: &mut Marks) {
         let targets = data.keys().filter_map(|data| match data {
             Data::Srv { target, .. } if wanted == RecordType::SRV => Some(target),
             Data::Ns(target) if wanted == RecordType::NS => Some(target),
@@ -130,7 +140,7 @@ impl Index {
         targets.sort_unstable();
         targets.dedup();
         for target in targets.into_iter().take(ADDITIONALS_MAX) {
-            if let Some(Match::Data(data)) = self.find(&LowerName::new(target)) {
+            if let Some(Match::Data(data)) = self.find(&LowerName::new(target), marks) {
                 push(additionals, target, data, RecordType::A);
                 push(additionals, target, data, RecordType::AAAA);
             }

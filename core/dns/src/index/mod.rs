@@ -1,9 +1,10 @@
 //! Records by name.
 //!
 //! Who says what is kept by unit (a Service, an EndpointSlice, a Pod, an Ingress), and several units may say the same: a record is there
-//! as long as one of them says so. A change costs what its own unit says, however many names there are.
+//! as long as one of them says so. A change costs the difference to what its own unit said before, however many names there are.
 
 mod answer;
+mod changes;
 mod glob;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +16,7 @@ use litemap::LiteMap;
 
 use crate::{Data, Entry, Zone};
 pub use answer::{Answer, Found};
+pub(crate) use changes::{Changes, Marks};
 use glob::Glob;
 
 /// Who says something.
@@ -34,7 +36,7 @@ pub struct Index {
     zones: Vec<Zone>,
     names: HashMap<LowerName, Node, foldhash::fast::RandomState>,
     units: HashMap<Unit, Vec<Entry>, foldhash::fast::RandomState>,
-    generation: u64,
+    changes: Changes,
     first_serial: u32,
 }
 
@@ -67,7 +69,7 @@ impl Index {
             zones,
             names: HashMap::default(),
             units: HashMap::default(),
-            generation: 0,
+            changes: Changes::default(),
             first_serial: now as u32,
         };
         index.set(Unit::new("Zone", "", ""), apexes);
@@ -76,24 +78,24 @@ impl Index {
 
     /// What a unit says from now on; nothing: it is gone. Answers whether that changed anything.
     pub fn set(&mut self, unit: Unit, entries: Vec<Entry>) -> bool {
-        let before = self.units.get(&unit).map_or(&[][..], Vec::as_slice);
-        if before == entries {
-            return false;
+        let before = self.units.remove(&unit).unwrap_or_default();
+        let changed = before != entries;
+        if changed {
+            self.changes.generation += 1;
+            let (new, gone) = difference(&before, &entries);
+            // New ones first, so that a name that stays is never gone in between.
+            new.into_iter().for_each(|entry| self.add(entry));
+            gone.into_iter().for_each(|entry| self.take(entry));
         }
-        for entry in &entries {
-            self.add(entry);
+        if !entries.is_empty() {
+            self.units.insert(unit, entries);
         }
-        let before = if entries.is_empty() { self.units.remove(&unit) } else { self.units.insert(unit, entries) };
-        for entry in before.into_iter().flatten() {
-            self.take(&entry);
-        }
-        self.generation += 1;
-        true
+        changed
     }
 
-    /// Counts changes.
-    pub fn generation(&self) -> u64 {
-        self.generation
+    /// What changed when.
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// How many names there are.
@@ -107,17 +109,22 @@ impl Index {
     }
 
     fn serial(&self) -> u32 {
-        self.first_serial.wrapping_add(self.generation as u32)
+        self.first_serial.wrapping_add(self.changes.generation as u32)
     }
 
     fn add(&mut self, entry: &Entry) {
         let glob = Glob::of(&entry.name);
         let at = if glob.is_some() { entry.name.base_name() } else { entry.name.clone() };
         for name in ancestors(&at) {
-            self.names.entry(name).or_default().holders += 1;
+            if let Some(node) = self.names.get_mut(&name) {
+                node.holders += 1;
+            } else {
+                self.changes.mark(&name);
+                self.names.insert(name, Node { holders: 1, ..Node::default() });
+            }
         }
         let Some(data) = &entry.data else { return };
-        let node = self.names.entry(at).or_default();
+        let node = self.names.entry(at.clone()).or_default();
         let counted = match glob {
             Some(glob) => node.globs.entry(glob).or_default(),
             None => &mut node.data,
@@ -130,22 +137,28 @@ impl Index {
             *counted = Counted::with_capacity(1);
         }
         counted.insert(data.clone(), 1);
+        self.changes.mark(&at);
     }
 
     fn take(&mut self, entry: &Entry) {
         let glob = Glob::of(&entry.name);
         let at = if glob.is_some() { entry.name.base_name() } else { entry.name.clone() };
         if let (Some(node), Some(data)) = (self.names.get_mut(&at), &entry.data) {
-            match glob {
-                Some(glob) => {
-                    if let Some(counted) = node.globs.get_mut(&glob) {
-                        less(counted, data);
+            let gone = match glob {
+                Some(glob) => match node.globs.get_mut(&glob) {
+                    Some(counted) => {
+                        let gone = less(counted, data);
                         if counted.is_empty() {
                             node.globs.remove(&glob);
                         }
+                        gone
                     }
-                }
+                    None => false,
+                },
                 None => less(&mut node.data, data),
+            };
+            if gone {
+                self.changes.mark(&at);
             }
         }
         for name in ancestors(&at) {
@@ -153,19 +166,44 @@ impl Index {
                 node.holders -= 1;
                 if node.holders == 0 {
                     self.names.remove(&name);
+                    self.changes.mark(&name);
                 }
             }
         }
     }
 }
 
-fn less(counted: &mut Counted, data: &Data) {
-    if let Some(count) = counted.get_mut(data) {
-        *count -= 1;
-        if *count == 0 {
-            counted.remove(data);
+/// What is new in `after`, and what of `before` is not in it; each as often as it is. The price is that of both once, and of an object
+/// that changes in one place little more than of comparing them.
+fn difference<'a>(before: &'a [Entry], after: &'a [Entry]) -> (Vec<&'a Entry>, Vec<&'a Entry>) {
+    let same = before.iter().zip(after).take_while(|(one, other)| one == other).count();
+    let (before, after) = (&before[same..], &after[same..]);
+    let same = before.iter().rev().zip(after.iter().rev()).take_while(|(one, other)| one == other).count();
+    let (before, after) = (&before[..before.len() - same], &after[..after.len() - same]);
+    let mut left: HashMap<&Entry, usize, foldhash::fast::RandomState> = HashMap::default();
+    for entry in before {
+        *left.entry(entry).or_default() += 1;
+    }
+    let mut new = Vec::new();
+    for entry in after {
+        match left.get_mut(entry) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ => new.push(entry),
         }
     }
+    let gone = left.into_iter().flat_map(|(entry, count)| std::iter::repeat_n(entry, count)).collect();
+    (new, gone)
+}
+
+/// True: nobody says it any more.
+fn less(counted: &mut Counted, data: &Data) -> bool {
+    let Some(count) = counted.get_mut(data) else { return false };
+    *count -= 1;
+    let gone = *count == 0;
+    if gone {
+        counted.remove(data);
+    }
+    gone
 }
 
 /// A name and all above it, without the root.
@@ -194,6 +232,11 @@ impl Shared {
     /// Looks at it.
     pub fn read(&self) -> RwLockReadGuard<'_, Index> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a unit says from now on, see [`Index::set`]. What it says is made before anybody has to wait.
+    pub fn set(&self, unit: Unit, entries: Vec<Entry>) -> bool {
+        self.write(|index| index.set(unit, entries))
     }
 
     /// Changes it.

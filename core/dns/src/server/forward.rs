@@ -44,7 +44,7 @@ struct UnderWay {
     by_client: HashMap<IpAddr, usize>,
 }
 
-/// How long one upstream may take, and how often it is asked: glibc gives up after 5 s.
+/// How long one upstream may take, and how often it is asked: less than 5 s in all, when glibc gives up.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 2;
 /// Answers kept.
@@ -123,7 +123,8 @@ pub(crate) fn resolver(upstreams: &[SocketAddr]) -> Result<TokioResolver, NetErr
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     let options = builder.options_mut();
     options.timeout = TIMEOUT;
-    options.attempts = ATTEMPTS;
+    // Hickory counts those after the first.
+    options.attempts = ATTEMPTS - 1;
     options.cache_size = CACHE;
     options.positive_max_ttl = Some(POSITIVE_MAX);
     options.negative_max_ttl = Some(NEGATIVE_MAX);

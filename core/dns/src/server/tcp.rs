@@ -30,9 +30,9 @@ struct Place {
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves for ever.
-pub(super) async fn serve(listener: TcpListener, replier: Arc<Replier>, limits: Limits) -> io::Result<()> {
+pub(super) async fn serve(listener: &TcpListener, replier: Arc<Replier>, limits: Limits) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
     let room = Arc::new(Semaphore::new(limits.connections_in_all));
     let open = Open::default();
     loop {

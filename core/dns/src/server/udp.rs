@@ -1,26 +1,37 @@
-//! Datagrams, in batches: two system calls for all that has arrived.
+//! Datagrams, in batches: two system calls for all that has arrived, and no others.
+//!
+//! A thread waits in the call that receives. Asking a runtime whether there is something would be a call more, and most of what a query
+//! costs when they come one at a time.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, sendto};
+use tokio::runtime::Handle;
 
-use super::answering::datagram;
+use super::answering::{Outcome, datagram};
 use super::answers::Answers;
 use super::encode::Transport;
 use super::limits::{Budgets, Limits};
 use super::reply::Replier;
+use super::supervise::Stop;
 use super::wire::QUERY_MAX;
 
 /// Datagrams taken at once: twice as many as came last, as preparing for more than come is most of what one costs.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 const BATCH_MIN: usize = 4;
+/// What a client gets of a batch at once while more come than are answered.
+const SHARE: usize = 8;
+/// Queries that wait for all others: about as many as the kernel's queue takes by default. What comes above is dropped.
+const LATER_MAX: usize = 512;
+
+/// Queries that one counts for that made us panic, as it costs and is told at length: by default, fifty a second of one client.
+const PANIC: u32 = 1000;
 
 /// A datagram that was received.
 #[derive(Clone, Copy)]
@@ -42,80 +53,136 @@ struct Batch {
     sending: MultiHeaders<SockaddrStorage>,
 }
 
-struct Server {
-    socket: Arc<UdpSocket>,
-    replier: Arc<Replier>,
+/// Queries of clients that ask much, while more come than are answered: they wait here, so that the kernel's queue, which loses whatever
+/// comes when it is full, is emptied as fast as can be.
+#[derive(Default)]
+struct Later {
+    waiting: VecDeque<(Vec<u8>, SockaddrStorage)>,
+    /// Batches on end that were as large as they can be.
+    full: usize,
+}
+
+struct Server<'a> {
+    socket: &'a Arc<UdpSocket>,
+    replier: &'a Arc<Replier>,
+    /// Where others are asked.
+    runtime: &'a Handle,
     given: Answers,
     budgets: Budgets,
+    later: Later,
 }
 
-/// Serves for ever.
-pub(super) async fn serve(socket: std::net::UdpSocket, replier: Arc<Replier>, limits: Limits) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
-    let socket = Arc::new(UdpSocket::from_std(socket)?);
-    let mut server =
-        Server { socket: Arc::clone(&socket), replier, given: Answers::default(), budgets: Budgets::new(&limits) };
+/// Serves until it is to stop and the next datagram comes.
+pub(super) fn serve(
+    socket: &Arc<UdpSocket>,
+    replier: &Arc<Replier>,
+    limits: &Limits,
+    runtime: &Handle,
+    stop: &Stop,
+) -> io::Result<()> {
+    // Whoever had the socket before may have left it otherwise.
+    socket.set_nonblocking(false)?;
+    let mut server = Server {
+        socket,
+        replier,
+        runtime,
+        given: Answers::default(),
+        budgets: Budgets::new(limits),
+        later: Later::default(),
+    };
     let mut batch = Batch::new();
-    loop {
-        socket.readable().await?;
-        let received = socket.try_io(Interest::READABLE, || {
-            // Fewer than there was room for: nothing is left, and what comes now is told again. That saves a call that finds nothing.
-            if batch.receive(&socket)? { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-        });
-        match received {
+    while !stop.is_set() {
+        let wait = server.later.waiting.is_empty();
+        match batch.receive(socket, wait) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(Errno::EAGAIN) if !wait => {}
             // What an earlier answer met on its way, or a signal: the socket is as good as before.
-            Err(error) if is_passing(&error) => continue,
-            Err(error) => return Err(error),
+            Err(error) if is_passing(error) => continue,
+            Err(error) => return Err(error.into()),
         }
         server.answer(&mut batch);
-        batch.send(&socket);
-        if batch.received.len() == BATCH {
-            tokio::task::yield_now().await;
+        batch.send(socket);
+        if batch.received.len() < BATCH && server.answer_later(&mut batch) {
+            batch.send(socket);
         }
     }
+    Ok(())
 }
 
-fn is_passing(error: &io::Error) -> bool {
+fn is_passing(error: Errno) -> bool {
     use Errno::{ECONNREFUSED, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOBUFS, ENOMEM, EPERM};
-    let passing = [ECONNREFUSED, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOBUFS, ENOMEM, EPERM];
-    error.raw_os_error().is_some_and(|code| passing.contains(&Errno::from_raw(code)))
+    [ECONNREFUSED, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOBUFS, ENOMEM, EPERM].contains(&error)
 }
 
 // === impl Server ===
 
-impl Server {
+impl Server<'_> {
     fn answer(&mut self, batch: &mut Batch) {
         let now = Instant::now();
-        self.given.at(self.replier.index.read().generation());
-        let mut used = 0;
-        for (query, received) in batch.queries.iter().zip(&batch.received) {
-            let Some(from) = received.from.as_ref().and_then(address) else { continue };
+        self.given.at(self.replier.index.read().changes());
+        self.budgets.begin_batch();
+        let pressed = self.later.is_pressed(batch.received.len());
+        let Batch { queries, received, answers, to, .. } = batch;
+        for (query, received) in queries.iter().zip(received) {
+            let Some((storage, from)) = received.from.and_then(|from| Some((from, address(&from)?))) else { continue };
             // Port 0 cannot be answered.
-            if from.port() == 0 || !self.budgets.spend(from.ip(), now) {
+            if from.port() == 0 {
                 continue;
             }
-            if used == batch.answers.len() {
-                batch.answers.push(Vec::new());
-            }
-            let out = &mut batch.answers[used];
-            out.clear();
-            self.reply(&query[..received.bytes], from, out);
-            if !out.is_empty() {
-                batch.to.push(received.from);
-                used += 1;
+            let query = &query[..received.bytes];
+            match self.budgets.spend(from.ip(), now) {
+                None => {}
+                Some(before) if pressed && before >= SHARE => self.later.push(query, storage),
+                Some(_) => self.reply(query, from, storage, answers, to),
             }
         }
     }
 
+    /// Answers some that were put off. False: there were none.
+    fn answer_later(&mut self, batch: &mut Batch) -> bool {
+        let some = self.later.waiting.len().min(BATCH);
+        batch.to.clear();
+        for _ in 0..some {
+            let Some((query, storage)) = self.later.waiting.pop_front() else { break };
+            if let Some(from) = address(&storage) {
+                self.reply(&query, from, storage, &mut batch.answers, &mut batch.to);
+            }
+        }
+        some > 0
+    }
+
+    /// Adds an answer to others, or nothing if there is none, or none yet.
+    fn reply(
+        &mut self,
+        query: &[u8],
+        from: SocketAddr,
+        storage: SockaddrStorage,
+        answers: &mut Vec<Vec<u8>>,
+        to: &mut Vec<Option<SockaddrStorage>>,
+    ) {
+        let used = to.len();
+        if used == answers.len() {
+            answers.push(Vec::new());
+        }
+        let out = &mut answers[used];
+        out.clear();
+        self.write(query, from, out);
+        if !out.is_empty() {
+            to.push(Some(storage));
+        }
+    }
+
     /// Writes an answer, or nothing if there is none, or none yet.
-    fn reply(&mut self, query: &[u8], from: SocketAddr, out: &mut Vec<u8>) {
-        let Some(asked) = datagram(&self.replier, &mut self.given, query, from, out) else { return };
-        let (replier, socket) = (Arc::clone(&self.replier), Arc::clone(&self.socket));
-        tokio::spawn(async move {
+    fn write(&mut self, query: &[u8], from: SocketAddr, out: &mut Vec<u8>) {
+        let asked = match datagram(self.replier, &mut self.given, query, from, out) {
+            Outcome::Written => return,
+            Outcome::Ask(asked) => asked,
+            Outcome::Panicked => return self.budgets.charge(from.ip(), PANIC),
+        };
+        let (replier, socket) = (Arc::clone(self.replier), Arc::clone(self.socket));
+        self.runtime.spawn(async move {
             let reply = replier.ask(asked.question).await.encode(&asked.request, Transport::Udp);
-            if let Err(error) = socket.send_to(&reply, from).await {
+            if let Err(error) = send(&socket, &reply, &from.into()) {
                 tracing::debug!(%error, %from, "an answer did not leave");
             }
         });
@@ -125,6 +192,22 @@ impl Server {
 fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = storage.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
     v4.or_else(|| storage.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
+}
+
+// === impl Later ===
+
+impl Later {
+    /// Whether more come than are answered: a second batch is as full as the first.
+    fn is_pressed(&mut self, received: usize) -> bool {
+        self.full = if received == BATCH { self.full + 1 } else { 0 };
+        self.full > 1
+    }
+
+    fn push(&mut self, query: &[u8], from: SockaddrStorage) {
+        if self.waiting.len() < LATER_MAX {
+            self.waiting.push_back((query.to_vec(), from));
+        }
+    }
 }
 
 // === impl Batch ===
@@ -143,28 +226,30 @@ impl Batch {
         }
     }
 
-    /// Takes what has arrived. True: as much as there was room for, and there may be more.
-    fn receive(&mut self, socket: &UdpSocket) -> Result<bool, Errno> {
+    /// Waits for a datagram, unless somebody waits already, and takes what has arrived, as far as there is room.
+    fn receive(&mut self, socket: &UdpSocket, wait: bool) -> Result<(), Errno> {
         self.received.clear();
         self.to.clear();
         let mut slices: Vec<_> = self.queries[..self.room].iter_mut().map(|query| [IoSliceMut::new(query)]).collect();
-        let flags = MsgFlags::MSG_DONTWAIT;
+        let flags = if wait { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
         let received = recvmmsg(socket.as_raw_fd(), &mut self.receiving, slices.iter_mut(), flags, None)?;
         self.received.extend(received.map(|one| Received { bytes: one.bytes, from: one.address }));
-        let full = self.received.len() == self.room;
         self.room = (2 * self.received.len()).clamp(BATCH_MIN, BATCH);
-        Ok(full)
+        Ok(())
     }
 
     /// Sends all answers. UDP may lose them, so one that cannot be sent is lost.
     fn send(&mut self, socket: &UdpSocket) {
+        if let ([Some(to)], [answer, ..]) = (&self.to[..], &self.answers[..]) {
+            let _ = send(socket, answer, to);
+            return;
+        }
         let slices: Vec<_> = self.answers[..self.to.len()].iter().map(|answer| [IoSlice::new(answer)]).collect();
         let mut sent = 0;
         while sent < slices.len() {
             let (rest, to) = (&slices[sent..], &self.to[sent..]);
             let none: [ControlMessage<'_>; 0] = [];
-            let flags = MsgFlags::MSG_DONTWAIT;
-            match sendmmsg(socket.as_raw_fd(), &mut self.sending, rest, to, none, flags) {
+            match sendmmsg(socket.as_raw_fd(), &mut self.sending, rest, to, none, MsgFlags::MSG_DONTWAIT) {
                 Ok(done) => sent += done.count().max(1),
                 Err(Errno::EAGAIN) => return,
                 // The first of the rest cannot be sent.
@@ -172,4 +257,9 @@ impl Batch {
             }
         }
     }
+}
+
+/// Sends one answer, now or never.
+fn send(socket: &UdpSocket, answer: &[u8], to: &SockaddrStorage) -> Result<(), Errno> {
+    sendto(socket.as_raw_fd(), answer, to, MsgFlags::MSG_DONTWAIT).map(drop)
 }

@@ -6,6 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use switchyard_dns::{Config, Sockets, spawn};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,7 @@ pub(crate) struct Serving {
     pub(crate) world: World,
     pub(crate) address: SocketAddr,
     shutdown: CancellationToken,
-    thread: Option<std::thread::JoinHandle<io::Result<()>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Serving {
@@ -46,7 +47,7 @@ impl Drop for Serving {
     fn drop(&mut self) {
         self.shutdown.cancel();
         let ended = self.thread.take().map(std::thread::JoinHandle::join);
-        assert!(matches!(ended, Some(Ok(Ok(())))), "the server ended by itself: {ended:?}");
+        assert!(matches!(ended, Some(Ok(()))), "the server did not end well: {ended:?}");
     }
 }
 
@@ -80,14 +81,31 @@ impl Client {
         self.receive(within)
     }
 
+    /// Some at a time, as whoever asks one by one mostly waits.
+    pub(crate) fn ask_all(&self, queries: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let some = |queries: &[Vec<u8>]| {
+            queries.iter().for_each(|query| self.send(query));
+            queries.iter().map(|_| self.receive(LONG).expect("an answer")).collect::<Vec<_>>()
+        };
+        queries.chunks(32).flat_map(some).collect()
+    }
+
     /// How many answers there are, until none comes any more.
     pub(crate) fn drain(&self) -> usize {
         std::iter::from_fn(|| self.receive(SHORT)).count()
     }
 
+    /// A connection from this client's address.
+    pub(crate) fn open(&self) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(self.server), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(self.address().ip(), 0).into())?;
+        socket.connect(&self.server.into())?;
+        socket.set_read_timeout(Some(LONG))?;
+        Ok(socket.into())
+    }
+
     pub(crate) fn connect(&self) -> io::Result<TcpStream> {
-        let mut stream = TcpStream::connect(self.server)?;
-        stream.set_read_timeout(Some(LONG))?;
+        let mut stream = self.open()?;
         // Answered, so the server has it.
         exchange(&mut stream, &query(1, "cluster.local", 6))?;
         Ok(stream)
@@ -95,8 +113,7 @@ impl Client {
 
     /// All queries at once over one connection, then all answers.
     pub(crate) fn ask_tcp(&self, queries: &[Vec<u8>]) -> io::Result<Vec<Vec<u8>>> {
-        let mut stream = TcpStream::connect(self.server)?;
-        stream.set_read_timeout(Some(LONG))?;
+        let mut stream = self.open()?;
         for query in queries {
             stream.write_all(&framed(query))?;
         }

@@ -396,6 +396,10 @@ impl<'a> Writer<'a> {
                 ct(list, sys::NFT_CT_STATUS, None, at);
                 Shape::Host
             }
+            Expr::CtDirection => {
+                ct(list, sys::NFT_CT_DIRECTION, None, at);
+                Shape::Byte
+            }
             Expr::CtMark { mask } => {
                 ct(list, sys::NFT_CT_MARK, None, at);
                 masked(list, at, mask);

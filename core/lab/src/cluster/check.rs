@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net};
 use switchyard_api::{Cluster, ClusterSpec, DnsSpec, Role, RouteTable, names};
@@ -16,6 +17,10 @@ const MAX_NODES: usize = 250;
 const MAX_ROUTES: u32 = 10_000;
 /// Longest time that it may take for one.
 const MAX_DELAY_MILLISECONDS: u32 = 600_000;
+/// Shortest and longest time after which a node may be taken for dead: heartbeats go to disk, and somebody must notice.
+const NODE_GRACE_SECONDS: RangeInclusive<u32> = 4..=3600;
+/// Longest time that pods stay on a dead node by default: a day.
+const MAX_TOLERATION_SECONDS: u32 = 86_400;
 /// Host ports of one cluster; they travel as file descriptors in one message.
 const MAX_HOST_PORTS: usize = 32;
 /// Zones, and name servers to ask.
@@ -28,6 +33,7 @@ pub(super) fn topology(cluster: &Cluster) -> Result<Topology, Error> {
     let gateway = gateway(spec)?;
     let nodes = nodes(spec, gateway)?;
     blocks(spec)?;
+    lifecycle(spec)?;
     host_ports(spec)?;
     dns(spec)?;
     images(spec)?;
@@ -115,6 +121,20 @@ fn route_table(routes: &RouteTable) -> Result<(), Error> {
     }
     if !(0.0..=1.0).contains(&routes.error_rate) {
         return wrong(field("errorRate"), routes.error_rate, "must be 0 (never fails) to 1 (always fails)");
+    }
+    Ok(())
+}
+
+fn lifecycle(spec: &ClusterSpec) -> Result<(), Error> {
+    let grace = spec.node_monitor_grace_period_seconds;
+    if !NODE_GRACE_SECONDS.contains(&grace) {
+        let (least, most) = (NODE_GRACE_SECONDS.start(), NODE_GRACE_SECONDS.end());
+        return wrong("spec.nodeMonitorGracePeriodSeconds", grace, format!("must be {least} to {most}"));
+    }
+    let stay = spec.default_toleration_seconds;
+    if stay > MAX_TOLERATION_SECONDS {
+        let rule = format!("must be 0 (pods leave at once) to {MAX_TOLERATION_SECONDS}, which is a day");
+        return wrong("spec.defaultTolerationSeconds", stay, rule);
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ fn default_addresses_keep_clear_of_written_ones() {
 #[test]
 fn complaints_name_field_value_and_rule() {
     type Change = fn(&mut Value);
-    let cases: [(Change, &str); 24] = [
+    let cases: [(Change, &str); 26] = [
         (|f| f["apiVersion"] = json!("v2"), "apiVersion: v2: must be switchyard.dev/v1alpha1"),
         (|f| f["metadata"]["name"] = json!("A"), "metadata.name: \"A\": must be 1 to 63"),
         (|f| f["spec"]["nodes"][1]["role"] = json!("worker"), "spec.nodes: 0 control-plane nodes: exactly one"),
@@ -90,6 +90,14 @@ fn complaints_name_field_value_and_rule() {
             "spec.dns.upstreams[0]: \"dns.example\": must be ADDRESS",
         ),
         (|f| f["spec"]["dns"] = json!({"listen": "0.0.0.0:53"}), "spec.dns.listen: 0.0.0.0:53: must be a loopback"),
+        (
+            |f| f["spec"]["nodeMonitorGracePeriodSeconds"] = json!(3),
+            "spec.nodeMonitorGracePeriodSeconds: 3: must be 4 to 3600",
+        ),
+        (
+            |f| f["spec"]["defaultTolerationSeconds"] = json!(100_000),
+            "spec.defaultTolerationSeconds: 100000: must be 0 (pods leave at once) to 86400",
+        ),
         (|f| f["spec"]["colour"] = json!("red"), "unknown field `colour`"),
     ];
     for (change, expected) in cases {

@@ -9,11 +9,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Event;
 use switchyard_netstate::{Fragment, IfName, UnitId};
 use switchyard_services::{
-    Backends, Candidates, NodePort, Protocol, external, external_addresses, external_candidates, external_hold,
+    Backends, Candidates, NodePort, Protocol, Stale, UdpWays, external, external_addresses, external_candidates,
+    external_hold, external_udp_ways,
 };
 
 use super::Changes;
-use super::health::{Checks, Health, Report};
+use super::health::{Checks, Health, Report, Target};
 use super::watch::{Mirror, ObjectName};
 
 /// Label of an EndpointSlice: its Service.
@@ -35,6 +36,10 @@ pub(super) struct Balancer {
     balanced: BTreeSet<ObjectName>,
     /// Services with a port whose first checks have not ended. What the kernel does for them stays as it was found.
     undecided: BTreeSet<ObjectName>,
+    /// Who answers UDP at balanced addresses, as it was decided last.
+    udp: BTreeMap<ObjectName, UdpWays>,
+    /// UDP flows to be dropped once the kernel does what was decided.
+    stale: Stale,
 }
 
 // === impl Balancer ===
@@ -50,6 +55,8 @@ impl Balancer {
             checks,
             balanced: BTreeSet::new(),
             undecided: BTreeSet::new(),
+            udp: BTreeMap::new(),
+            stale: Stale::default(),
         }
     }
 
@@ -102,6 +109,16 @@ impl Balancer {
         self.is_complete() && self.undecided.is_empty()
     }
 
+    /// UDP flows that the last changes leave behind.
+    pub(super) fn take_stale(&mut self) -> Stale {
+        std::mem::take(&mut self.stale)
+    }
+
+    /// All UDP flows that lead elsewhere than they would now: what changed while no router was there.
+    pub(super) fn stale_from_before(&self) -> Stale {
+        Stale::all_but(self.udp.values().flatten().map(|(to, ends)| (*to, ends.clone())).collect())
+    }
+
     fn is_complete(&self) -> bool {
         self.services.is_complete() && self.slices.is_complete()
     }
@@ -125,19 +142,19 @@ impl Balancer {
             self.checks.want(name, Ipv4Addr::UNSPECIFIED, &BTreeSet::new());
             self.undecided.remove(name);
             let was_balanced = self.balanced.remove(name);
+            self.leads(name, UdpWays::new());
             return if was_balanced { [(hold, None), (lead, None)].into() } else { Changes::new() };
         };
         self.balanced.insert(name.clone());
         let slices: Vec<EndpointSlice> = self.slices_of(name).cloned().collect();
         let able = able(&external_candidates(service, &slices), nodes);
-        let ports = able.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
-        let ports = ports.map(|((_, port), addresses)| addresses.iter().map(|ip| SocketAddrV4::new(*ip, *port)));
-        let ports: Vec<Vec<SocketAddrV4>> = ports.map(Iterator::collect).collect();
+        let ports = able.iter().map(|(port, addresses)| addresses.iter().map(|ip| target(*ip, *port)));
+        let ports: Vec<Vec<Target>> = ports.map(Iterator::collect).collect();
         self.checks.want(name, *source, &ports.iter().flatten().copied().collect());
         let mut changes = Changes::from([(hold, Some(external_hold(&self.dev, &addresses)))]);
         // Each port for itself: one that is known to be well says nothing of another.
-        let health = |target: &SocketAddrV4| self.checks.health(name, target);
-        let is_undecided = |port: &Vec<SocketAddrV4>| {
+        let health = |target: &Target| self.checks.health(name, target);
+        let is_undecided = |port: &Vec<Target>| {
             let known: Vec<Health> = port.iter().map(health).collect();
             known.contains(&Health::Unknown) && !known.contains(&Health::Up)
         };
@@ -145,25 +162,42 @@ impl Balancer {
             self.undecided.insert(name.clone());
         } else {
             self.undecided.remove(name);
-            let fragment = external(&self.pool, service, &self.healthy(name, able));
+            let backends = self.healthy(name, able);
+            let fragment = external(&self.pool, service, &backends);
+            let ways = external_udp_ways(&self.pool, service, &backends);
             changes.insert(lead, Some(fragment).filter(|fragment: &Fragment| !fragment.is_empty()));
+            self.leads(name, ways);
         }
         changes
     }
 
-    /// The nodes among `able` that answer. A UDP port cannot be asked, so a node's readiness has to do.
+    /// Notes who answers UDP from now on.
+    fn leads(&mut self, name: &ObjectName, ways: UdpWays) {
+        let old = self.udp.remove(name).unwrap_or_default();
+        self.stale.add(Stale::between(&old, &ways));
+        if !ways.is_empty() {
+            self.udp.insert(name.clone(), ways);
+        }
+    }
+
+    /// The nodes among `able` that answer.
     fn healthy(&self, service: &ObjectName, mut able: Backends) -> Backends {
-        for ((protocol, port), addresses) in &mut able {
-            if *protocol == Protocol::Tcp {
-                let up = |ip: &Ipv4Addr| self.checks.health(service, &SocketAddrV4::new(*ip, *port)) == Health::Up;
-                addresses.retain(up);
-            }
+        for (port, addresses) in &mut able {
+            addresses.retain(|ip| self.checks.health(service, &target(*ip, *port)) == Health::Up);
         }
         able
     }
 
     fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
         self.by_service.get(service).into_iter().flatten().filter_map(|slice| self.slices.get(slice))
+    }
+}
+
+/// What has to answer for a node port.
+fn target(node: Ipv4Addr, (protocol, port): NodePort) -> Target {
+    match protocol {
+        Protocol::Tcp => Target::Port(SocketAddrV4::new(node, port)),
+        Protocol::Udp | Protocol::Sctp => Target::Node(node),
     }
 }
 

@@ -1,4 +1,6 @@
-//! Health checks: can a node's port be connected to from here?
+//! Health checks: can a node's port be connected to from here? A UDP port cannot be asked; there the node itself has to answer, be
+//! it with a refusal. Which nodes have an endpoint, for a policy of Local, is known from EndpointSlices: no `healthCheckNodePort` is
+//! needed.
 //!
 //! Each check is a task with a timer. It reports its first finding and every change. What seems to be down is tried again soon and
 //! then less and less often; [`Checks::hurry`] starts that anew when something has happened that may have mended it.
@@ -9,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+use switchyard_api::names::AGENT_PORT;
 use tokio::net::TcpSocket;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
@@ -34,11 +37,20 @@ pub(super) enum Health {
     Down,
 }
 
+/// What is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Target {
+    /// A TCP port: it takes connections.
+    Port(SocketAddrV4),
+    /// A node: it answers at all. Its kernel refuses for an agent that is being started again, and carries packets meanwhile.
+    Node(Ipv4Addr),
+}
+
 /// A finding.
 #[derive(Clone, Debug)]
 pub(super) struct Report {
     pub(super) service: ObjectName,
-    pub(super) target: SocketAddrV4,
+    pub(super) target: Target,
     pub(super) health: Health,
 }
 
@@ -46,7 +58,7 @@ pub(super) struct Report {
 #[derive(Debug)]
 pub(super) struct Checks {
     reports: mpsc::UnboundedSender<Report>,
-    running: BTreeMap<ObjectName, BTreeMap<SocketAddrV4, Check>>,
+    running: BTreeMap<ObjectName, BTreeMap<Target, Check>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +78,7 @@ impl Checks {
     }
 
     /// Checks these targets of `service`, from `source`, and no others. What is known of those that stay is kept.
-    pub(super) fn want(&mut self, service: &ObjectName, source: Ipv4Addr, targets: &BTreeSet<SocketAddrV4>) {
+    pub(super) fn want(&mut self, service: &ObjectName, source: Ipv4Addr, targets: &BTreeSet<Target>) {
         if targets.is_empty() {
             self.running.remove(service);
             return;
@@ -99,25 +111,39 @@ impl Checks {
     }
 
     /// What is known of a target.
-    pub(super) fn health(&self, service: &ObjectName, target: &SocketAddrV4) -> Health {
+    pub(super) fn health(&self, service: &ObjectName, target: &Target) -> Health {
         let check = self.running.get(service).and_then(|checks| checks.get(target));
         check.map_or(Health::Unknown, |check| check.health)
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    async fn ask(self, source: Ipv4Addr) -> bool {
+        match self {
+            Self::Port(port) => connect(source, port).await.is_ok(),
+            Self::Node(address) => match connect(source, SocketAddrV4::new(address, AGENT_PORT)).await {
+                Ok(()) => true,
+                Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+            },
+        }
     }
 }
 
 async fn check(
     service: ObjectName,
     source: Ipv4Addr,
-    target: SocketAddrV4,
+    target: Target,
     again: Arc<Notify>,
     reports: mpsc::UnboundedSender<Report>,
 ) {
     let (mut health, mut failures, mut pause) = (Health::Unknown, 0, RETRY);
     loop {
-        let connected = timeout(PATIENCE, connect(source, target)).await.is_ok_and(|result| result.is_ok());
-        failures = if connected { 0 } else { failures + 1 };
+        let answered = timeout(PATIENCE, target.ask(source)).await.unwrap_or(false);
+        failures = if answered { 0 } else { failures + 1 };
         let found = match health {
-            _ if connected => Health::Up,
+            _ if answered => Health::Up,
             Health::Up if failures < FALL => Health::Up,
             _ => Health::Down,
         };
@@ -128,7 +154,7 @@ async fn check(
                 return;
             }
         }
-        pause = match (connected, failures) {
+        pause = match (answered, failures) {
             (true, _) => INTERVAL,
             (false, 1) => RETRY,
             (false, _) => INTERVAL.min(pause * 2),
@@ -169,7 +195,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let std::net::SocketAddr::V4(target) = address else { panic!("bound to IPv4") };
-        checks.want(&service(), Ipv4Addr::LOCALHOST, &[target].into());
+        checks.want(&service(), Ipv4Addr::LOCALHOST, &[Target::Port(target)].into());
         assert_eq!(next(&mut reports).await, Health::Up);
         drop(listener);
         checks.hurry(&service());
@@ -185,7 +211,7 @@ mod tests {
         let mut checks = Checks::new(sender);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let std::net::SocketAddr::V4(up) = listener.local_addr().unwrap() else { panic!("bound to IPv4") };
-        let down = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+        let (up, down) = (Target::Port(up), Target::Port(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1)));
         checks.want(&service(), Ipv4Addr::LOCALHOST, &[up, down].into());
         for _ in 0..2 {
             let report = reports.recv().await.unwrap();
@@ -194,5 +220,16 @@ mod tests {
         assert_eq!((checks.health(&service(), &up), checks.health(&service(), &down)), (Health::Up, Health::Down));
         checks.want(&service(), Ipv4Addr::LOCALHOST, &[up].into());
         assert_eq!((checks.health(&service(), &up), checks.health(&service(), &down)), (Health::Up, Health::Unknown));
+    }
+    #[tokio::test]
+    async fn a_node_is_well_as_long_as_it_answers_and_be_it_with_a_refusal() {
+        let (sender, mut reports) = mpsc::unbounded_channel();
+        let mut checks = Checks::new(sender);
+        // Nobody listens there, unless a cluster runs on this very machine.
+        checks.want(&service(), Ipv4Addr::LOCALHOST, &[Target::Node(Ipv4Addr::LOCALHOST)].into());
+        assert_eq!(next(&mut reports).await, Health::Up);
+        // From loopback nothing leaves the machine.
+        checks.want(&service(), Ipv4Addr::LOCALHOST, &[Target::Node([192, 0, 2, 1].into())].into());
+        assert_eq!(next(&mut reports).await, Health::Down);
     }
 }

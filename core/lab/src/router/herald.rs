@@ -15,6 +15,7 @@ use switchyard_netstate::{Fragment, Object};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::kernel::{Kernel, Why};
 use super::underlay::UNIT;
 use super::upstream::{Outcome, Upstream};
 use super::watch::{Mirror, ObjectName};
@@ -60,9 +61,11 @@ impl Herald {
         Self { news, said: BTreeMap::new() }
     }
 
-    /// Says what has changed, and again what somebody else has overwritten.
-    pub(super) fn tell(&mut self, upstream: &Upstream, nodes: &Mirror<Node>) {
+    /// Says what has changed, and again what somebody else has overwritten. What the device lets through is there once the kernel has
+    /// it.
+    pub(super) fn tell(&mut self, upstream: &Upstream, kernel: &Kernel, nodes: &Mirror<Node>) {
         for (unit, wish, outcome) in upstream.units() {
+            let outcome = &as_made(outcome, kernel.why_not(unit));
             let Some(name) = unit.0.strip_prefix(UNIT) else { continue };
             let Some(node) = nodes.get(&ObjectName::new("", name)) else {
                 self.said.remove(name);
@@ -88,9 +91,13 @@ impl Herald {
     }
 }
 
-/// Whether a node's route was created before.
-pub(super) fn has_route(node: &Node) -> bool {
-    shown(node).is_some_and(|(_, reason, _)| reason == ROUTE_CREATED)
+/// How a node's routes do, the kernel's answer included.
+fn as_made(decided: &Outcome, why_not: Option<&Why>) -> Outcome {
+    match (decided, why_not) {
+        (Outcome::Held, Some(Why::NotYet)) => Outcome::Asked,
+        (Outcome::Held, Some(Why::Refused(why))) => Outcome::Refused(format!("the kernel refuses it: {why}")),
+        _ => decided.clone(),
+    }
 }
 
 fn condition(wish: Option<&Fragment>, outcome: &Outcome) -> Condition {
@@ -173,4 +180,22 @@ async fn say(client: &Client, news: &News) -> kube::Result<()> {
         Api::<Event>::namespaced(client.clone(), "default").create(&PostParams::default(), &event).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_there_once_the_kernel_has_it() {
+        let refused = Why::Refused("route 10.40.1.0/24: network is unreachable (errno 101)".into());
+        let reason = |outcome: &Outcome, why: Option<&Why>| condition(None, &as_made(outcome, why)).reason;
+        assert_eq!(reason(&Outcome::Held, None), ROUTE_CREATED);
+        assert_eq!(reason(&Outcome::Held, Some(&Why::NotYet)), ROUTE_PENDING);
+        assert_eq!(reason(&Outcome::Held, Some(&refused)), NO_ROUTE_CREATED);
+        assert!(condition(None, &as_made(&Outcome::Held, Some(&refused))).message.contains("errno 101"));
+        // What the device has decided itself stands.
+        assert_eq!(reason(&Outcome::Asked, Some(&refused)), ROUTE_PENDING);
+        assert_eq!(reason(&Outcome::NotNeeded, Some(&refused)), NO_ROUTE_NEEDED);
+    }
 }

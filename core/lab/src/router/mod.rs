@@ -163,31 +163,30 @@ impl Router {
                 Some(report) = findings.recv() => self.balancer.report(&report, &self.nodes),
                 () = self.kernel.again() => Changes::new(),
                 () = self.upstream.due() => Changes::new(),
+                () = self.underlay.due(), if self.ongoing.is_none() => self.underlay.try_again(&self.nodes).await,
             };
-            let changes = self.through_upstream(changes);
+            let changes = self.through_upstream(changes).await;
             self.kernel.set(changes).await;
-            self.herald.tell(&self.upstream, &self.nodes);
-            if self.nodes.is_complete()
-                && self.underlay.is_settled()
-                && self.upstream.is_idle()
-                && self.balancer.is_settled()
-            {
+            self.kernel.drop_flows(self.balancer.take_stale()).await;
+            self.herald.tell(&self.upstream, &self.kernel, &self.nodes);
+            if self.nodes.is_complete() && self.underlay.is_settled() && self.balancer.is_settled() {
                 // A swap that it comes back into has its routes in the kernel already; they are wanted, too.
                 self.take_part().await;
-                self.kernel.keep().await;
+                if self.kernel.keep().await {
+                    self.kernel.drop_flows(self.balancer.stale_from_before()).await;
+                }
+            } else if self.underlay.state().1.is_some() {
+                self.tell(None);
             }
         }
     }
 
     /// Keeps back what the upstream device does not do yet, or not at all.
-    fn through_upstream(&mut self, mut changes: Changes) -> Changes {
+    async fn through_upstream(&mut self, mut changes: Changes) -> Changes {
         let asked: Vec<UnitId> = changes.keys().filter(|unit| unit.0.starts_with(UNIT)).cloned().collect();
-        let asked = asked.into_iter().filter_map(|unit| changes.remove_entry(&unit)).collect();
-        let there = |unit: &UnitId| {
-            let name = unit.0.strip_prefix(UNIT).unwrap_or_default();
-            self.nodes.get(&ObjectName::new("", name)).is_some_and(herald::has_route)
-        };
-        changes.extend(self.upstream.ask(asked, Instant::now(), there));
+        let asked: Changes = asked.into_iter().filter_map(|unit| changes.remove_entry(&unit)).collect();
+        let there = self.kernel.left_behind(&asked).await;
+        changes.extend(self.upstream.ask(asked, Instant::now(), &there));
         changes
     }
 

@@ -1,7 +1,6 @@
 //! The upstream device's part in a swap: it knows the new routes before any node uses them, and the old ones until none does.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use switchyard_api::names::{NETWORK, ROUTER};
 use switchyard_api::{
@@ -10,6 +9,7 @@ use switchyard_api::{
 use switchyard_kernel::Engine;
 use switchyard_netstate::{Ledger, Phase, Plan};
 use switchyard_plugin_host::Plugin;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::report::Said;
@@ -24,6 +24,8 @@ pub(super) struct Ongoing {
     /// The new network's, or why it cannot be opened here.
     plugin: Result<Arc<dyn Plugin>, String>,
     stage: Stage,
+    /// What the new network wants of the upstream device, since it was prepared.
+    wishes: Changes,
     said: Participant,
     plan: Option<Vec<String>>,
 }
@@ -59,15 +61,16 @@ impl Router {
         self.tell(swap.as_ref());
     }
 
-    fn tell(&self, swap: Option<&Swap>) {
+    pub(super) fn tell(&self, swap: Option<&Swap>) {
         let (network, error) = self.underlay.state();
         let ongoing = self.ongoing.as_ref();
         let report = ongoing.map(|ongoing| SwapReport { id: ongoing.id.clone(), participant: ongoing.said.clone() });
         let status = NodeNetworkStatus {
             generation: network.map_or(0, |network| network.generation),
             plugin: network.map(|network| network.plugin.clone()).unwrap_or_default(),
-            error: error.cloned(),
+            error,
             swap: report.filter(|_| swap.is_some()),
+            ..NodeNetworkStatus::default()
         };
         self.report.say(Said { status, plan: ongoing.and_then(|ongoing| ongoing.plan.clone()) });
     }
@@ -76,8 +79,11 @@ impl Router {
         if self.ongoing.is_none() {
             let plugin = self.underlay.open(&swap.to).await;
             let (id, to, said) = (swap.id.clone(), swap.to.clone(), Participant::default());
-            self.ongoing = Some(Ongoing { id, to, plugin, stage: Stage::Old, said, plan: None });
-            self.join(swap.stage(ROUTER)).await?;
+            let (stage, wishes) = (Stage::Old, Changes::new());
+            self.ongoing = Some(Ongoing { id, to, plugin, stage, wishes, said, plan: None });
+            // What is being switched is the device's to decide, unless it has.
+            let switches = swap.phase == SwapPhase::Switching && swap.concerns(ROUTER);
+            self.join(if switches { Stage::Prepared } else { swap.stage(ROUTER) }).await?;
         }
         let Some(ongoing) = &self.ongoing else { return Ok(()) };
         let failed = ongoing.said.error.is_some() && swap.phase < SwapPhase::Cleaning;
@@ -89,7 +95,12 @@ impl Router {
             SwapPhase::Planning => self.plan(swap.dry_run).await,
             SwapPhase::Preparing => self.prepare().await,
             SwapPhase::Checking | SwapPhase::Verifying => Ok(()),
-            SwapPhase::Switching => self.switch().await,
+            SwapPhase::Switching => match self.ask_device().await {
+                // It takes its time; there is news when it has decided.
+                None => return Ok(()),
+                Some(Ok(())) => self.switch().await,
+                Some(Err(why)) => Err(why),
+            },
             SwapPhase::Withdrawing => self.withdraw().await,
             SwapPhase::Cleaning => self.clean().await,
             SwapPhase::Returning => self.go_back().await,
@@ -104,49 +115,58 @@ impl Router {
         outcome
     }
 
+    /// Whether the upstream device lets the new network's routes in; none while it has not decided.
+    async fn ask_device(&mut self) -> Option<Result<(), String>> {
+        let wishes = self.ongoing.as_ref().map(|ongoing| ongoing.wishes.clone()).unwrap_or_default();
+        let there = self.kernel.left_behind(&wishes).await;
+        self.upstream.ask_beside(&wishes, Instant::now(), &there);
+        self.upstream.decide(Instant::now());
+        self.upstream.answer()
+    }
+
     /// Takes over what an earlier life of this process did in the swap. Its routes are in the kernel, and would be removed.
     async fn join(&mut self, stage: Stage) -> Result<(), String> {
+        if stage >= Stage::Prepared {
+            self.prepare().await?;
+        }
+        if stage >= Stage::Switched {
+            // The device has let them in before.
+            let wishes = self.ongoing.as_ref().map(|ongoing| ongoing.wishes.clone()).unwrap_or_default();
+            self.upstream.ask_beside(&wishes, Instant::now(), &wishes.keys().cloned().collect());
+            self.switch().await?;
+        }
         match stage {
-            Stage::Old => Ok(()),
-            Stage::Prepared => self.prepare().await,
-            Stage::Switched => {
-                self.prepare().await?;
-                self.switch().await
-            }
-            Stage::Withdrawn => {
-                self.prepare().await?;
-                self.switch().await?;
-                self.withdraw().await
-            }
-            Stage::New => {
-                self.prepare().await?;
-                self.switch().await?;
-                self.clean().await
-            }
+            Stage::Withdrawn => self.withdraw().await,
+            Stage::New => self.clean().await,
+            _ => Ok(()),
         }
     }
 
-    /// What the new plugin wants, as a change of everything that the old one wanted.
+    /// What the new plugin wants, as a change of everything that the old one wanted. What the device keeps back is not part of it.
     async fn changes(&self) -> Result<Changes, String> {
         let Some(ongoing) = &self.ongoing else { return Ok(Changes::new()) };
         let all: Vec<_> = self.nodes.iter().map(|(_, node)| node.clone()).collect();
         let mut changes = Changes::new();
         let plugin = ongoing.plugin.as_ref().map_err(String::clone)?;
         for (unit, wish) in self.underlay.wishes(plugin, &all, &self.nodes).await {
-            changes.insert(unit, wish?);
+            let wish = wish?;
+            if !self.upstream.keeps_back(&unit, wish.as_ref()) {
+                changes.insert(unit, wish);
+            }
         }
         Ok(changes)
     }
 
     async fn plan(&mut self, with_lines: bool) -> Result<(), String> {
         let changes = self.changes().await?;
+        let fits = self.upstream.fits_beside(&changes);
         let is_halfway = self.kernel.is_halfway();
         let plan = self.kernel.step(is_halfway, move |engine| engine.plan(&whole(engine.ledger(), changes))).await?;
         if let Some(ongoing) = &mut self.ongoing {
             ongoing.said.operations = count(&plan);
             ongoing.plan = with_lines.then(|| lines(&plan));
         }
-        Ok(())
+        fits
     }
 
     async fn prepare(&mut self) -> Result<(), String> {
@@ -154,13 +174,14 @@ impl Router {
             return Ok(());
         }
         let changes = self.changes().await?;
+        let wishes = changes.clone();
         let work = move |engine: &mut Engine| {
             let changes = whole(engine.ledger(), changes);
             engine.prepare(changes)
         };
         let plan = self.kernel.step(true, work).await?;
         if let Some(ongoing) = &mut self.ongoing {
-            ongoing.stage = Stage::Prepared;
+            (ongoing.stage, ongoing.wishes) = (Stage::Prepared, wishes);
             ongoing.said.operations = count(&plan);
         }
         Ok(())
@@ -186,20 +207,40 @@ impl Router {
         if self.kernel.is_halfway() {
             self.kernel.step(false, Engine::clean).await?;
         }
+        self.arrive().await
+    }
+
+    /// Cleans what failed to be cleaned before. What the kernel still keeps is left to repairs.
+    async fn clean_at_last(&mut self) -> Result<(), String> {
+        let Err(error) = self.clean().await else { return Ok(()) };
+        warn!(%error, "cleaning after a swap; the rest is left to repairs");
+        let finished = self.kernel.finish().await;
+        self.arrive().await.and(finished)
+    }
+
+    /// The new network's routes are those that are in force.
+    async fn arrive(&mut self) -> Result<(), String> {
         self.reach(Stage::New);
         let Some(ongoing) = &self.ongoing else { return Ok(()) };
         let plugin = ongoing.plugin.clone()?;
         info!(plugin = %ongoing.to.plugin, generation = ongoing.to.generation, "underlay has swapped");
         self.underlay.swapped(ongoing.to.clone(), plugin);
+        self.upstream.take_over();
         // What waited was said by the plugin of before.
         self.kernel.forget(|unit| unit.0.starts_with(UNIT));
-        let all = self.underlay.all(&self.nodes).await;
+        let mut all = self.underlay.all(&self.nodes).await;
+        // Nodes that went meanwhile want nothing.
+        for (unit, ..) in self.upstream.units() {
+            all.entry(unit.clone()).or_insert(None);
+        }
+        let all = self.through_upstream(all).await;
         self.kernel.set(all).await;
         Ok(())
     }
 
     async fn go_back(&mut self) -> Result<(), String> {
         self.reach(Stage::Old);
+        self.upstream.give_up();
         if self.kernel.is_halfway() {
             self.kernel.step(false, Engine::abort).await?;
             self.kernel.set(Changes::new()).await;
@@ -212,13 +253,14 @@ impl Router {
         let Some(ongoing) = &self.ongoing else { return };
         if self.kernel.is_halfway() {
             let outcome = match active == Some(&ongoing.to) && ongoing.stage >= Stage::Switched {
-                true => self.clean().await,
+                true => self.clean_at_last().await,
                 false => self.go_back().await,
             };
             if let Err(error) = outcome {
                 warn!(%error, "ending a swap");
             }
         }
+        self.upstream.give_up();
         self.ongoing = None;
     }
 

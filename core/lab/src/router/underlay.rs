@@ -1,7 +1,9 @@
 //! The upstream device's static routes: what the active network plugin wants there for each node.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
 use switchyard_api::{ActiveNetwork, Network, edge_role};
@@ -9,6 +11,7 @@ use switchyard_netstate::{Fragment, IfName, UnitId};
 use switchyard_plugin::{Facts, NodeFacts};
 use switchyard_plugin_host::{Plugin, Registry};
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
 
 use super::Changes;
@@ -24,7 +27,15 @@ pub(super) struct Underlay {
     plugin: Option<(ActiveNetwork, Arc<dyn Plugin>)>,
     /// Why the active network's plugin could not be opened.
     error: Option<String>,
+    /// Nodes of which the plugin does not say what they need, and why.
+    unanswered: BTreeMap<String, String>,
+    /// When it is tried again, and how long the pause was.
+    again: Option<(Instant, Duration)>,
 }
+
+/// Pause before a plugin that did not open, or did not answer, is tried again; twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What units of this module are called.
 pub(super) const UNIT: &str = "underlay/";
@@ -33,7 +44,16 @@ pub(super) const UNIT: &str = "underlay/";
 
 impl Underlay {
     pub(super) fn new(facts: Facts, card: IfName, registry: Registry) -> Self {
-        Self { facts: Arc::new(facts), card, registry: Arc::new(registry), active: None, plugin: None, error: None }
+        Self {
+            facts: Arc::new(facts),
+            card,
+            registry: Arc::new(registry),
+            active: None,
+            plugin: None,
+            error: None,
+            unanswered: BTreeMap::new(),
+            again: None,
+        }
     }
 
     /// Follows the Network. A plugin that does not open leaves the routes as they are.
@@ -43,9 +63,14 @@ impl Underlay {
             return Changes::new();
         }
         self.active = Some(active.clone());
+        self.follow(active, nodes).await
+    }
+
+    async fn follow(&mut self, active: Option<ActiveNetwork>, nodes: &Mirror<Node>) -> Changes {
         let Some(active) = active else { return Changes::new() };
         if let Some((current, _)) = self.plugin.as_mut().filter(|(current, _)| current.is_same(&active)) {
             *current = active;
+            self.error = None;
             return Changes::new();
         }
         match self.open(&active).await {
@@ -56,6 +81,7 @@ impl Underlay {
             Err(error) => {
                 error!(plugin = %active.plugin, file = %active.file, %error, "cannot open network plugin");
                 self.error = Some(error);
+                self.put_off();
                 return Changes::new();
             }
         }
@@ -65,7 +91,7 @@ impl Underlay {
     /// Opens a network's plugin.
     pub(super) async fn open(&self, network: &ActiveNetwork) -> Result<Arc<dyn Plugin>, String> {
         let (registry, asked) = (self.registry.clone(), network.clone());
-        let opened = spawn_blocking(move || registry.open(&asked.file, &asked.options, asked.hosting)).await;
+        let opened = spawn_blocking(move || registry.tend(&asked.file, &asked.options, asked.hosting)).await;
         opened.expect("opening a plugin does not panic").map_err(|error| error.to_string())
     }
 
@@ -73,28 +99,76 @@ impl Underlay {
     pub(super) fn swapped(&mut self, network: ActiveNetwork, plugin: Arc<dyn Plugin>) {
         self.active = Some(Some(network.clone()));
         (self.plugin, self.error) = (Some((network, plugin)), None);
+        self.unanswered.clear();
     }
 
     /// The network whose routes are in force, and what is wrong with the one that is active.
-    pub(super) fn state(&self) -> (Option<&ActiveNetwork>, Option<&String>) {
-        (self.plugin.as_ref().map(|(network, _)| network), self.error.as_ref())
+    pub(super) fn state(&self) -> (Option<&ActiveNetwork>, Option<String>) {
+        let unanswered = || {
+            let (node, why) = self.unanswered.first_key_value()?;
+            let more = self.unanswered.len() - 1;
+            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            Some(format!("node {node}: {why}{more}"))
+        };
+        (self.plugin.as_ref().map(|(network, _)| network), self.error.clone().or_else(unanswered))
+    }
+
+    /// Ends when it is time to try again what the plugin did not do.
+    pub(super) async fn due(&self) {
+        match self.again {
+            Some((at, _)) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tries it.
+    pub(super) async fn try_again(&mut self, nodes: &Mirror<Node>) -> Changes {
+        if self.error.is_some() {
+            return self.follow(self.active.clone().flatten(), nodes).await;
+        }
+        let named = |name: &String| nodes.get(&ObjectName::new("", name)).cloned();
+        let again: Vec<Node> = self.unanswered.keys().filter_map(named).collect();
+        self.unanswered.retain(|name, _| named(name).is_some());
+        self.nodes(&again, nodes).await
+    }
+
+    fn put_off(&mut self) {
+        let now = Instant::now();
+        // What fails before the pause is over does not make the next one longer.
+        let pause = match self.again {
+            None => FIRST_PAUSE,
+            Some((at, _)) if at > now => return,
+            Some((_, pause)) => (pause * 2).min(LONGEST_PAUSE),
+        };
+        self.again = Some((now + pause, pause));
     }
 
     /// Units of all nodes.
-    pub(super) async fn all(&self, nodes: &Mirror<Node>) -> Changes {
+    pub(super) async fn all(&mut self, nodes: &Mirror<Node>) -> Changes {
         let all: Vec<Node> = nodes.iter().map(|(_, node)| node.clone()).collect();
         self.nodes(&all, nodes).await
     }
 
     /// Units of these nodes; `touched` are versions of them.
-    pub(super) async fn nodes(&self, touched: &[Node], nodes: &Mirror<Node>) -> Changes {
-        let Some((_, plugin)) = &self.plugin else { return Changes::new() };
+    pub(super) async fn nodes(&mut self, touched: &[Node], nodes: &Mirror<Node>) -> Changes {
+        let Some((_, plugin)) = self.plugin.clone() else { return Changes::new() };
         let mut changes = Changes::new();
-        for (unit, wish) in self.wishes(plugin, touched, nodes).await {
+        for (unit, wish) in self.wishes(&plugin, touched, nodes).await {
+            let node = unit.0.strip_prefix(UNIT).unwrap_or_default().to_owned();
             match wish {
-                Ok(wish) => drop(changes.insert(unit, wish)),
-                Err(error) => error!(%unit, %error, "plugin does not say what the underlay needs"),
+                Ok(wish) => {
+                    self.unanswered.remove(&node);
+                    changes.insert(unit, wish);
+                }
+                Err(error) => {
+                    error!(%unit, %error, "plugin does not say what the underlay needs");
+                    self.unanswered.insert(node, error);
+                }
             }
+        }
+        match self.unanswered.is_empty() {
+            true => self.again = None,
+            false => self.put_off(),
         }
         changes
     }

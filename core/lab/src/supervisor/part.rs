@@ -28,7 +28,8 @@ pub struct Part {
     pub arguments: Vec<OsString>,
     /// More of them, for the first start only.
     pub first_arguments: Vec<OsString>,
-    /// Descriptors it gets on standard input, each time it starts.
+    /// Descriptors it gets on standard input, each time it starts: listeners, and the lock if it has to be gone before another life of
+    /// the cluster begins.
     pub listeners: Vec<String>,
     /// It starts others, so it has to be gone before they are asked to end.
     pub leaves_first: bool,

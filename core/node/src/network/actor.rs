@@ -1,5 +1,6 @@
 //! The task that owns the wishes.
 
+mod asking;
 mod probes;
 mod swap;
 
@@ -9,18 +10,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use switchyard_api::{ActiveNetwork, Swap};
-use switchyard_kernel::conntrack::Filter;
+use switchyard_kernel::conntrack::{Filter, Flow};
 use switchyard_kernel::{Engine, Keeper, Netns};
 use switchyard_netstate::{Place, UnitId};
 use switchyard_plugin::{Facts, NodeFacts, PodFacts};
 use switchyard_plugin_host::{Plugin, Registry};
-use switchyard_services::StaleFlow;
+use switchyard_policy::Concern;
+use switchyard_services::Stale;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use crate::network::again::Again;
 use crate::network::engine::{EngineThread, tell};
 use crate::network::extra::Extra;
-use crate::network::reach::{Asked, Reach};
+use crate::network::overdue::{self, Failed, Overdue};
+use crate::network::question::{Question, peer_unit, pod_unit};
+use crate::network::reach::Reach;
 use crate::network::{AttachError, Call, List, Network, State, Units};
 
 /// Protocol number.
@@ -40,9 +46,13 @@ pub(crate) struct Actor {
     /// Segments, and pods bound elsewhere.
     reach: Reach,
     extra: Extra,
-    services: Units,
-    /// What policies want and is not in force yet.
-    policies: Units,
+    /// What is wanted and not in force.
+    overdue: Overdue,
+    /// UDP flows to be dropped once what Services want is in force.
+    stale: Stale,
+    /// Pods that the plugin does not attach, by uid, and why.
+    unattached: BTreeMap<String, String>,
+    needs_route: bool,
     active: Option<ActiveNetwork>,
     /// The swap that is under way, as the Network has it.
     swap: Option<Box<Swap>>,
@@ -50,6 +60,11 @@ pub(crate) struct Actor {
     ongoing: Option<swap::Ongoing>,
     /// What has to wait until the swap is over.
     waiting: VecDeque<Call>,
+    /// What has to wait until a plugin has answered.
+    aside: VecDeque<Call>,
+    /// Why the active network is not in force, and when it is tried again.
+    refused: Option<(ActiveNetwork, String)>,
+    again: Again,
     /// The plugin whose answers are in the kernel.
     plugin: Option<(ActiveNetwork, Arc<dyn Plugin>)>,
     listed: BTreeSet<List>,
@@ -84,12 +99,17 @@ impl Actor {
             pods: BTreeMap::new(),
             reach: Reach::default(),
             extra: Extra::new(name, extra),
-            services: Units::new(),
-            policies: Units::new(),
+            overdue: Overdue::default(),
+            stale: Stale::default(),
+            unattached: BTreeMap::new(),
+            needs_route: false,
             active: None,
             swap: None,
             ongoing: None,
             waiting: VecDeque::new(),
+            aside: VecDeque::new(),
+            refused: None,
+            again: Again::default(),
             plugin: None,
             listed: BTreeSet::new(),
             keeper: None,
@@ -99,8 +119,46 @@ impl Actor {
 
     /// Works until every handle is gone.
     pub(crate) async fn run(mut self) {
-        while let Some(call) = self.calls.recv().await {
-            self.take(call).await;
+        loop {
+            if let Some(call) = self.aside.pop_front() {
+                self.take(call).await;
+                continue;
+            }
+            let due = self.due();
+            let again = async {
+                match due {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                call = self.calls.recv() => match call {
+                    Some(call) => self.take(call).await,
+                    None => return,
+                },
+                () = again => self.try_again().await,
+            }
+        }
+    }
+
+    /// When something is tried again. Not in the middle of a change of networks, which has to end first.
+    fn due(&self) -> Option<Instant> {
+        let refused = self.refused.as_ref().and_then(|_| self.again.until());
+        refused.into_iter().chain(self.overdue.again().until()).min().filter(|_| !self.is_halfway())
+    }
+
+    async fn try_again(&mut self) {
+        if self.refused.is_some() && self.again.is_due() {
+            self.follow().await;
+            if self.again.is_due() {
+                // Now was not the time to try.
+                self.again.failed();
+            }
+        }
+        if self.overdue.again().is_due() {
+            let open: Vec<Question> = self.overdue.open().iter().map(|unit| self.question(unit)).collect();
+            self.renew(open).await;
+            self.overdue.pace();
         }
     }
 
@@ -119,6 +177,7 @@ impl Actor {
     }
 
     async fn call(&mut self, call: Call) {
+        let Some(call) = self.beside(call).await else { return };
         match call {
             Call::Adopt { pod, netns } => {
                 if let Err(error) = self.add_place(&pod.uid, netns).await {
@@ -147,10 +206,7 @@ impl Actor {
             Call::Node(node) => self.node_changed(*node).await,
             Call::NodeGone(name) => {
                 if self.peers.remove(&name).is_some() {
-                    let mut units = Units::from([(peer_unit(&name), None)]);
-                    // Without the node, nothing is wanted for its pods.
-                    units.extend(self.reached(|reach, asked| reach.peer_wishes(asked, &name)));
-                    self.change(units).await;
+                    self.peer_changed(&name).await;
                 }
             }
             Call::Segment(segment) => {
@@ -166,31 +222,29 @@ impl Actor {
             }
             Call::Remote { uid, pod } => {
                 if self.reach.pod(&uid, pod) {
-                    let units = self.reached(|reach, asked| reach.pod_wish(asked, &uid));
-                    self.change(units).await;
+                    self.renew(vec![self.reach.of_pod(&self.peers, &uid)]).await;
                 }
             }
+            Call::Services { .. } | Call::Policies { .. } | Call::PolicyCounters(_) => {}
+        }
+    }
+
+    /// Does what has nothing to do with plugins; gives back what has.
+    async fn beside(&mut self, call: Call) -> Option<Call> {
+        match call {
             Call::Services { units, stale } => {
-                for (unit, fragment) in &units {
-                    match fragment {
-                        Some(_) => self.services.insert(unit.clone(), fragment.clone()),
-                        None => self.services.remove(unit),
-                    };
-                }
+                self.stale.add(stale);
+                self.change(units).await;
                 if self.keeper.is_some() {
-                    self.change(units).await;
-                    self.drop_flows(stale).await;
+                    self.drop_flows().await;
                 }
             }
-            Call::Policies { units, forget, reply } => {
-                self.policies.extend(units);
-                let outcome = self.enforce(forget).await;
+            Call::Policies { units, forget, concern, reply } => {
+                self.change(units).await;
+                let outcome = self.enforced(forget, concern).await;
                 match (reply, outcome) {
                     (Some(reply), outcome) => drop(reply.send(outcome)),
-                    (None, Err(error)) => {
-                        warn!(%error, "policies cannot be enforced");
-                        self.report(Some(format!("policies: {error}")));
-                    }
+                    (None, Err(error)) => warn!(%error, "policies cannot be enforced"),
                     (None, Ok(())) => {}
                 }
             }
@@ -204,7 +258,9 @@ impl Actor {
                     Err(error) => warn!(%error, "counters of policies cannot be read"),
                 }
             }
+            other => return Some(other),
         }
+        None
     }
 
     async fn node_changed(&mut self, node: NodeFacts) {
@@ -213,59 +269,36 @@ impl Actor {
                 let role = self.node.as_ref().is_some_and(|old| NodeFacts { edge: node.edge, ..old.clone() } == node);
                 self.node = Some(node.clone());
                 // Everything depends on the node itself.
-                match self.plugin.clone().filter(|_| role) {
-                    Some((active, plugin)) => {
-                        let outcome = self.bring_in(&node, &active, plugin).await;
-                        self.report(outcome.err());
-                    }
-                    None => {
-                        self.plugin = None;
-                        self.follow().await;
-                    }
+                if role && self.plugin.is_some() {
+                    let mut questions = self.questions();
+                    questions.push(Question::underlay());
+                    self.renew(questions).await;
+                } else {
+                    self.plugin = None;
+                    self.follow().await;
                 }
             }
             return;
         }
         let name = node.name.clone();
-        if self.peers.insert(name.clone(), node.clone()).as_ref() == Some(&node) {
-            return;
+        if self.peers.insert(name.clone(), node.clone()).as_ref() != Some(&node) {
+            self.peer_changed(&name).await;
         }
-        let (Some((_, plugin)), Some(own)) = (&self.plugin, &self.node) else { return };
-        match plugin.peer(&self.facts, own, &node) {
-            Ok(fragment) => {
-                let mut units = Units::from([(peer_unit(&name), Some(fragment))]);
-                units.extend(self.reached(|reach, asked| reach.peer_wishes(asked, &name)));
-                self.change(units).await;
-            }
-            Err(error) => self.report(Some(format!("peer {name}: {error}"))),
-        }
+    }
+
+    /// Another node came, changed or went, and with it what its pods want.
+    async fn peer_changed(&mut self, name: &str) {
+        let mut questions = vec![self.question(&peer_unit(name))];
+        questions.extend(self.reach.of_peer(&self.peers, name));
+        self.renew(questions).await;
     }
 
     /// A segment came, changed or went, and with it what its pods want, here and elsewhere.
     async fn segment_changed(&mut self, name: &str) {
-        let mut units = self.reached(|reach, asked| reach.segment_wishes(asked, name));
-        if let (Some((_, plugin)), Some(node)) = (&self.plugin, &self.node) {
-            for (uid, pod) in self.pods.iter().filter(|(_, pod)| self.reach.is_of(name, pod.ip)) {
-                match plugin.pod(&self.facts, node, &self.reach.placed(pod)) {
-                    Ok(fragment) => drop(units.insert(pod_unit(uid), Some(fragment))),
-                    Err(error) => self.report(Some(format!("pod {}: {error}", pod.name))),
-                }
-            }
-        }
-        self.change(units).await;
-    }
-
-    /// Asks the plugin, if there is one, about segments and others' pods.
-    fn reached(&self, ask: impl FnOnce(&Reach, &Asked<'_>) -> Result<Units, String>) -> Units {
-        let (Some((_, plugin)), Some(node)) = (&self.plugin, &self.node) else { return Units::new() };
-        ask(&self.reach, &self.asked(node, &**plugin)).unwrap_or_else(|error| {
-            self.report(Some(error));
-            Units::new()
-        })
-    }
-
-    fn asked<'a>(&'a self, node: &'a NodeFacts, plugin: &'a dyn Plugin) -> Asked<'a> {
-        Asked { facts: &self.facts, node, peers: &self.peers, plugin }
+        let mut questions = self.reach.of_segment(&self.peers, name);
+        let pods = self.pods.values().filter(|pod| self.reach.is_of(name, pod.ip));
+        questions.extend(pods.map(|pod| Question::pod(self.reach.placed(pod))));
+        self.renew(questions).await;
     }
 
     /// Brings the active network into force, if it is not and can be; or takes part in a swap.
@@ -287,6 +320,10 @@ impl Actor {
             }
             return;
         }
+        let is_refused = self.refused.as_ref().is_some_and(|(refused, _)| refused.is_same(&active));
+        if is_refused && !self.again.is_due() {
+            return;
+        }
         let outcome = match self.open(&active).await {
             Ok(plugin) => self.bring_in(&node, &active, plugin).await,
             Err(error) => Err(error),
@@ -298,21 +335,24 @@ impl Actor {
             }
             Err(error) => {
                 warn!(plugin = %active.plugin, generation = active.generation, %error, "network refused");
-                self.report(Some(error));
+                if !is_refused {
+                    self.again.succeeded();
+                }
+                self.again.failed();
+                self.report(Some((active, error)));
             }
         }
     }
 
     /// The very file that the control plane has checked, where it can be seen from here; else the plugin of that name.
-    async fn open(&self, network: &ActiveNetwork) -> Result<Arc<dyn Plugin>, String> {
+    async fn open(&mut self, network: &ActiveNetwork) -> Result<Arc<dyn Plugin>, String> {
         let (plugins, network) = (self.plugins.clone(), network.clone());
-        // It reads files and runs foreign code.
-        let opening = tokio::task::spawn_blocking(move || {
+        self.ask(move || {
             let file = Some(&network.file).filter(|file| !file.is_empty() && Path::new(file).exists());
             let name = file.unwrap_or(&network.plugin);
-            plugins.open(name, &network.options, network.hosting).map_err(|error| error.to_string())
-        });
-        opening.await.unwrap_or_else(|error| Err(format!("opening the plugin: {error}")))
+            plugins.tend(name, &network.options, network.hosting).map_err(|error| error.to_string())
+        })
+        .await
     }
 
     /// Asks a plugin for everything and makes it so, all or nothing.
@@ -322,41 +362,34 @@ impl Actor {
         active: &ActiveNetwork,
         plugin: Arc<dyn Plugin>,
     ) -> Result<(), String> {
-        let units = self.wishes(node, &*plugin)?;
+        let units = self.wishes(node, &plugin).await?;
+        let names: Vec<UnitId> = units.keys().cloned().collect();
         if self.keeper.is_some() {
             self.apply(units).await?;
         } else {
             self.adopt(units).await?;
         }
+        self.overdue.tried(names, Failed::new());
         if self.plugin.is_none() {
             self.reconcile().await?;
         }
-        self.plugin = Some((active.clone(), plugin));
+        self.carries(active.clone(), plugin).await;
         Ok(())
     }
 
-    /// All that a plugin wants here.
-    fn wishes(&self, node: &NodeFacts, plugin: &dyn Plugin) -> Result<Units, String> {
-        let own = plugin.node(&self.facts, node).map_err(|error| error.to_string())?;
-        let mut units = Units::from([(node_unit(), Some(own))]);
-        for (name, peer) in &self.peers {
-            let fragment = plugin.peer(&self.facts, node, peer).map_err(|error| format!("peer {name}: {error}"))?;
-            units.insert(peer_unit(name), Some(fragment));
-        }
-        for (uid, pod) in &self.pods {
-            let placed = self.reach.placed(pod);
-            let fragment =
-                plugin.pod(&self.facts, node, &placed).map_err(|error| format!("pod {}: {error}", pod.name))?;
-            units.insert(pod_unit(uid), Some(fragment));
-        }
-        units.extend(self.reach.wishes(&self.asked(node, plugin))?);
-        Ok(units)
+    /// This plugin's answers are in the kernel now.
+    async fn carries(&mut self, network: ActiveNetwork, plugin: Arc<dyn Plugin>) {
+        self.plugin = Some((network, plugin));
+        self.overdue.forget_plugin();
+        self.unattached.clear();
+        self.renew(vec![Question::underlay()]).await;
     }
 
     /// Takes over what an earlier agent left. Nothing is touched yet; [`Self::reconcile`] follows, and touches nothing that is right.
     async fn adopt(&mut self, mut units: Units) -> Result<(), String> {
-        units.extend(self.services.clone());
-        units.extend(self.policies.clone());
+        let held = self.overdue.known();
+        let names: Vec<UnitId> = held.keys().cloned().collect();
+        units.extend(held);
         let (extra, in_swap) = (self.extra.clone(), self.swap.is_some());
         let work = move |engine: &mut Engine| {
             extra.adopt(engine);
@@ -368,15 +401,16 @@ impl Actor {
             Ok(())
         };
         self.engine.run(work).await.unwrap_or_else(|gone| Err(gone.to_string()))?;
-        self.policies.clear();
+        self.overdue.tried(names, Failed::new());
         // First the ears, then the look, so that nothing is missed in between.
         self.keeper = Some(self.engine.keep().map_err(|error| format!("watch the kernel: {error}"))?);
         Ok(())
     }
 
-    async fn reconcile(&self) -> Result<(), String> {
+    async fn reconcile(&mut self) -> Result<(), String> {
         let audit = self.engine.run(Engine::reconcile).await.map_err(|gone| gone.to_string())?;
         tell(&audit.map_err(|error| error.to_string())?);
+        self.drop_flows().await;
         Ok(())
     }
 
@@ -386,15 +420,32 @@ impl Actor {
             let why = why.unwrap_or_else(|| "no network is active yet".into());
             return Err(AttachError(format!("the node's network is not ready: {why}")));
         };
-        let placed = self.reach.placed(&pod);
-        let fragment = plugin.pod(&self.facts, &node, &placed).map_err(|error| AttachError(error.to_string()))?;
+        if self.overdue.is_to_go(&pod_unit(&pod.uid)) {
+            // What it was connected with in another namespace has to go first.
+            self.detach(&pod.uid).await?;
+        }
+        let question = Question::pod(self.reach.placed(&pod));
+        let fragment = match self.answers(&plugin, &node, vec![question]).await.pop() {
+            Some((_, Ok(fragment))) => fragment,
+            Some((_, Err(error))) => {
+                // The first error says what is wrong, later ones that it was not tried again.
+                self.unattached.entry(pod.uid.clone()).or_insert_with(|| error.clone());
+                self.publish();
+                return Err(AttachError(error));
+            }
+            None => None,
+        };
+        if self.unattached.remove(&pod.uid).is_some() {
+            self.publish();
+        }
         let known = self.pods.contains_key(&pod.uid);
         if !known {
             self.add_place(&pod.uid, netns).await.map_err(AttachError)?;
         }
         let uid = pod.uid.clone();
-        match self.apply(Units::from([(pod_unit(&uid), Some(fragment))])).await {
+        match self.apply(Units::from([(pod_unit(&uid), fragment)])).await {
             Ok(()) => {
+                self.overdue.forget(&pod_unit(&uid));
                 self.pods.insert(uid, pod);
                 Ok(())
             }
@@ -408,18 +459,19 @@ impl Actor {
     }
 
     async fn detach(&mut self, uid: &str) -> Result<(), AttachError> {
-        if self.pods.remove(uid).is_none() {
+        let was_attached = self.pods.remove(uid).is_some();
+        if self.unattached.remove(uid).is_some() {
+            self.publish();
+        }
+        let unit = pod_unit(uid);
+        if !was_attached && !self.overdue.is_to_go(&unit) {
             return Ok(());
         }
-        let (unit, place) = (pod_unit(uid), Place::Pod(uid.to_owned()));
-        let work = move |engine: &mut Engine| {
-            let outcome = engine.remove(unit);
-            // The engine's handle kept the namespace alive until its links were taken out of it.
-            engine.remove_place(&place);
-            outcome
-        };
-        let outcome = self.engine.run(work).await.map_err(|gone| AttachError(gone.to_string()))?;
-        outcome.map_err(|error| AttachError(error.to_string()))
+        let failed = self.carry_out(Units::from([(unit.clone(), None)])).await;
+        let outcome = failed.get(&unit).map_or(Ok(()), |(_, why)| Err(AttachError(why.clone())));
+        self.overdue.tried([unit], failed);
+        self.publish();
+        outcome
     }
 
     async fn add_place(&self, uid: &str, netns: PathBuf) -> Result<(), String> {
@@ -428,25 +480,32 @@ impl Actor {
         self.engine.run(move |engine| engine.add_place(place, opened)).await.map_err(|gone| gone.to_string())
     }
 
-    /// A change that nobody waits for; its failure is the node's.
-    async fn change(&self, units: Units) {
+    /// A change, with what is overdue. What fails of it is overdue from now on.
+    async fn change(&mut self, units: Units) {
         if self.keeper.is_none() {
+            return self.overdue.hold(units);
+        }
+        let mut all = self.overdue.known();
+        all.extend(units);
+        if all.is_empty() {
             return;
         }
-        if let Err(error) = self.apply(units).await {
-            warn!(%error, "a change of the network failed");
-            self.report(Some(error));
+        let (names, before): (Vec<UnitId>, _) = (all.keys().cloned().collect(), self.overdue.len());
+        let failed = self.carry_out(all).await;
+        self.overdue.tried(names, failed);
+        if self.overdue.len() < before {
+            self.state.send_modify(|state| state.attempts += 1);
         }
+        self.publish();
     }
 
-    /// Puts what policies want into force. What fails is tried again with the next change, as others may depend on it.
-    async fn enforce(&mut self, forget: Option<IpAddr>) -> Result<(), String> {
+    /// Whether policies are in force as far as somebody is concerned; if so, and for a new pod, forgets the flows of its address.
+    async fn enforced(&mut self, forget: Option<IpAddr>, concern: Option<Concern>) -> Result<(), String> {
         if self.keeper.is_none() {
             return Ok(());
         }
-        if !self.policies.is_empty() {
-            self.apply(self.policies.clone()).await?;
-            self.policies.clear();
+        if let Some(why) = self.overdue.why(|unit| concerns(concern.as_ref(), unit)).next() {
+            return Err(why);
         }
         let Some(address) = forget else { return Ok(()) };
         let place = Place::node(&self.name);
@@ -455,49 +514,44 @@ impl Actor {
         outcome.map_err(|gone| gone.to_string())?.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Lets UDP flows find their way anew that led to an endpoint that is gone.
-    async fn drop_flows(&self, stale: Vec<StaleFlow>) {
+    /// Lets UDP flows find their way anew that lead where nobody is.
+    async fn drop_flows(&mut self) {
+        let stale = std::mem::take(&mut self.stale);
         if stale.is_empty() {
             return;
         }
         let place = Place::node(&self.name);
         let work = move |engine: &mut Engine| {
-            for flow in stale {
-                // A flow that was not translated is answered from the address it was sent to.
-                let (ip, port) = flow.endpoint.unwrap_or((flow.address, flow.port));
-                let filter = Filter {
-                    proto: Some(UDP),
-                    to: Some(flow.address),
-                    to_port: Some(flow.port),
-                    from_endpoint: Some(ip),
-                    from_endpoint_port: Some(port),
-                    party: None,
-                };
-                if let Err(error) = engine.drop_flows(&place, &filter) {
-                    warn!(%error, "UDP flows of an endpoint that is gone stay");
-                }
+            let is_stale = |flow: &Flow| {
+                let (to, from) = (flow.original, flow.reply);
+                stale.takes((to.destination, to.destination_port), (from.source, from.source_port))
+            };
+            let filter = Filter { proto: Some(UDP), ..Filter::default() };
+            if let Err(error) = engine.drop_flows_if(&place, &filter, is_stale) {
+                warn!(%error, "UDP flows of an endpoint that is gone stay");
             }
         };
         let _ = self.engine.run(work).await;
     }
 
+    /// All or nothing.
     async fn apply(&self, units: Units) -> Result<(), String> {
         let extra = self.extra.clone();
-        let work = move |engine: &mut Engine| {
-            extra.make(engine, &units)?;
-            let outcome = engine.apply(units).map(drop).map_err(|error| error.to_string());
-            extra.sweep(engine);
-            outcome
-        };
+        let work = move |engine: &mut Engine| overdue::apply(engine, &extra, units);
         self.engine.run(work).await.unwrap_or_else(|gone| Err(gone.to_string()))
     }
 
-    fn report(&self, error: Option<String>) {
+    async fn carry_out(&self, units: Units) -> Failed {
+        let (extra, wanted) = (self.extra.clone(), units.clone());
+        let work = move |engine: &mut Engine| overdue::carry_out(engine, &extra, wanted);
+        let all = |gone: String| units.into_iter().map(|(unit, wish)| (unit, (wish, gone.clone()))).collect();
+        self.engine.run(work).await.unwrap_or_else(|gone| all(gone.to_string()))
+    }
+
+    /// The active network is in force, or is refused, or something else may help those who wait.
+    fn report(&mut self, refused: Option<(ActiveNetwork, String)>) {
+        self.refused = refused;
         self.state.send_modify(|state| {
-            if let (Some((_, plugin)), Some(node)) = (&self.plugin, &self.node) {
-                let routes = plugin.underlay(&self.facts, node);
-                state.needs_route = routes.is_ok_and(|routes| !routes.is_empty());
-            }
             if let Some((active, _)) = &self.plugin {
                 state.status.generation = active.generation;
                 state.status.plugin = active.plugin.clone();
@@ -506,20 +560,33 @@ impl Actor {
                 (state.status.swap, state.plan) = (None, None);
             }
             state.ready = self.plugin.is_some();
-            state.status.error = error;
             state.attempts += 1;
+        });
+        self.publish();
+    }
+
+    /// Says what is wrong. This wakes nobody who waits: he may be what is wrong.
+    fn publish(&self) {
+        let refused = self.refused.iter().map(|(_, why)| why.clone());
+        let mut all = refused.chain(self.unattached.values().cloned()).chain(self.overdue.why(|_| true));
+        let (first, more) = (all.next(), all.count());
+        let error = first.map(|first| if more == 0 { first } else { format!("{first} (and {more} more)") });
+        let policies = self.overdue.why(|unit| concerns(None, unit)).next();
+        let segments = self.overdue.segments();
+        self.state.send_if_modified(|state| {
+            let was = (&state.status.error, &state.status.segments, state.needs_route, &state.policies);
+            let changed = was != (&error, &segments, self.needs_route, &policies);
+            (state.status.error, state.status.segments) = (error, segments);
+            (state.needs_route, state.policies) = (self.needs_route, policies);
+            changed
         });
     }
 }
 
-fn node_unit() -> UnitId {
-    UnitId("node".into())
-}
-
-fn peer_unit(name: &str) -> UnitId {
-    UnitId(format!("peer/{name}"))
-}
-
-fn pod_unit(uid: &str) -> UnitId {
-    UnitId(format!("pod/{uid}"))
+/// Whether a unit is one of policies, and one that matters to a pod.
+fn concerns(concern: Option<&Concern>, unit: &UnitId) -> bool {
+    match concern {
+        Some(concern) => concern.includes(unit),
+        None => unit.0.starts_with("policies"),
+    }
 }

@@ -3,11 +3,15 @@
 //! One task owns the wishes, so that two of them never meet halfway; it asks the plugin for fragments and hands them to the
 //! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `segment/NAME`, `remote/UID`, `services`,
 //! `service/NAMESPACE/NAME` and `policies…`. A plugin that fails changes
-//! nothing: what is in the kernel stays, and the error goes to the Node.
+//! nothing: what is in the kernel stays, and the error goes to the Node. What the plugin does not say, or the kernel does not take,
+//! is kept and tried again, and keeps nothing else waiting.
 
 mod actor;
+mod again;
 mod engine;
 mod extra;
+mod overdue;
+mod question;
 mod reach;
 
 use std::collections::BTreeMap;
@@ -19,7 +23,8 @@ use switchyard_api::{ActiveNetwork, NodeNetworkStatus, Swap};
 use switchyard_kernel::Counters;
 use switchyard_netstate::{Fragment, UnitId};
 use switchyard_plugin::{NodeFacts, PodFacts, SegmentFacts};
-use switchyard_services::StaleFlow;
+use switchyard_policy::Concern;
+use switchyard_services::Stale;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::view::Pod;
@@ -45,8 +50,10 @@ pub(crate) struct State {
     pub(crate) needs_route: bool,
     /// What a swap would change here, in lines; there during a dry run.
     pub(crate) plan: Option<Vec<String>>,
-    /// Counts the attempts, so that those who wait try again.
+    /// Counts what may help those who wait, so that they try again: not each failure.
     pub(crate) attempts: u64,
+    /// Why some policy is not in force.
+    pub(crate) policies: Option<String>,
 }
 
 /// Changes of units.
@@ -95,12 +102,14 @@ pub(crate) enum Call {
     /// What Services want, and the UDP flows that have to be forgotten then.
     Services {
         units: Units,
-        stale: Vec<StaleFlow>,
+        stale: Stale,
     },
-    /// What policies want. With a reply if a pod waits for it, and its address if it is new to it.
+    /// What policies want. With a reply if somebody waits for it: a pod for what concerns it, and with its address if it is new to
+    /// it; or who has to know of all of them.
     Policies {
         units: Units,
         forget: Option<IpAddr>,
+        concern: Option<Concern>,
         reply: Option<oneshot::Sender<Result<(), String>>>,
     },
     /// What the rules of policies have counted, by their chains.
@@ -116,6 +125,11 @@ pub(crate) enum List {
     Services,
     Remote,
     Policies,
+}
+
+/// Returns true when the state is as wanted, false when there is no network any more.
+pub(crate) async fn until(state: &mut watch::Receiver<State>, wanted: impl FnMut(&State) -> bool) -> bool {
+    state.wait_for(wanted).await.is_ok()
 }
 
 // === impl Network ===

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use switchyard_netstate::{Fragment, UnitId};
-use switchyard_plugin::{Facts, NodeFacts, PodFacts, PodSegment, SegmentFacts};
-use switchyard_plugin_host::{CallError, Plugin};
+use switchyard_plugin::{NodeFacts, PodFacts, PodSegment, SegmentFacts};
 use tokio::sync::mpsc;
 
-use crate::network::{Call, List, Network, Units};
+use crate::network::question::{Question, remote_unit, segment_unit};
+use crate::network::{Call, List, Network};
 use crate::view::{Change, Pod};
 
 /// Segments, and pods of other nodes.
@@ -20,13 +19,8 @@ pub(super) struct Reach {
     pods: BTreeMap<String, Arc<Pod>>,
 }
 
-/// Whom a plugin is asked about others' pods, and on whose behalf.
-pub(super) struct Asked<'a> {
-    pub(super) facts: &'a Facts,
-    pub(super) node: &'a NodeFacts,
-    pub(super) peers: &'a BTreeMap<String, NodeFacts>,
-    pub(super) plugin: &'a dyn Plugin,
-}
+/// Nodes by name.
+pub(super) type Peers = BTreeMap<String, NodeFacts>;
 
 /// Tells the network's task of pods that are bound elsewhere.
 pub(crate) async fn follow_remote(own: String, mut changes: mpsc::UnboundedReceiver<Change>, network: Network) {
@@ -77,61 +71,44 @@ impl Reach {
         PodFacts { segment: self.segment_of(pod.ip), ..pod.clone() }
     }
 
-    /// Units of all segments and of all pods elsewhere.
-    pub(super) fn wishes(&self, asked: &Asked<'_>) -> Result<Units, String> {
-        let mut units = Units::new();
-        for name in self.segments.keys() {
-            units.extend(self.segment_wish(asked, name)?);
-        }
-        for uid in self.pods.keys() {
-            units.extend(self.pod_wish(asked, uid)?);
-        }
-        units.retain(|_, wish| wish.is_some());
-        Ok(units)
+    /// About all segments and all pods elsewhere.
+    pub(super) fn questions(&self, peers: &Peers) -> Vec<Question> {
+        let segments = self.segments.values().map(Question::segment);
+        let pods = self.pods.keys().map(|uid| self.of_pod(peers, uid));
+        segments.chain(pods.filter(|question| !question.is_about_nothing())).collect()
     }
 
-    /// What a change of a segment brings, its pods elsewhere included.
-    pub(super) fn segment_wishes(&self, asked: &Asked<'_>, name: &str) -> Result<Units, String> {
-        let mut units = self.segment_wish(asked, name)?;
-        for (uid, _) in self.pods.iter().filter(|(_, pod)| pod.ip.is_some_and(|ip| self.is_of(name, ip))) {
-            units.extend(self.pod_wish(asked, uid)?);
-        }
-        Ok(units)
+    /// About a segment that changed, its pods elsewhere included.
+    pub(super) fn of_segment(&self, peers: &Peers, name: &str) -> Vec<Question> {
+        let pods = self.pods.iter().filter(|(_, pod)| pod.ip.is_some_and(|ip| self.is_of(name, ip)));
+        std::iter::once(self.segment_itself(name)).chain(pods.map(|(uid, _)| self.of_pod(peers, uid))).collect()
     }
 
-    /// What a change of another node, or its end, brings to the pods on it.
-    pub(super) fn peer_wishes(&self, asked: &Asked<'_>, name: &str) -> Result<Units, String> {
-        let mut units = Units::new();
-        for (uid, _) in self.pods.iter().filter(|(_, pod)| *pod.node == *name) {
-            units.extend(self.pod_wish(asked, uid)?);
+    pub(super) fn segment_itself(&self, name: &str) -> Question {
+        match self.segments.get(name) {
+            Some(segment) => Question::segment(segment),
+            None => Question::nothing(segment_unit(name)),
         }
-        Ok(units)
     }
 
-    /// The unit of one pod elsewhere: nothing for one that its node's block leads to, or whose node is not known.
-    pub(super) fn pod_wish(&self, asked: &Asked<'_>, uid: &str) -> Result<Units, String> {
-        let unit = UnitId(format!("remote/{uid}"));
-        let found = self.pods.get(uid).and_then(|pod| Some((pod, asked.peers.get(&*pod.node)?, pod.ip?)));
-        let Some((pod, peer, ip)) = found.filter(|(_, peer, ip)| !peer.pod_cidr.contains(ip)) else {
-            return Ok(Units::from([(unit, None)]));
-        };
-        let answer = asked.plugin.remote(asked.facts, asked.node, peer, &self.facts(pod, ip));
-        wish(unit, answer, || format!("pod {}/{} on {}", pod.namespace, pod.name, pod.node))
+    /// About the pods on another node that changed, or ended: without the node, nothing is wanted for them.
+    pub(super) fn of_peer(&self, peers: &Peers, name: &str) -> Vec<Question> {
+        let pods = self.pods.iter().filter(|(_, pod)| *pod.node == *name);
+        pods.map(|(uid, _)| self.of_pod(peers, uid)).collect()
+    }
+
+    /// About one pod elsewhere: nothing for one that its node's block leads to, or whose node is not known.
+    pub(super) fn of_pod(&self, peers: &Peers, uid: &str) -> Question {
+        let found = self.pods.get(uid).and_then(|pod| Some((pod, peers.get(&*pod.node)?, pod.ip?)));
+        match found.filter(|(_, peer, ip)| !peer.pod_cidr.contains(ip)) {
+            Some((pod, peer, ip)) => Question::remote(peer, self.facts(pod, ip)),
+            None => Question::nothing(remote_unit(uid)),
+        }
     }
 
     /// Whether an address is of this segment.
     pub(super) fn is_of(&self, name: &str, ip: IpAddr) -> bool {
         self.segments.get(name).is_some_and(|segment| holds(segment, ip))
-    }
-
-    fn segment_wish(&self, asked: &Asked<'_>, name: &str) -> Result<Units, String> {
-        let unit = UnitId(format!("segment/{name}"));
-        match self.segments.get(name) {
-            None => Ok(Units::from([(unit, None)])),
-            Some(segment) => {
-                wish(unit, asked.plugin.segment(asked.facts, asked.node, segment), || format!("segment {name}"))
-            }
-        }
     }
 
     fn facts(&self, pod: &Pod, ip: IpAddr) -> PodFacts {
@@ -155,10 +132,4 @@ impl Reach {
 
 fn holds(segment: &SegmentFacts, ip: IpAddr) -> bool {
     segment.subnets.iter().any(|subnet| subnet.contains(&ip))
-}
-
-/// A plugin's answer as a unit. One that wants nothing is no unit.
-fn wish(unit: UnitId, answer: Result<Fragment, CallError>, what: impl Fn() -> String) -> Result<Units, String> {
-    let fragment = answer.map_err(|error| format!("{}: {error}", what()))?;
-    Ok(Units::from([(unit, Some(fragment).filter(|fragment| !fragment.is_empty()))]))
 }

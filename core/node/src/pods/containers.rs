@@ -137,6 +137,30 @@ impl Slot {
         self.state = State::Waiting { reason, message };
     }
 
+    /// Takes up the pauses where an earlier agent left them, as far as a status tells: how often it was started again, and when and
+    /// after how long its last run ended.
+    pub(crate) fn take_up_pauses(&mut self, now: Instant, now_us: i64) {
+        let doubled = |restarts: u32| FIRST_BACK_OFF * 2_u32.saturating_pow((restarts - 1).min(5));
+        let pause =
+            self.restarts.checked_sub(1).map_or(Duration::ZERO, |_| doubled(self.restarts).min(LONGEST_BACK_OFF));
+        let ended = match &self.state {
+            State::Running { .. } => {
+                self.back_off = pause;
+                return;
+            }
+            State::Terminated(run) => run,
+            State::Waiting { .. } => match &self.last {
+                Some(run) => run,
+                None => return,
+            },
+        };
+        let between = |from: i64, to: i64| u64::try_from(to - from).map_or(Duration::ZERO, Duration::from_micros);
+        let (finished_us, lasted) = (ended.exit.finished_us, between(ended.started_us, ended.exit.finished_us));
+        let pause = if lasted >= GOOD_RUN { Duration::ZERO } else { pause };
+        self.back_off = if pause.is_zero() { FIRST_BACK_OFF } else { (pause * 2).min(LONGEST_BACK_OFF) };
+        self.retry_at = Some(now + pause.saturating_sub(between(finished_us, now_us)));
+    }
+
     /// Turns an ended run into the last one, and says why the container waits.
     pub(crate) fn hold_back(&mut self, message: String) {
         if let State::Terminated(run) = &self.state {
@@ -190,6 +214,54 @@ pub(crate) fn limits(container: &Container) -> Vec<&str> {
     limits.map(|(name, _)| name.as_str()).filter(|name| matches!(*name, "cpu" | "memory")).collect()
 }
 
+/// The fields it has that nothing enforces or offers here, its pod's among them.
+pub(crate) fn not_enforced(pod: &Pod, container: &Container) -> Vec<&'static str> {
+    let own = container.security_context.as_ref();
+    let pods = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let fields = [
+        ("privileged", own.is_some_and(|own| own.privileged == Some(true))),
+        ("capabilities", own.is_some_and(|own| own.capabilities.is_some())),
+        ("readOnlyRootFilesystem", own.is_some_and(|own| own.read_only_root_filesystem == Some(true))),
+        ("allowPrivilegeEscalation", own.is_some_and(|own| own.allow_privilege_escalation == Some(false))),
+        (
+            "seccompProfile",
+            own.is_some_and(|own| own.seccomp_profile.is_some())
+                || pods.is_some_and(|pods| pods.seccomp_profile.is_some()),
+        ),
+        (
+            "seLinuxOptions",
+            own.is_some_and(|own| own.se_linux_options.is_some())
+                || pods.is_some_and(|pods| pods.se_linux_options.is_some()),
+        ),
+        ("fsGroup", pods.is_some_and(|pods| pods.fs_group.is_some())),
+        (
+            "supplementalGroups",
+            pods.is_some_and(|pods| pods.supplemental_groups.as_ref().is_some_and(|all| !all.is_empty())),
+        ),
+        ("sysctls", pods.is_some_and(|pods| pods.sysctls.as_ref().is_some_and(|all| !all.is_empty()))),
+        ("stdin", container.stdin == Some(true)),
+        ("tty", container.tty == Some(true)),
+    ];
+    fields.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+}
+
+/// Who it runs as: user and group, its own word before its pod's.
+///
+/// Images have no user of their own here, so who says nothing runs as the pod's first process does, as root.
+pub(crate) fn user(pod: &Pod, container: &Container) -> Result<(Option<u32>, Option<u32>), &'static str> {
+    let pods = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let own = container.security_context.as_ref();
+    let id = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
+    let uid = id(own.and_then(|own| own.run_as_user).or(pods.and_then(|pods| pods.run_as_user)));
+    let gid = id(own.and_then(|own| own.run_as_group).or(pods.and_then(|pods| pods.run_as_group)));
+    let not_root = own.and_then(|own| own.run_as_non_root).or(pods.and_then(|pods| pods.run_as_non_root));
+    match (not_root, uid) {
+        (Some(true), None) => Err("container has runAsNonRoot and image will run as root: set runAsUser"),
+        (Some(true), Some(0)) => Err("container has runAsNonRoot and runAsUser 0, which is root"),
+        _ => Ok((uid, gid)),
+    }
+}
+
 /// Whether it is a sidecar: an init container that runs beside the others.
 pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
@@ -240,6 +312,46 @@ mod tests {
         assert_eq!(slot.step(Policy::Always, now + FIRST_BACK_OFF), Step::Start);
         assert_eq!(slot.last.unwrap().exit.code, 1);
         assert!(matches!(slot.state, State::Waiting { reason: "CrashLoopBackOff", .. }));
+    }
+
+    #[test]
+    fn another_agent_takes_up_the_pauses() {
+        let (now, now_us) = (Instant::now(), 1_000_000_000);
+        let taken_up = |restarts, finished_us, lasted: i64| {
+            let exit = Exit { code: 1, signal: None, oom: false, finished_us };
+            let run = Run { started_us: finished_us - lasted, exit, reason: "Error", message: String::new() };
+            let mut slot = Slot { restarts, runs: restarts + 1, state: State::Terminated(run), ..Slot::default() };
+            slot.take_up_pauses(now, now_us);
+            ((slot.retry_at.unwrap() - now).as_secs(), slot.back_off.as_secs())
+        };
+        assert_eq!(taken_up(0, now_us, 1), (0, 10));
+        assert_eq!(taken_up(1, now_us, 1), (10, 20));
+        assert_eq!(taken_up(3, now_us - 15_000_000, 1), (25, 80));
+        assert_eq!(taken_up(40, now_us, 1), (300, 300));
+        assert_eq!(taken_up(4, now_us, GOOD_RUN.as_micros() as i64), (0, 10));
+        let mut running = Slot { restarts: 2, state: State::Running { started_us: 0 }, ..Slot::default() };
+        running.take_up_pauses(now, now_us);
+        assert_eq!((running.back_off.as_secs(), running.retry_at), (20, None));
+    }
+
+    #[test]
+    fn root_is_refused_where_it_must_not_be() {
+        let user = |pods: serde_json::Value, own: serde_json::Value| {
+            let container = serde_json::json!({"name": "c", "securityContext": own});
+            let pod = serde_json::json!({"spec": {"securityContext": pods, "containers": [container]}});
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            user(&pod, &pod.spec.as_ref().unwrap().containers[0])
+        };
+        let json = |text: &str| serde_json::from_str(text).unwrap();
+        assert_eq!(user(json("{}"), json("{}")), Ok((None, None)));
+        assert_eq!(
+            user(json(r#"{"runAsUser": 5, "runAsGroup": 6}"#), json(r#"{"runAsUser": 7}"#)),
+            Ok((Some(7), Some(6)))
+        );
+        assert!(user(json(r#"{"runAsNonRoot": true}"#), json("{}")).unwrap_err().contains("image will run as root"));
+        assert!(user(json(r#"{"runAsNonRoot": true}"#), json(r#"{"runAsUser": 0}"#)).is_err());
+        assert!(user(json(r#"{"runAsNonRoot": true}"#), json(r#"{"runAsNonRoot": false}"#)).is_ok());
+        assert_eq!(user(json(r#"{"runAsNonRoot": true}"#), json(r#"{"runAsUser": 7}"#)), Ok((Some(7), None)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a pod's worker hears of its containers: an end, a probe's verdict, a hook's outcome, the end of the pod's first process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -131,13 +132,24 @@ impl Worker {
             if kind != probe::Kind::Readiness {
                 let message = format!("Container {name} failed {} probe, will be restarted", word.to_lowercase());
                 self.event(Some(name), Kind::Normal, "Killing", message);
-                self.stop(name, self.grace_of_spec());
+                self.stop(name, self.grace_of_probe(name, kind));
             }
         }
         self.refresh(name);
         if !started && self.slots.get(name).is_some_and(|slot| slot.started) {
             start::probes(self, name);
         }
+    }
+
+    /// How long a container has that is ended because of a probe: the probe's own grace, or the pod's.
+    fn grace_of_probe(&self, name: &str, kind: probe::Kind) -> Duration {
+        let probe = self.container(name).and_then(|container| match kind {
+            probe::Kind::Startup => container.startup_probe.as_ref(),
+            probe::Kind::Liveness => container.liveness_probe.as_ref(),
+            probe::Kind::Readiness => None,
+        });
+        let seconds = probe.and_then(|probe| probe.termination_grace_period_seconds);
+        seconds.map_or_else(|| self.grace_of_spec(), |seconds| Duration::from_secs(seconds.max(0).unsigned_abs()))
     }
 
     pub(super) fn hooked(&mut self, name: &str, restart: u32, result: Result<(), String>) {

@@ -12,7 +12,7 @@ use switchyard_pause::protocol::Exec;
 use crate::pods::pause::Pause;
 use crate::probe::{Plan, RunInContainer};
 
-/// Runs commands in one container, without input and output.
+/// Runs commands in one container, without input and output. A command nobody waits for any more is ended.
 pub(crate) fn runner(pause: &Arc<Pause>, container: &str) -> RunInContainer {
     let (pause, name) = (Arc::clone(pause), container.to_owned());
     Arc::new(move |argv| {
@@ -20,8 +20,8 @@ pub(crate) fn runner(pause: &Arc<Pause>, container: &str) -> RunInContainer {
         async move {
             let exec = Exec { name, argv, env: Vec::new(), tty: false };
             let stdio = null().map_err(|error| format!("open /dev/null: {error}"))?;
-            let exit = pause.exec(exec, stdio).await.map_err(|error| error.to_string())?;
-            exit.await.map(|exit| exit.code).map_err(|_| "the pod's first process is gone".to_owned())
+            let mut execution = pause.exec(exec, stdio).await.map_err(|error| error.to_string())?;
+            execution.ended().await.map(|exit| exit.code).ok_or_else(|| "the pod's first process is gone".to_owned())
         }
         .boxed()
     })

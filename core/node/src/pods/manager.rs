@@ -15,7 +15,7 @@ use crate::pods::Context;
 use crate::pods::pause::Pause;
 use crate::pods::sandbox::Places;
 use crate::pods::worker::{Note, Worker, facts};
-use crate::server::{Ask, AskError, ContainerRef};
+use crate::server::{Ask, AskError};
 
 /// Follows pods and answers questions until the stream ends.
 pub(crate) struct Manager {
@@ -160,25 +160,31 @@ impl Manager {
                 });
                 let _ = reply.send(list.to_string());
             }
-            Ask::Log { container, previous, reply } => match self.find(&container) {
+            Ask::Log { container, previous, reply } => match self.find(&container.namespace, &container.pod) {
                 Ok(known) => {
                     let _ = known.tell.send(Note::Log { container: container.container, previous, reply });
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Ask::Exec { container, command, reply } => match self.find(&container) {
+            Ask::Exec { container, command, reply } => match self.find(&container.namespace, &container.pod) {
                 Ok(known) => {
                     let _ = known.tell.send(Note::Exec { container: container.container, command, reply });
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Ask::Netns { namespace, pod, reply } => match self.find(&namespace, &pod) {
+                Ok(known) => {
+                    let _ = known.tell.send(Note::Netns { reply });
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
         }
     }
 
-    fn find(&self, wanted: &ContainerRef) -> Result<&Known, AskError> {
+    fn find(&self, namespace: &str, pod: &str) -> Result<&Known, AskError> {
         let mut pods = self.pods.values();
-        pods.find(|known| known.namespace == wanted.namespace && known.name == wanted.pod)
-            .ok_or_else(|| AskError::NotFound(format!("pod {}/{} is not on this node", wanted.namespace, wanted.pod)))
+        pods.find(|known| known.namespace == namespace && known.name == pod)
+            .ok_or_else(|| AskError::NotFound(format!("pod {namespace}/{pod} is not on this node")))
     }
 }
 

@@ -24,9 +24,18 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) struct Pause {
     pid: rustix::process::Pid,
     pidfd: OwnedFd,
-    write: tokio::sync::Mutex<OwnedWriteHalf>,
+    lines: mpsc::UnboundedSender<Line>,
     waiting: Arc<Mutex<Waiting>>,
     next: AtomicU64,
+}
+
+/// A command under way beside a container. It does not outlive this.
+#[derive(Debug)]
+pub(crate) struct Execution {
+    pause: Arc<Pause>,
+    id: u64,
+    /// Taken when it is over.
+    exit: Option<oneshot::Receiver<Exit>>,
 }
 
 /// What a pause process says unasked.
@@ -46,6 +55,13 @@ pub(crate) enum PauseError {
     Refused(String),
     #[error("pause socket: {0}")]
     Io(#[from] io::Error),
+}
+
+/// A request on its way. Written by a task of its own: a caller that gives up leaves no half of one behind.
+#[derive(Debug)]
+struct Line {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +85,9 @@ impl Pause {
         let (read, write) = stream.into_split();
         let waiting = Arc::<Mutex<Waiting>>::default();
         tokio::spawn(read_all(read, Arc::clone(&waiting), events));
-        Ok(Arc::new(Self { pid, pidfd, write: write.into(), waiting, next: AtomicU64::new(1) }))
+        let (lines, queue) = mpsc::unbounded_channel();
+        tokio::spawn(write_all(write, queue));
+        Ok(Arc::new(Self { pid, pidfd, lines, waiting, next: AtomicU64::new(1) }))
     }
 
     /// Its process, as the agent sees it.
@@ -95,16 +113,19 @@ impl Pause {
         self.call(Call::Signal(Signal { name: name.to_owned(), signal })).await.map(drop)
     }
 
-    /// Runs a command beside a container. The receiver gets its end.
-    pub(crate) async fn exec(&self, exec: Exec, stdio: [OwnedFd; 3]) -> Result<oneshot::Receiver<Exit>, PauseError> {
+    /// Runs a command beside a container.
+    pub(crate) async fn exec(self: &Arc<Self>, exec: Exec, stdio: [OwnedFd; 3]) -> Result<Execution, PauseError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (tell, exit) = oneshot::channel();
         self.waiting().exits.insert(id, tell);
-        let answer = self.call_as(id, Call::Exec(exec), &stdio.each_ref().map(AsFd::as_fd)).await;
+        // There before the answer is, so that a caller that gives up meanwhile ends the command as well.
+        let mut execution = Execution { pause: Arc::clone(self), id, exit: Some(exit) };
+        let answer = self.call_as(id, Call::Exec(exec), stdio.into()).await;
         if answer.is_err() {
+            execution.exit = None;
             self.waiting().exits.remove(&id);
         }
-        answer.map(|_| exit)
+        answer.map(|_| execution)
     }
 
     /// Ends the pod at once. The event that it is gone follows.
@@ -114,18 +135,10 @@ impl Pause {
 
     async fn call(&self, call: Call) -> Result<Answer, PauseError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.call_as(id, call, &[]).await
+        self.call_as(id, call, Vec::new()).await
     }
 
-    async fn call_as(&self, id: u64, call: Call, fds: &[BorrowedFd<'_>]) -> Result<Answer, PauseError> {
-        let mut line = serde_json::to_vec(&Request { id, call }).map_err(io::Error::from)?;
-        line.push(b'\n');
-        if line.len() > MAX_LINE {
-            return Err(PauseError::Refused(format!(
-                "command, environment and mounts take {} bytes: at most {MAX_LINE}",
-                line.len()
-            )));
-        }
+    async fn call_as(&self, id: u64, call: Call, fds: Vec<OwnedFd>) -> Result<Answer, PauseError> {
         let (tell, answer) = oneshot::channel();
         {
             let mut waiting = self.waiting();
@@ -134,7 +147,10 @@ impl Pause {
             }
             waiting.answers.insert(id, tell);
         }
-        self.send(&line, fds).await?;
+        if let Err(error) = self.send(id, call, fds) {
+            self.waiting().answers.remove(&id);
+            return Err(error);
+        }
         match answer.await {
             Ok(Answer::Error(error)) => Err(PauseError::Refused(error)),
             Ok(answer) => Ok(answer),
@@ -142,18 +158,55 @@ impl Pause {
         }
     }
 
-    async fn send(&self, line: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let write = self.write.lock().await;
-        let stream: &UnixStream = write.as_ref();
-        let mut sent = 0;
-        while sent < line.len() {
-            sent += stream.async_io(Interest::WRITABLE, || send_once(stream, &line[sent..], fds, sent == 0)).await?;
+    fn send(&self, id: u64, call: Call, fds: Vec<OwnedFd>) -> Result<(), PauseError> {
+        let mut bytes = serde_json::to_vec(&Request { id, call }).map_err(io::Error::from)?;
+        bytes.push(b'\n');
+        if bytes.len() > MAX_LINE {
+            return Err(PauseError::Refused(format!(
+                "command, environment and mounts take {} bytes: at most {MAX_LINE}",
+                bytes.len()
+            )));
         }
-        Ok(())
+        self.lines.send(Line { bytes, fds }).map_err(|_| PauseError::Gone)
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Execution ===
+
+impl Execution {
+    /// Waits for its end; `None` if the pod's first process was gone before.
+    pub(crate) async fn ended(&mut self) -> Option<Exit> {
+        let exit = self.exit.as_mut()?.await.ok();
+        self.exit = None;
+        exit
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        if self.exit.is_some() {
+            let id = self.pause.next.fetch_add(1, Ordering::Relaxed);
+            // Nobody waits for the answer.
+            let _ = self.pause.send(id, Call::Kill(self.id), Vec::new());
+        }
+    }
+}
+
+/// Writes requests until nobody makes any, or the process is gone, which whoever reads says.
+async fn write_all(write: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Line>) {
+    let stream: &UnixStream = write.as_ref();
+    while let Some(Line { bytes, fds }) = queue.recv().await {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let some = stream.async_io(Interest::WRITABLE, || send_once(stream, &bytes[sent..], &fds, sent == 0)).await;
+            let Ok(some) = some else { return };
+            sent += some;
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerState, ContainerStatus, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerState, ContainerStatus, Secret, Service};
 use kube::ResourceExt;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use switchyard_pause::protocol::{Exit, Start};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -15,13 +15,16 @@ use crate::env::{self, Sources};
 use crate::events::Kind;
 use crate::images::ImageError;
 use crate::network::AttachError;
-use crate::pods::containers::{Run, Slot, State, limits};
+use crate::pods::containers::{self, Run, Slot, State, limits, not_enforced};
 use crate::pods::hooks;
 use crate::pods::pause::{Pause, PauseError};
 use crate::pods::sandbox;
 use crate::pods::volumes;
 use crate::pods::worker::{Live, Note, Problem, Worker};
 use crate::probe;
+
+/// Most Services that are put into environments; with more of them a container could not be started at all.
+const MOST_LINKED: u32 = 500;
 
 /// Why a container was not started: a waiting reason, and words for people.
 struct NotStarted {
@@ -37,8 +40,11 @@ impl Worker {
         let statuses = pod.status.iter().flat_map(|status| {
             status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten())
         });
+        let (now, now_us) = (Instant::now(), jiff::Timestamp::now().as_microsecond());
         for status in statuses {
-            self.slots.insert(status.name.clone(), slot_of(status));
+            let mut slot = slot_of(status);
+            slot.take_up_pauses(now, now_us);
+            self.slots.insert(status.name.clone(), slot);
         }
         let (tell, events) = mpsc::unbounded_channel();
         let pause = Pause::connect(&self.places.dir, tell).await.ok();
@@ -117,7 +123,7 @@ impl Worker {
         let protection = self
             .facts()
             .filter(|_| !self.attached)
-            .map(|facts| self.context.guard.protect(&facts.namespace, fresh.then_some(facts.ip)));
+            .map(|facts| self.context.guard.protect(&facts.namespace, facts.ip, fresh));
         if fresh {
             let problem = |message| Problem { reason: "FailedCreatePodSandBox", message };
             self.places.make().map_err(|error| problem(error.to_string()))?;
@@ -171,6 +177,24 @@ impl Worker {
         }
     }
 
+    /// Variables that name the Services of the pod's namespace.
+    async fn links(&self, namespace: &str) -> kube::Result<Vec<(String, String)>> {
+        if self.pod.spec.as_ref().is_some_and(|spec| spec.enable_service_links == Some(false)) {
+            return Ok(Vec::new());
+        }
+        let services: Api<Service> = Api::namespaced(self.context.client.clone(), namespace);
+        let services = services.list(&ListParams::default().limit(MOST_LINKED + 1)).await?.items;
+        if services.len() > MOST_LINKED as usize {
+            let message = format!(
+                "namespace {namespace} has more than {MOST_LINKED} Services: none is in the environment; \
+                 set enableServiceLinks to false"
+            );
+            self.event(None, Kind::Warning, "ServiceLinksNotSet", message);
+            return Ok(Vec::new());
+        }
+        Ok(env::links(&services))
+    }
+
     /// ConfigMaps and Secrets that environments refer to.
     async fn fetch_sources(&self) -> kube::Result<Sources> {
         let references = env::references(&self.pod);
@@ -179,6 +203,7 @@ impl Worker {
             host_ip: self.context.config.node_ip.to_string(),
             pod_ip: self.ip().map(|ip| ip.to_string()).unwrap_or_default(),
             common: self.context.config.api_variables(),
+            links: self.links(&namespace).await?,
             ..Sources::default()
         };
         let maps: Api<ConfigMap> = Api::namespaced(self.context.client.clone(), &namespace);
@@ -231,6 +256,8 @@ async fn try_start(worker: &mut Worker, container: &Container, restart: u32) -> 
     let image = container.image.as_deref().unwrap_or_default();
     let sources =
         worker.sources.as_ref().ok_or_else(|| not("CreateContainerError", "environment is not there".into()))?;
+    let (uid, gid) = containers::user(&worker.pod, container)
+        .map_err(|error| not("CreateContainerConfigError", error.to_owned()))?;
     let env = env::resolve(&worker.pod, container, sources)
         .map_err(|error| not("CreateContainerConfigError", error.to_string()))?;
     let expand = |words: Option<&Vec<String>>| {
@@ -256,6 +283,11 @@ async fn try_start(worker: &mut Worker, container: &Container, restart: u32) -> 
             let message = format!("limits of {name} on {limits} count for scheduling and quota; nothing enforces them");
             worker.event(Some(name), Kind::Warning, "LimitsNotEnforced", message);
         }
+        let fields = not_enforced(&worker.pod, container).join(", ");
+        if !fields.is_empty() {
+            let message = format!("{fields} of {name}: accepted, and nothing here enforces or offers them");
+            worker.event(Some(name), Kind::Warning, "FieldsNotEnforced", message);
+        }
     }
     let create = |error: String| not("CreateContainerError", error);
     let message = worker.message_file(name);
@@ -269,9 +301,6 @@ async fn try_start(worker: &mut Worker, container: &Container, restart: u32) -> 
             let _ = std::fs::remove_file(worker.places.logs.join(name).join(format!("{old}.log{suffix}")));
         }
     }
-    let pod_context = worker.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
-    let own = container.security_context.as_ref();
-    let id = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
     let start = Start {
         name: name.clone(),
         restart,
@@ -280,8 +309,8 @@ async fn try_start(worker: &mut Worker, container: &Container, restart: u32) -> 
         cwd: container.working_dir.clone().filter(|dir| !dir.is_empty()).map(Into::into),
         mounts,
         log: format!("{name}/{restart}.log").into(),
-        uid: id(own.and_then(|own| own.run_as_user).or(pod_context.and_then(|pod| pod.run_as_user))),
-        gid: id(own.and_then(|own| own.run_as_group).or(pod_context.and_then(|pod| pod.run_as_group))),
+        uid,
+        gid,
     };
     let Some(pause) = worker.sandbox.clone() else { return Err(create("the pod's first process is gone".into())) };
     worker.event(Some(name), Kind::Normal, "Created", format!("Created container {name}"));
@@ -367,7 +396,12 @@ pub(super) fn probes(worker: &mut Worker, name: &str) {
 fn slot_of(status: &ContainerStatus) -> Slot {
     let restarts = u32::try_from(status.restart_count).unwrap_or(0);
     let ran = status.container_id.as_deref().is_some_and(|id| !id.is_empty());
-    let state = status.state.as_ref().map_or_else(waiting, state_of);
+    let state = match status.state.as_ref() {
+        Some(ContainerState { waiting: Some(held), .. }) if held.reason.as_deref() == Some("CrashLoopBackOff") => {
+            State::Waiting { reason: "CrashLoopBackOff", message: held.message.clone().unwrap_or_default() }
+        }
+        state => state.map_or_else(waiting, state_of),
+    };
     let last = status.last_state.as_ref().map(state_of).and_then(|state| match state {
         State::Terminated(run) => Some(run),
         _ => None,

@@ -13,6 +13,9 @@ use crate::pods::containers::{Policy, Run, Slot, State, is_sidecar};
 const OWN_CONDITIONS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
+/// Why a pod failed that was active for longer than it may.
+pub(crate) const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+
 /// What there is to know about a pod on its node.
 pub(crate) struct View<'a> {
     pub(crate) pod: &'a Pod,
@@ -25,6 +28,8 @@ pub(crate) struct View<'a> {
     pub(crate) start_time: Timestamp,
     /// It is being ended; nothing of it is ready any more.
     pub(crate) terminating: bool,
+    /// It was active for longer than it may; nothing of it runs again.
+    pub(crate) expired: bool,
     pub(crate) now: Timestamp,
 }
 
@@ -59,6 +64,10 @@ impl View<'_> {
             "qosClass": qos(main),
             "containerStatuses": self.containers(main, false),
         });
+        if self.expired {
+            status["reason"] = json!(DEADLINE_EXCEEDED);
+            status["message"] = json!("Pod was active on the node longer than the specified deadline");
+        }
         if !init.is_empty() {
             status["initContainerStatuses"] = self.containers(init, true);
         }
@@ -72,6 +81,9 @@ impl View<'_> {
     /// Where it is in its life, as the kubelet's getPhase.
     pub(crate) fn phase(&self) -> Phase {
         let Some(spec) = self.pod.spec.as_ref() else { return Phase::Pending };
+        if self.expired && !self.slots.values().any(Slot::is_running) {
+            return Phase::Failed;
+        }
         let policy = Policy::of(self.pod);
         let mut over = Vec::new();
         for container in spec.init_containers.iter().flatten().filter(|one| !is_sidecar(one)) {
@@ -119,7 +131,7 @@ impl View<'_> {
         });
         let ready = |container: &&Container| slot(container).is_some_and(|slot| slot.is_running() && slot.ready);
         let unready: Vec<_> = main.iter().filter(|one| !ready(one)).map(|one| one.name.as_str()).collect();
-        let containers_ready = unready.is_empty() && !self.terminating;
+        let containers_ready = unready.is_empty() && !self.terminating && !self.expired;
         let over = matches!(self.phase(), Phase::Succeeded | Phase::Failed);
         let gates = self.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
         let open = |gate: &str| self.condition(gate).is_some_and(|condition| condition["status"] == "True");
@@ -129,7 +141,9 @@ impl View<'_> {
             (false, false) => {
                 ("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
             }
-            (false, true) if self.terminating => ("PodTerminating", "the pod is being ended".to_owned()),
+            (false, true) if self.terminating || self.expired => {
+                ("PodTerminating", "the pod is being ended".to_owned())
+            }
             (false, true) => ("ReadinessGatesNotReady", format!("readiness gates not true: [{}]", closed.join(" "))),
         };
         let unready = (unready.0, unready.1.as_str());
@@ -201,7 +215,7 @@ impl View<'_> {
                 "containerID": if ran { json!(id(slot.restarts)) } else { Value::Null },
                 "restartCount": slot.restarts,
                 // An init container that has done its work counts as ready.
-                "ready": if init { finished(slot) } else { slot.is_running() && slot.ready && !self.terminating },
+                "ready": if init { finished(slot) } else { slot.is_running() && slot.ready && !self.terminating && !self.expired },
                 "started": slot.is_running() && slot.started,
                 "state": match &slot.state {
                     State::Waiting { reason, message } if message.is_empty() => json!({"waiting": {"reason": reason}}),
@@ -325,6 +339,7 @@ mod tests {
             host_ip: "10.140.0.11".parse().unwrap(),
             start_time: now,
             terminating,
+            expired: false,
             now,
         };
         view.status()
@@ -346,6 +361,33 @@ mod tests {
         assert!(one["conditions"].to_string().contains("unready status: [b]"));
         let leaving = status(&pod, [("prepare", ended(0)), ("a", runs(true)), ("b", runs(true))], true);
         assert!(!holds(&leaving, "Ready"));
+    }
+
+    #[test]
+    fn a_pod_whose_deadline_is_over_fails_once_nothing_of_it_runs() {
+        let pod = pod("Always");
+        let now = "2026-02-02T00:00:00Z".parse().unwrap();
+        let status = |a: Slot| {
+            let slots = [("prepare", ended(0)), ("a", a), ("b", ended(137))];
+            let slots = slots.into_iter().map(|(name, slot)| (name.to_owned(), slot)).collect();
+            let (ip, host_ip) = (None, "10.140.0.11".parse().unwrap());
+            let view = View {
+                pod: &pod,
+                slots: &slots,
+                sandbox: true,
+                ip,
+                host_ip,
+                start_time: now,
+                terminating: false,
+                expired: true,
+                now,
+            };
+            view.status()
+        };
+        let ending = status(runs(true));
+        assert_eq!((&ending["phase"], &ending["reason"]), (&json!("Running"), &json!("DeadlineExceeded")));
+        assert!(!holds(&ending, "Ready"));
+        assert_eq!(status(ended(137))["phase"], "Failed");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::events::Kind;
 use crate::pods::hooks;
 use crate::pods::pause::PauseEvent;
+use crate::pods::status::DEADLINE_EXCEEDED;
 use crate::pods::worker::Worker;
 use crate::pods::write;
 
@@ -62,6 +63,28 @@ impl Worker {
             warn!(path = %self.places.logs.display(), %error, "logs cannot be removed");
         }
         ControlFlow::Break(())
+    }
+
+    /// How much longer the pod may be active, if that is bounded.
+    pub(super) fn active_for(&self) -> Option<Duration> {
+        let seconds = self.pod.spec.as_ref()?.active_deadline_seconds?.max(0);
+        let until = self.start_time.checked_add(jiff::SignedDuration::from_secs(seconds)).ok()?;
+        Some(until.duration_since(jiff::Timestamp::now()).try_into().unwrap_or_default())
+    }
+
+    /// Ends a pod that was active for longer than it may. Its object stays and says so.
+    pub(super) fn expire(&mut self) {
+        let message = "Pod was active on the node longer than the specified deadline";
+        if !std::mem::replace(&mut self.expired, true) {
+            self.event(None, Kind::Normal, DEADLINE_EXCEEDED, message.to_owned());
+        }
+        let grace = self.grace_of_spec();
+        let is_asked = |name: &String| self.live.get(name).is_some_and(|live| live.stopper.is_some());
+        let running = self.slots.iter().filter(|(_, slot)| slot.is_running()).map(|(name, _)| name);
+        let running: Vec<_> = running.filter(|name| !is_asked(name)).cloned().collect();
+        for name in running {
+            self.stop(&name, grace);
+        }
     }
 
     /// Ends a container: its preStop hook, SIGTERM, and SIGKILL when the grace is over.

@@ -18,10 +18,11 @@ use tracing::{debug, info, warn};
 
 use crate::env::Sources;
 use crate::events::Kind;
+use crate::network::until;
 use crate::pods::containers::{Policy, Slot, State, Step, is_sidecar};
 use crate::pods::pause::{Pause, PauseEvent};
 use crate::pods::sandbox::{self, Places};
-use crate::pods::status::{Phase, View};
+use crate::pods::status::{DEADLINE_EXCEEDED, Phase, View};
 use crate::pods::volumes::Volumes;
 use crate::pods::write::{self, Written};
 use crate::pods::{Context, start};
@@ -45,6 +46,8 @@ pub(crate) enum Note {
     Hooked { container: String, restart: u32, result: Result<(), String> },
     /// Where is the log?
     Log { container: String, previous: bool, reply: tokio::sync::oneshot::Sender<Result<LogFile, AskError>> },
+    /// Where is its network namespace?
+    Netns { reply: tokio::sync::oneshot::Sender<Result<Option<std::path::PathBuf>, AskError>> },
     /// Run this.
     Exec {
         container: String,
@@ -75,6 +78,10 @@ pub(crate) struct Worker {
     /// Its end has begun.
     pub(super) terminating: bool,
     pub(super) grace: Option<Duration>,
+    /// The network's attempts when this pod was last tried.
+    tried: u64,
+    /// It was active for longer than it may.
+    pub(super) expired: bool,
     retry: Duration,
     retry_at: Option<Instant>,
     /// Tells when the node's network has changed, which it may have to before the pod can be attached.
@@ -113,6 +120,8 @@ impl Worker {
     pub(crate) fn new(context: Arc<Context>, pod: Arc<Pod>) -> (Self, mpsc::UnboundedSender<Note>) {
         let (tell, notes) = mpsc::unbounded_channel();
         let start_time = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
+        let reason = pod.status.as_ref().and_then(|status| status.reason.as_deref());
+        let expired = reason == Some(DEADLINE_EXCEEDED);
         let worker = Self {
             places: Places::of(&context.config, &pod),
             network: context.network.state(),
@@ -133,6 +142,8 @@ impl Worker {
             gone: false,
             terminating: false,
             grace: None,
+            tried: 0,
+            expired,
             retry: Duration::ZERO,
             retry_at: None,
             stepped_at: Instant::now(),
@@ -159,12 +170,16 @@ impl Worker {
             self.release().await;
             return ControlFlow::Continue(());
         }
+        if self.expired || self.active_for().is_some_and(|left| left.is_zero()) {
+            self.expire();
+            return ControlFlow::Continue(());
+        }
         if self.retry_at.is_some_and(|at| at > Instant::now()) {
             return ControlFlow::Continue(());
         }
         let context = Arc::clone(&self.context);
         // Before the attempt: what changes during it is a reason for another.
-        self.network.mark_unchanged();
+        self.tried = self.network.borrow().attempts;
         let _start = if self.volumes.is_none() { context.starts.acquire().await.ok() } else { None };
         match self.prepare().await {
             Ok(()) => {
@@ -231,11 +246,13 @@ impl Worker {
                 None => std::future::pending().await,
             }
         };
+        let tried = self.tried;
         let waits_for_network = self.sandbox.is_some() && !self.attached && !self.terminating;
         tokio::select! {
             Some(note) = self.notes.recv() => self.note(note).await,
             Some(event) = self.events.recv() => self.pause_event(event),
-            Ok(()) = self.network.changed(), if waits_for_network => self.retry_at = None,
+            // Not on every change: this pod may be what the network complains about.
+            true = until(&mut self.network, |state| state.attempts != tried), if waits_for_network => self.retry_at = None,
             () = timer => self.renew().await,
         }
         while let Ok(event) = self.events.try_recv() {
@@ -249,7 +266,9 @@ impl Worker {
     fn deadline(&self) -> Option<Instant> {
         let idle = self.slots.values().filter(|slot| !slot.is_running() && !self.terminating);
         let times = idle.filter_map(|slot| slot.retry_at);
+        let active = self.active_for().filter(|_| !self.expired && !self.terminating);
         let times = times.chain(self.retry_at).chain(self.renew_at).chain(self.written.retry_at);
+        let times = times.chain(active.map(|left| Instant::now() + left));
         times.filter(|at| *at > self.stepped_at).min()
     }
 
@@ -262,6 +281,9 @@ impl Worker {
             Note::Hooked { container, restart, result } => self.hooked(&container, restart, result),
             Note::Log { container, previous, reply } => {
                 let _ = reply.send(self.log(&container, previous));
+            }
+            Note::Netns { reply } => {
+                let _ = reply.send(self.netns());
             }
             Note::Exec { container, command, reply } => {
                 let _ = reply.send(self.exec(container, command).await);
@@ -340,6 +362,7 @@ impl Worker {
             host_ip: self.context.config.node_ip,
             start_time: self.start_time,
             terminating: self.terminating,
+            expired: self.expired,
             now: Timestamp::now(),
         }
     }

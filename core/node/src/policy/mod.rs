@@ -63,8 +63,9 @@ pub(crate) struct Policies {
 #[derive(Debug)]
 struct Birth {
     namespace: String,
-    /// Its address if it is new: nothing that somebody else exchanged with it goes on.
-    fresh: Option<IpAddr>,
+    address: IpAddr,
+    /// It is new: nothing that somebody else exchanged with its address goes on.
+    is_fresh: bool,
     reply: oneshot::Sender<Result<(), String>>,
 }
 
@@ -80,10 +81,10 @@ pub(crate) struct Protection(oneshot::Receiver<Result<(), String>>);
 // === impl Guard ===
 
 impl Guard {
-    /// Begins to see to a pod's policies. `fresh` is the address of a pod that did not run before.
-    pub(crate) fn protect(&self, namespace: &str, fresh: Option<IpAddr>) -> Protection {
+    /// Begins to see to the policies of a pod, which is fresh if it did not run before.
+    pub(crate) fn protect(&self, namespace: &str, address: IpAddr, is_fresh: bool) -> Protection {
         let (reply, outcome) = oneshot::channel();
-        let _ = self.births.send(Birth { namespace: namespace.to_owned(), fresh, reply });
+        let _ = self.births.send(Birth { namespace: namespace.to_owned(), address, is_fresh, reply });
         Protection(outcome)
     }
 }
@@ -145,10 +146,10 @@ impl Policies {
                 },
                 Some(change) = view.recv() => self.see(change),
                 Some(birth) = self.births.recv() => self.waiting.push_back(birth),
-                Some(Ok((birth, answers))) = self.asked.join_next() => {
-                    self.learn(&birth.namespace, answers);
-                    born = Some(birth);
-                }
+                Some(Ok((birth, answers))) = self.asked.join_next() => match self.learn(answers) {
+                    Ok(()) => born = Some(birth),
+                    Err(why) => drop(birth.reply.send(Err(why))),
+                },
             }
             // What was told before a birth is known before it is answered.
             while let Some(Some(change)) = view.recv().now_or_never() {
@@ -177,7 +178,12 @@ impl Policies {
         if let Some((policies, gone)) = self.firewall.news() {
             let (reply, outcome) = oneshot::channel();
             // What came before this is in force when this is.
-            self.network.tell(Call::Policies { units: BTreeMap::new(), forget: None, reply: Some(reply) });
+            self.network.tell(Call::Policies {
+                units: BTreeMap::new(),
+                forget: None,
+                concern: None,
+                reply: Some(reply),
+            });
             let _ = report.send(Told { policies, gone, outcome });
         }
     }
@@ -223,16 +229,19 @@ impl Policies {
         }
     }
 
-    fn learn(&mut self, namespace: &str, answers: Answers) {
-        // Where none can be read none can be written; what the watches have told stands.
-        match answers.policies {
-            Ok(policies) => policies.iter().for_each(|policy| self.take(policy)),
-            Err(error) => warn!(namespace, %error, "asking for a namespace's policies failed; going by the watch"),
+    /// Takes in what was asked for. An error if it is not certain which policies there are.
+    fn learn(&mut self, answers: Answers) -> Result<(), String> {
+        let policies = certain("NetworkPolicies", answers.policies);
+        let firewall = certain("SecurityPolicies and Groups", answers.firewall);
+        if let Ok(Some(policies)) = &policies {
+            policies.iter().for_each(|policy| self.take(policy));
         }
-        match answers.firewall {
-            Ok((policies, groups)) => self.firewall.learn(policies, groups, &mut self.layer),
-            Err(error) => warn!(%error, "asking for the firewall's policies failed; going by the watch"),
-        }
+        let firewall = firewall.map(|known| {
+            if let Some((policies, groups)) = known {
+                self.firewall.learn(policies, groups, &mut self.layer);
+            }
+        });
+        policies.map(drop).and(firewall)
     }
 
     fn take(&mut self, object: &SlimPolicy) {
@@ -253,9 +262,11 @@ impl Policies {
             return;
         }
         let units = if self.layer.is_dirty() { self.layer.settle() } else { BTreeMap::new() };
-        let fresh = born.as_ref().and_then(|birth| birth.fresh).filter(|address| self.layer.is_subject(*address));
         if born.is_some() || !units.is_empty() {
-            self.network.tell(Call::Policies { units, forget: fresh, reply: born.map(|birth| birth.reply) });
+            let fresh = born.as_ref().filter(|birth| birth.is_fresh).map(|birth| birth.address);
+            let forget = fresh.filter(|address| self.layer.is_subject(*address));
+            let concern = born.as_ref().map(|birth| self.layer.concern(birth.address));
+            self.network.tell(Call::Policies { units, forget, concern, reply: born.map(|birth| birth.reply) });
         }
         if !std::mem::replace(&mut self.begun, true) {
             self.network.tell(Call::Listed(List::Policies));
@@ -277,6 +288,20 @@ impl Answers {
     }
 }
 
+/// What was asked for; nothing where the watches have to do. Without an API server none can be written, and one that does not know
+/// the kind has none of it. Anything else leaves open what there is.
+fn certain<T>(kinds: &str, answer: kube::Result<T>) -> Result<Option<T>, String> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error @ (kube::Error::Service(_) | kube::Error::HyperError(_))) => {
+            warn!(kinds, %error, "no API server answers; going by the watch");
+            Ok(None)
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(format!("list {kinds}: {error}")),
+    }
+}
+
 fn name(policy: &SlimPolicy) -> String {
     policy_name(&policy.namespace().unwrap_or_default(), &policy.name_any())
 }
@@ -284,4 +309,39 @@ fn name(policy: &SlimPolicy) -> String {
 /// When it was written. Where versions are no numbers, the last to be heard counts.
 fn version(object: &impl ResourceExt) -> u64 {
     object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, Response, StatusCode};
+    use tower::service_fn;
+
+    use super::*;
+
+    async fn answers(respond: impl Fn() -> Result<Response<Body>, std::io::Error> + Clone + Send + 'static) -> Answers {
+        let client = Client::new(service_fn(move |_: Request<_>| std::future::ready(respond())), "default");
+        Answers::ask(client, "team".into()).await
+    }
+
+    #[tokio::test]
+    async fn only_without_an_api_server_or_the_kind_do_the_watches_decide() {
+        let certain = |answers: Answers| {
+            let policies = certain("NetworkPolicies", answers.policies).map(drop);
+            policies.and(certain("SecurityPolicies", answers.firewall).map(drop))
+        };
+        let nobody = || Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        assert_eq!(certain(answers(nobody).await), Ok(()));
+        for (code, decided) in [(404, true), (403, false), (429, false), (500, false), (503, false)] {
+            let respond = move || {
+                let body = format!(r#"{{"kind": "Status", "status": "Failure", "code": {code}, "message": "no"}}"#);
+                let code = StatusCode::from_u16(code).expect("a status");
+                Ok(Response::builder().status(code).body(Body::from(body)).expect("a response"))
+            };
+            let outcome = certain(answers(respond).await);
+            assert_eq!(outcome.is_ok(), decided, "{code}: {outcome:?}");
+        }
+        let garbled = || Ok(Response::new(Body::from("not JSON")));
+        assert!(certain(answers(garbled).await).is_err());
+    }
 }

@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use super::firewall::Enacted;
-use crate::network::Network;
+use crate::network::{Network, until};
 
 /// What was told to the network's task, and how that ends.
 pub(super) struct Told {
@@ -32,6 +32,8 @@ pub(super) struct Reporter {
     pub(super) client: Client,
     pub(super) network: Network,
     in_force: BTreeMap<String, Enacted>,
+    /// Those that the kernel did not take. The network's task tries again by itself.
+    failed: BTreeSet<String>,
     written: BTreeMap<String, NodePolicyStatus>,
 }
 
@@ -42,10 +44,18 @@ const PERIOD: Duration = Duration::from_secs(5);
 
 impl Reporter {
     pub(super) fn new(node: &str, client: Client, network: Network) -> Self {
-        Self { node: node.to_owned(), client, network, in_force: BTreeMap::new(), written: BTreeMap::new() }
+        Self {
+            node: node.to_owned(),
+            client,
+            network,
+            in_force: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            written: BTreeMap::new(),
+        }
     }
 
     pub(super) async fn run(mut self, mut told: mpsc::UnboundedReceiver<Told>) {
+        let mut state = self.network.state();
         let mut beat = interval(PERIOD);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -54,6 +64,7 @@ impl Reporter {
                     Some(news) => self.learn(news).await,
                     None => return,
                 },
+                true = until(&mut state, |state| state.policies.is_none()), if !self.failed.is_empty() => self.recovered(),
                 _ = beat.tick(), if !self.in_force.is_empty() => {}
             }
             self.write().await;
@@ -64,15 +75,29 @@ impl Reporter {
         let outcome = told.outcome.await.unwrap_or_else(|_| Err("the agent is leaving".into()));
         for name in &told.gone {
             self.in_force.remove(name);
+            self.failed.remove(name);
             self.written.remove(name);
         }
         for mut policy in told.policies {
-            policy.error = policy.error.or_else(|| outcome.clone().err());
+            self.failed.remove(&policy.name);
+            if let (None, Err(why)) = (&policy.error, &outcome) {
+                policy.error = Some(why.clone());
+                self.failed.insert(policy.name.clone());
+            }
             // Another object of this name has a status of its own.
             if self.in_force.get(&policy.name).is_some_and(|old| old.uid != policy.uid) {
                 self.written.remove(&policy.name);
             }
             self.in_force.insert(policy.name.clone(), policy);
+        }
+    }
+
+    /// What the kernel did not take has come into force meanwhile.
+    fn recovered(&mut self) {
+        for name in std::mem::take(&mut self.failed) {
+            if let Some(policy) = self.in_force.get_mut(&name) {
+                policy.error = None;
+            }
         }
     }
 

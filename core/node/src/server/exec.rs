@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde::Deserialize;
@@ -21,10 +22,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Ask, AskError, Asks, Command, ContainerRef, ask};
 
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+pub(super) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
+pub(super) const STDOUT: u8 = 1;
+pub(super) const STDERR: u8 = 2;
 const STATUS: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
@@ -97,39 +98,74 @@ async fn start(
 }
 
 /// Carries bytes both ways until the command has ended and all its output is sent, then says how it ended.
-async fn converse(mut socket: WebSocket, streams: Streams, exit: oneshot::Receiver<i32>) {
-    let v5 = socket.protocol().is_some_and(|protocol| protocol == PROTOCOLS[0]);
+///
+/// The two ways do not wait for each other: a command that answers before it has read everything would wait for ever otherwise.
+async fn converse(socket: WebSocket, streams: Streams, exit: oneshot::Receiver<i32>) {
+    let closable = socket.protocol().is_some_and(|protocol| protocol == PROTOCOLS[0]);
+    let (to, from) = socket.split();
+    let Streams { input, output, terminal } = streams;
+    tokio::select! {
+        () = speak(to, output, exit) => {}
+        // Who asked has gone, and so goes the command, as nobody waits for its exit.
+        () = listen(from, input, terminal, closable) => {}
+    }
+}
+
+/// Sends what the command says, and at last how it ended.
+async fn speak<S>(mut to: S, streams: Vec<(u8, Output)>, exit: oneshot::Receiver<i32>)
+where
+    S: Sink<Message> + Unpin,
+{
     let (pieces, mut output) = mpsc::channel::<Vec<u8>>(8);
-    for (channel, stream) in streams.output {
+    for (channel, stream) in streams {
         tokio::spawn(read(channel, stream, pieces.clone()));
     }
     drop(pieces);
-    let mut input = streams.input;
-    let mut output_open = true;
-    let mut input_open = true;
-    while output_open {
-        tokio::select! {
-            piece = output.recv() => match piece {
-                Some(piece) => if socket.send(Message::Binary(piece.into())).await.is_err() { return },
-                None => output_open = false,
-            },
-            message = socket.recv(), if input_open => match message {
-                Some(Ok(Message::Binary(bytes))) => match bytes.split_first() {
-                    Some((&STDIN, data)) => if let Some(stream) = &mut input && stream.write(data).await.is_err() { input = None },
-                    Some((&RESIZE, data)) => if let Some(terminal) = &streams.terminal { terminal.resize(data) },
-                    Some((&CLOSE, [STDIN])) if v5 => input = None,
-                    _ => {}
-                },
-                Some(Ok(Message::Close(_)) | Err(_)) | None => { input = None; input_open = false }
-                Some(Ok(_)) => {}
-            },
+    while let Some(piece) = output.recv().await {
+        if to.send(Message::Binary(piece.into())).await.is_err() {
+            return;
         }
     }
-    let status = status(exit.await.ok());
+    finish(to, &status(exit.await.ok())).await;
+}
+
+/// Hands on what the client sends until it leaves.
+async fn listen<S, E>(mut from: S, mut input: Option<Input>, terminal: Option<Terminal>, closable: bool)
+where
+    S: Stream<Item = Result<Message, E>> + Unpin,
+{
+    while let Some(Ok(message)) = from.next().await {
+        let Message::Binary(bytes) = message else { continue };
+        match bytes.split_first() {
+            Some((&STDIN, data)) => {
+                if let Some(stream) = &mut input
+                    && stream.write(data).await.is_err()
+                {
+                    input = None;
+                }
+            }
+            Some((&RESIZE, data)) => {
+                if let Some(terminal) = &terminal {
+                    terminal.resize(data);
+                }
+            }
+            Some((&CLOSE, [STDIN])) if closable => input = None,
+            _ => {}
+        }
+    }
+    if !closable {
+        // Before v5 leaving is the only way to end the input. The command goes on until it has something to say, or is done.
+        drop(input);
+        std::future::pending().await
+    }
+}
+
+/// Says how it went, and that this was all.
+pub(super) async fn finish<S: Sink<Message> + Unpin>(mut to: S, status: &Value) {
     let mut message = vec![STATUS];
     message.extend_from_slice(status.to_string().as_bytes());
-    let _ = socket.send(Message::Binary(message.into())).await;
-    let _ = socket.send(Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }))).await;
+    let _ = to.send(Message::Binary(message.into())).await;
+    let _ = to.send(Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }))).await;
 }
 
 async fn read(channel: u8, mut stream: Output, pieces: mpsc::Sender<Vec<u8>>) {
@@ -151,7 +187,7 @@ async fn read(channel: u8, mut stream: Output, pieces: mpsc::Sender<Vec<u8>>) {
 }
 
 /// How the command ended, as a Status of the Kubernetes API.
-fn status(exit: Option<i32>) -> Value {
+pub(super) fn status(exit: Option<i32>) -> Value {
     match exit {
         Some(0) => json!({"metadata": {}, "status": "Success"}),
         Some(code) => json!({
@@ -271,6 +307,35 @@ mod tests {
     fn an_exit_code_is_told_the_way_kubectl_reads_it() {
         assert_eq!(status(Some(0))["status"], "Success");
         assert_eq!(status(Some(3))["details"]["causes"][0]["message"], "3");
+    }
+
+    #[tokio::test]
+    async fn input_and_output_do_not_wait_for_each_other() {
+        const PIECES: usize = 320;
+        let (streams, [stdin, stdout, stderr]) = pipes(true).unwrap();
+        drop(stderr);
+        let cat = std::thread::spawn(move || std::io::copy(&mut File::from(stdin), &mut File::from(stdout)).unwrap());
+        let mut piece = vec![STDIN; PIECE + 1];
+        piece[1..].fill(b'x');
+        let sent = futures::stream::repeat_with(|| Ok::<_, ()>(Message::Binary(piece.clone().into()))).take(PIECES);
+        let sent = sent.chain(futures::stream::once(async { Ok(Message::Binary(vec![CLOSE, STDIN].into())) }));
+        let from = Box::pin(sent.chain(futures::stream::pending()));
+        let (to, heard) = futures::channel::mpsc::channel(0);
+        let (tell, exit) = oneshot::channel();
+        tell.send(0).unwrap();
+        let (heard, _) = tokio::join!(heard.collect::<Vec<_>>(), async move {
+            tokio::select! {
+                () = speak(to, streams.output, exit) => {}
+                () = listen(from, streams.input, None, true) => {}
+            }
+        });
+        let data = heard.iter().filter_map(|message| match message {
+            Message::Binary(bytes) if bytes[0] == STDOUT => Some(bytes.len() - 1),
+            _ => None,
+        });
+        assert_eq!(data.sum::<usize>(), PIECES * PIECE);
+        assert_eq!(cat.join().unwrap(), (PIECES * PIECE) as u64);
+        assert!(matches!(heard.last(), Some(Message::Close(_))));
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::exec::{STDERR, STDOUT};
 use super::{Ask, AskError, Asks, ContainerRef, LogFile, ask};
 
 /// Longest line of a log file that is read; pause writes shorter ones.
@@ -37,11 +38,15 @@ pub(super) struct LogQuery {
 }
 
 /// What of a log is wanted.
-struct Selection {
+pub(super) struct Selection {
     timestamps: bool,
     since: Option<jiff::Timestamp>,
     tail: Option<usize>,
     bytes_left: u64,
+    /// Each piece begins with the number of its channel.
+    channels: bool,
+    /// The last piece was part of a line that goes on.
+    mid_line: bool,
 }
 
 /// Answers a log request.
@@ -87,11 +92,11 @@ async fn open(asks: &Asks, container: ContainerRef, query: &LogQuery) -> Result<
     };
     let (reply, answer) = oneshot::channel();
     let log = ask(asks, Ask::Log { container, previous: query.previous, reply }, answer).await??;
-    Ok((log, Selection { timestamps: query.timestamps, since, tail, bytes_left }))
+    Ok((log, Selection { timestamps: query.timestamps, since, tail, bytes_left, ..Selection::all() }))
 }
 
 /// Sends what is there and, with `follow`, what comes until the run is over.
-async fn send(
+pub(super) async fn send(
     mut log: LogFile,
     mut selection: Selection,
     follow: bool,
@@ -134,6 +139,16 @@ async fn send(
 // === impl Selection ===
 
 impl Selection {
+    /// Everything there is.
+    fn all() -> Self {
+        Self { timestamps: false, since: None, tail: None, bytes_left: u64::MAX, channels: false, mid_line: false }
+    }
+
+    /// What comes from now on, for channels.
+    pub(super) fn from_now_on() -> Self {
+        Self { tail: Some(0), channels: true, ..Self::all() }
+    }
+
     /// Passes on the whole lines that `reader` has, to `tail` if there is one.
     async fn copy(
         &mut self,
@@ -157,14 +172,19 @@ impl Selection {
                 }
                 continue;
             }
+            let goes_on = self.mid_line;
             let Some(text) = self.wanted(&line) else { continue };
             match (&mut tail, self.tail) {
-                (Some(lines), Some(most)) => {
-                    lines.push_back(text);
-                    if lines.len() > most {
-                        lines.pop_front();
+                (Some(lines), Some(most)) => match lines.back_mut() {
+                    Some(last) if goes_on => last.extend_from_slice(&text),
+                    _ if goes_on => {}
+                    _ => {
+                        lines.push_back(text);
+                        if lines.len() > most {
+                            lines.pop_front();
+                        }
                     }
-                }
+                },
                 _ => self.emit(text, out).await?,
             }
             if self.bytes_left == 0 || out.is_closed() {
@@ -173,10 +193,10 @@ impl Selection {
         }
     }
 
-    /// The container's own text of a line, if the line is wanted and well-formed.
-    fn wanted(&self, line: &[u8]) -> Option<Vec<u8>> {
+    /// The container's own text of a line, if the line is wanted and well-formed. A line in parts has one time, at its beginning.
+    fn wanted(&mut self, line: &[u8]) -> Option<Vec<u8>> {
         let mut parts = line.splitn(4, |b| *b == b' ');
-        let (time, _stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         if let Some(since) = self.since {
             let written: jiff::Timestamp = std::str::from_utf8(time).ok()?.parse().ok()?;
             if written < since {
@@ -184,11 +204,15 @@ impl Selection {
             }
         }
         let mut wanted = Vec::with_capacity(line.len());
-        if self.timestamps {
+        if self.channels {
+            wanted.push(if stream == b"stderr" { STDERR } else { STDOUT });
+        }
+        if self.timestamps && !self.mid_line {
             wanted.extend_from_slice(time);
             wanted.push(b' ');
         }
-        wanted.extend_from_slice(if tag.starts_with(b"P") { text.strip_suffix(b"\n").unwrap_or(text) } else { text });
+        self.mid_line = tag.starts_with(b"P");
+        wanted.extend_from_slice(if self.mid_line { text.strip_suffix(b"\n").unwrap_or(text) } else { text });
         Some(wanted)
     }
 
@@ -293,7 +317,7 @@ mod tests {
     }
 
     fn all() -> Selection {
-        Selection { timestamps: false, since: None, tail: None, bytes_left: u64::MAX }
+        Selection::all()
     }
 
     impl Reading {
@@ -321,6 +345,19 @@ mod tests {
         assert_eq!(read(&path, false, Selection { since, ..all() }).rest().await, "three\n");
         let stamped = read(&path, false, Selection { timestamps: true, tail: Some(1), ..all() }).rest().await;
         assert_eq!(stamped, "2026-01-03T00:00:00Z three\n");
+    }
+
+    #[tokio::test]
+    async fn a_line_in_parts_is_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        std::fs::write(&path, LINES).unwrap();
+        let stamped = read(&path, false, Selection { timestamps: true, ..all() }).rest().await;
+        assert_eq!(stamped, "2026-01-01T00:00:00Z one\n2026-01-02T00:00:00Z two\n2026-01-03T00:00:00Z three\n");
+        assert_eq!(read(&path, false, Selection { tail: Some(2), ..all() }).rest().await, "two\nthree\n");
+        assert_eq!(read(&path, false, Selection { tail: Some(0), ..all() }).rest().await, "");
+        let channels = read(&path, false, Selection { channels: true, ..all() }).rest().await;
+        assert_eq!(channels, "\u{1}one\n\u{2}tw\u{2}o\n\u{1}three\n");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! TLS of the agent's server: its certificate, and the authority whose clients it serves.
+//! TLS of the agent's server: its certificate, the authority whose clients it serves, and who a client is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,16 @@ use tokio_rustls::server::TlsStream;
 
 /// A handshake that takes longer is given up.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// The group whose members may do everything. The API server, as a client of agents, is one.
+pub(super) const MASTERS: &str = "system:masters";
+
+/// Who a client's certificate speaks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    pub(super) name: String,
+    groups: Vec<String>,
+}
 
 /// Accepts TLS connections of clients that the cluster's authority knows.
 #[derive(Clone)]
@@ -73,6 +83,31 @@ impl Tls {
     pub(crate) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         tokio::time::timeout(HANDSHAKE, self.0.accept(stream)).await.map_err(|_| std::io::ErrorKind::TimedOut)?
     }
+}
+
+// === impl Client ===
+
+impl Client {
+    /// The common name and the organizations.
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let subject = parsed.subject();
+        let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+        let groups =
+            subject.iter_organization().filter_map(|group| group.as_str().ok()).map(ToOwned::to_owned).collect();
+        Some(Self { name, groups })
+    }
+
+    /// Whether it may ask about pods and what runs in them.
+    pub(super) fn may_ask(&self) -> bool {
+        self.groups.iter().any(|group| group == MASTERS)
+    }
+}
+
+/// Who is at the other end, as far as the certificate says.
+pub(super) fn client(stream: &TlsStream<TcpStream>) -> Option<Client> {
+    let (_, session) = stream.get_ref();
+    Client::of(session.peer_certificates()?.first()?)
 }
 
 fn certificates(part: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -10,17 +10,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Event, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::config::Kubeconfig;
 use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use switchyard_api::Network;
+use switchyard_api::names::NODE_NETWORK;
 use switchyard_apiserver::Server;
 use switchyard_apiserver::pki::{Identity, Names, Pki};
+use switchyard_kubenet::Kubenet;
+use switchyard_netstate::Fragment;
 use switchyard_node::{Config, Underlay};
-use switchyard_plugin_host::Registry;
+use switchyard_plugin::{Facts, NetworkPlugin, NodeFacts, Options, OptionsError, PodFacts};
+use switchyard_plugin_host::{ProcessHost, Registry};
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -29,8 +35,35 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub(crate) struct Rig {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) client: Client,
+    pki: Arc<Pki>,
+    url: String,
     config: PathBuf,
     agent: Option<Child>,
+}
+
+/// Kubenet that panics about pods called `panic`, and has no answer about those called `hang`.
+struct Moody(Kubenet);
+
+// === impl Moody ===
+
+impl NetworkPlugin for Moody {
+    fn new(options: &Options) -> Result<Self, OptionsError> {
+        Kubenet::new(options).map(Self)
+    }
+
+    fn node(&self, facts: &Facts, node: &NodeFacts) -> Fragment {
+        self.0.node(facts, node)
+    }
+
+    fn pod(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Fragment {
+        assert_ne!(pod.name, "panic", "told to");
+        if pod.name == "hang" {
+            loop {
+                std::thread::park();
+            }
+        }
+        self.0.pod(facts, node, pod)
+    }
 }
 
 // === impl Rig ===
@@ -38,6 +71,11 @@ pub(crate) struct Rig {
 impl Rig {
     /// An API server with a network, and an agent.
     pub(crate) async fn new() -> Self {
+        Self::on("kubenet").await
+    }
+
+    /// The same with another network: `kubenet` or `moody`.
+    pub(crate) async fn on(plugin: &str) -> Self {
         sh("ip link set lo up; ip link add eth0 type bridge; ip addr add 10.140.0.11/24 dev eth0; ip link set eth0 up");
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
@@ -52,7 +90,7 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         std::fs::write(path("kubeconfig"), pki.kubeconfig(&Identity::node("n1"), &url).unwrap()).unwrap();
-        let server = Server::open(switchyard_apiserver::Config::new(pki)).unwrap();
+        let server = Server::open(switchyard_apiserver::Config::new(Arc::clone(&pki))).unwrap();
         let client = server.client();
         tokio::spawn(async move { server.serve(vec![listener], std::future::pending()).await });
         let config = Config {
@@ -74,6 +112,7 @@ impl Rig {
             role: Default::default(),
             labels: Default::default(),
             max_pods: 110,
+            lease_duration_seconds: 40,
             run_dir: path("run"),
             log_dir: path("log"),
             hidden: None,
@@ -82,29 +121,29 @@ impl Rig {
             programs: Some(path("bin")),
         };
         std::fs::write(path("config"), serde_json::to_string(&config).unwrap()).unwrap();
-        let mut rig = Self { config: path("config"), dir, client, agent: None };
-        rig.prepare().await;
+        let mut rig = Self { config: path("config"), dir, client, pki, url, agent: None };
+        rig.prepare(plugin).await;
         rig.start_agent();
         rig.node_is_ready().await;
         rig
     }
 
-    async fn prepare(&self) {
+    async fn prepare(&self, plugin: &str) {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), "default");
         let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
         let _ = accounts.create(&PostParams::default(), &account).await;
         let networks: Api<Network> = Api::all(self.client.clone());
         let network = json!({
             "apiVersion": "switchyard.dev/v1alpha1", "kind": "Network", "metadata": {"name": "default"},
-            "spec": {"plugin": "kubenet"},
+            "spec": {"plugin": plugin},
         });
         networks.create(&PostParams::default(), &serde_json::from_value(network).unwrap()).await.unwrap();
-        let active = json!({"plugin": "kubenet", "version": "1", "file": "", "sha256": "", "generation": 1});
+        let active = json!({"plugin": plugin, "version": "1", "file": "", "sha256": "", "generation": 1});
         let status = json!({"status": {"observedGeneration": 1, "active": active, "conditions": [], "nodes": {}}});
         networks.patch_status("default", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }
 
-    async fn node_is_ready(&self) {
+    pub(crate) async fn node_is_ready(&self) {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let ready = |node: Option<&Node>| {
             let mut conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref()).into_iter().flatten();
@@ -117,6 +156,22 @@ impl Rig {
         panic!("the node is not ready within {PATIENCE:?}: {:?}", nodes.get_opt("n1").await.unwrap());
     }
 
+    /// Waits until the agent complains of the network in these words, or of nothing.
+    pub(crate) async fn until_complaint(&self, part: Option<&str>) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let error = |node: &Node| {
+            let report: Value = serde_json::from_str(node.annotations().get(NODE_NETWORK)?).ok()?;
+            report["error"].as_str().map(str::to_owned)
+        };
+        let fits = |node: Option<&Node>| match (node.and_then(error), part) {
+            (Some(error), Some(part)) => error.contains(part),
+            (error, part) => error.is_none() && part.is_none(),
+        };
+        if timeout(PATIENCE, await_condition(nodes.clone(), "n1", fits)).await.is_err() {
+            panic!("not within {PATIENCE:?}: {part:?}, but: {:?}", error(&nodes.get("n1").await.unwrap()));
+        }
+    }
+
     pub(crate) fn start_agent(&mut self) {
         let own = std::env::current_exe().unwrap();
         self.agent = Some(Command::new(own).arg("--agent").arg(&self.config).spawn().unwrap());
@@ -126,6 +181,20 @@ impl Rig {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
+    }
+
+    /// A client of the API server over its socket, as WebSockets need one.
+    pub(crate) async fn outside(&self) -> Client {
+        self.client_of(&Identity::admin(), &self.url).await
+    }
+
+    /// A client that is `identity`, of the API server or of an agent, whose certificate names no address.
+    pub(crate) async fn client_of(&self, identity: &Identity, url: &str) -> Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let kubeconfig = Kubeconfig::from_yaml(&self.pki.kubeconfig(identity, url).unwrap()).unwrap();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+        config.accept_invalid_certs = true;
+        Client::try_from(config).unwrap()
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
@@ -147,6 +216,26 @@ impl Rig {
 
     pub(crate) async fn delete(&self, name: &str) {
         self.pods().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Makes a Service of TCP port 80 that leads to one address; `more` is of its spec.
+    pub(crate) async fn serve(&self, name: &str, more: Value, ip: &str) {
+        let mut spec = json!({"ports": [{"port": 80}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let service = json!({"metadata": {"name": name}, "spec": spec});
+        let slice = json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
+            "endpoints": [{"addresses": [ip], "nodeName": "n1"}], "ports": [{"port": 80}],
+        });
+        let (services, slices): (Api<Service>, Api<EndpointSlice>) =
+            (Api::namespaced(self.client.clone(), "default"), Api::namespaced(self.client.clone(), "default"));
+        services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
+        slices.create(&PostParams::default(), &serde_json::from_value(slice).unwrap()).await.unwrap();
+    }
+
+    pub(crate) async fn unserve(&self, name: &str) {
+        let services: Api<Service> = Api::namespaced(self.client.clone(), "default");
+        services.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
     /// Waits until the pod looks as `holds` wants it; a pod that is not there is null.
@@ -250,7 +339,10 @@ pub(crate) fn sh(script: &str) -> String {
 
 pub(crate) fn agent(config: &str) {
     let config: Config = serde_json::from_str(&std::fs::read_to_string(Path::new(config)).unwrap()).unwrap();
-    let plugins = Registry::new(Vec::new()).with_static::<switchyard_kubenet::Kubenet>(switchyard_kubenet::MANIFEST);
+    let moody = json!({"name": "moody", "version": "1.0.0"}).to_string();
+    let host = ProcessHost { deadline: Duration::from_secs(2), ..ProcessHost::default() };
+    let plugins = Registry::new(Vec::new()).with_static::<Kubenet>(switchyard_kubenet::MANIFEST);
+    let plugins = plugins.with_static::<Moody>(&moody).with_process_host(host);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(switchyard_node::run_with(config, plugins, None, Default::default())).unwrap();
 }

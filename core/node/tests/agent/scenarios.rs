@@ -2,9 +2,15 @@
 
 use std::process::ExitCode;
 
+use axum::http;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::AttachParams;
 use serde_json::{Value, json};
+use switchyard_api::names::AGENT_PORT;
+use switchyard_apiserver::pki::Identity;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::rig::{Rig, get, kill, processes, sh};
 
@@ -18,6 +24,9 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("probes_and_policies", || probes_and_policies().boxed_local()),
     ("what_cannot_start_says_why", || what_cannot_start_says_why().boxed_local()),
     ("environment_and_volumes", || environment_and_volumes().boxed_local()),
+    ("a_plugin_that_fails_costs_its_pod", || a_plugin_that_fails_costs_its_pod().boxed_local()),
+    ("commands_output_and_ports_are_carried", || commands_output_and_ports_are_carried().boxed_local()),
+    ("only_the_api_server_may_ask", || only_the_api_server_may_ask().boxed_local()),
     ("many_pods", || many_pods().boxed_local()),
 ];
 
@@ -84,6 +93,10 @@ async fn a_killed_agent_finds_its_pods_again() {
     rig.create("old", "10.40.1.6", echo(80)).await;
     let before = rig.until("web", "ready", ready).await;
     rig.until("old", "ready", ready).await;
+    let names = [("holder", "10.96.0.20"), ("other", "10.96.0.21")];
+    for (name, cluster_ip) in names {
+        rig.serve(name, json!({"clusterIP": cluster_ip, "externalIPs": ["10.140.0.77"]}), "10.40.1.5").await;
+    }
     let links = sh("ip -o link | sed 's/ .*UP.*//' | sort");
     let runs = processes("yard-echo");
     answers(&rig, "10.40.1.5:80").await;
@@ -100,6 +113,12 @@ async fn a_killed_agent_finds_its_pods_again() {
     assert!(ready(&after));
     assert!(processes("yard-echo").iter().any(|pid| runs.contains(pid)));
     answers(&rig, "10.40.1.5:80").await;
+    // Two Services want the same packets: one has them, now and after the other's end.
+    rig.node_is_ready().await;
+    for (gone, _) in names {
+        answers(&rig, "10.140.0.77:80").await;
+        rig.unserve(gone).await;
+    }
     assert_eq!(links.lines().count(), sh("ip -o link").lines().count());
 }
 
@@ -147,14 +166,24 @@ async fn a_pod_ends_with_grace_and_leaves_nothing() {
 
 async fn probes_and_policies() {
     let rig = Rig::new().await;
-    let mut ill = shell("sleep 1000");
+    let mut ill = shell("trap '' TERM; while :; do sleep 0.05; done");
     ill["livenessProbe"] = json!({"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1});
-    let mut well = shell("sleep 1; touch /tmp/well; sleep 1000");
-    well["name"] = json!("well");
-    well["image"] = json!("host");
-    well["readinessProbe"] = json!({"exec": {"command": ["sh", "-c", "exit 1"]}, "periodSeconds": 1});
-    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [ill, well]});
+    ill["livenessProbe"]["terminationGracePeriodSeconds"] = json!(1);
+    let mut no_http = shell("exec sleep 1000");
+    no_http["name"] = json!("no-http");
+    no_http["livenessProbe"] = json!({"httpGet": {"port": 81}, "periodSeconds": 1, "failureThreshold": 1});
+    let mut no_tcp = shell("exec sleep 1000");
+    no_tcp["name"] = json!("no-tcp");
+    no_tcp["livenessProbe"] = json!({"tcpSocket": {"port": 81}, "periodSeconds": 1, "failureThreshold": 1});
+    // Longer than anybody waits here: it is the probe's own grace that ends the first of them.
+    let spec = json!({"terminationGracePeriodSeconds": 600, "containers": [ill, no_http, no_tcp]});
     rig.create("ill", "10.40.1.5", spec).await;
+    let mut turning = shell("exec sleep 1000");
+    turning["volumeMounts"] = json!([{"name": "state", "mountPath": "/state"}]);
+    turning["readinessProbe"] =
+        json!({"exec": {"command": ["test", "-e", "/state/well"]}, "periodSeconds": 1, "failureThreshold": 1});
+    let spec = json!({"containers": [turning], "volumes": [{"name": "state", "emptyDir": {}}]});
+    rig.create("turning", "10.40.1.10", spec).await;
     let mut http = echo(80);
     http["containers"][0]["readinessProbe"] = json!({"httpGet": {"port": 80}});
     http["containers"][0]["startupProbe"] = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1});
@@ -166,14 +195,31 @@ async fn probes_and_policies() {
     rig.create("good", "10.40.1.7", once("exit 0", "OnFailure")).await;
     rig.create("bad", "10.40.1.8", once("echo no >/dev/termination-log; exit 3", "Never")).await;
     rig.create("loop", "10.40.1.9", once("exit 1", "Always")).await;
+    let mut late = once("exec sleep 1000", "Always");
+    late["activeDeadlineSeconds"] = json!(2);
+    rig.create("late", "10.40.1.11", late).await;
     rig.until("http", "ready by its probe", ready).await;
-    rig.until("ill", "restarted by its probe", |pod| first(pod)["restartCount"].as_i64() >= Some(1)).await;
+    let restarted = |pod: &Value| {
+        let all = pod["status"]["containerStatuses"].as_array();
+        all.is_some_and(|all| all.iter().all(|one| one["restartCount"].as_i64() >= Some(1)))
+    };
+    rig.until("ill", "each restarted by its probe", restarted).await;
+    let turning = rig.until("turning", "runs", |pod| first(pod)["state"]["running"].is_object()).await;
+    assert!(!ready(&turning));
+    let well = rig.run_dir(&turning).join("volumes/state/well");
+    for _ in 0..2 {
+        std::fs::write(&well, "").unwrap();
+        rig.until("turning", "ready", ready).await;
+        std::fs::remove_file(&well).unwrap();
+        rig.until("turning", "not ready again", |pod| !ready(pod)).await;
+    }
     rig.until_event("Unhealthy", "Liveness probe failed").await;
-    assert!(!ready(&rig.pod("ill").await));
     rig.until("good", "succeeded", |pod| pod["status"]["phase"] == "Succeeded").await;
     let bad = rig.until("bad", "failed", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(first(&bad)["state"]["terminated"]["exitCode"], 3);
     assert_eq!(first(&bad)["state"]["terminated"]["message"], "no\n");
+    let late = rig.until("late", "over", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(late["status"]["reason"], "DeadlineExceeded");
     rig.until("loop", "held back", |pod| first(pod)["state"]["waiting"]["reason"] == "CrashLoopBackOff").await;
     rig.until_event("BackOff", "Back-off restarting failed container").await;
 }
@@ -193,6 +239,9 @@ async fn what_cannot_start_says_why() {
     let reason = |pod: &Value| first(pod)["state"]["waiting"]["reason"].as_str().unwrap_or_default().to_owned();
     rig.until("image", "image", |pod| reason(pod) == "ErrImagePull").await;
     rig.until_event("Failed", "spec.images").await;
+    let root = json!({"containers": [shell("true")], "securityContext": {"runAsNonRoot": true}});
+    rig.create("root", "10.40.1.8", root).await;
+    rig.until("root", "root", |pod| reason(pod) == "CreateContainerConfigError").await;
     rig.until("command", "command", |pod| reason(pod) == "RunContainerError").await;
     rig.until("env", "environment", |pod| reason(pod) == "CreateContainerConfigError").await;
 }
@@ -203,12 +252,17 @@ async fn environment_and_volumes() {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": {"k": "from the map"}});
     let maps: kube::Api<k8s_openapi::api::core::v1::ConfigMap> = kube::Api::namespaced(rig.client.clone(), "default");
     maps.create(&Default::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "my-db"},
+        "spec": {"clusterIP": "10.96.0.77", "ports": [{"port": 5432}]}});
+    let services: kube::Api<k8s_openapi::api::core::v1::Service> = kube::Api::namespaced(rig.client.clone(), "default");
+    services.create(&Default::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
     let limits = json!({"limits": {"memory": "64Mi"}});
     let script = "echo $IP $NODE $K; cat /config/k; echo; cat /etc/podinfo/name; echo; echo shared >/scratch/x; \
                   cat /var/run/secrets/kubernetes.io/serviceaccount/namespace; echo; \
-                  test -s /var/run/secrets/kubernetes.io/serviceaccount/token && echo token; hostname; echo $KUBERNETES_SERVICE_HOST";
+                  test -s /var/run/secrets/kubernetes.io/serviceaccount/token && echo token; hostname; echo $KUBERNETES_SERVICE_HOST $MY_DB_PORT";
     let mut container = shell(script);
     container["resources"] = limits;
+    container["securityContext"] = json!({"privileged": true, "readOnlyRootFilesystem": true});
     container["env"] = json!([
         {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
@@ -227,9 +281,111 @@ async fn environment_and_volumes() {
     rig.until("web", "done", |pod| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))).await;
     let log = sh(&format!("cat {}/log/default_web_*/sh/0.log", rig.dir.path().display()));
     let lines: Vec<_> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let expected = ["10.40.1.5 n1 from the map", "from the map", "web", "default", "token", "web", "10.96.0.1"];
+    let expected = [
+        "10.40.1.5 n1 from the map",
+        "from the map",
+        "web",
+        "default",
+        "token",
+        "web",
+        "10.96.0.1 tcp://10.96.0.77:5432",
+    ];
     assert_eq!(lines, expected, "{log}");
     rig.until_event("LimitsNotEnforced", "sh on memory").await;
+    rig.until_event("FieldsNotEnforced", "privileged, readOnlyRootFilesystem of sh").await;
+}
+
+async fn commands_output_and_ports_are_carried() {
+    let rig = Rig::new().await;
+    let mut app = echo(80);
+    app["containers"][0]["workingDir"] = json!("/usr/share");
+    rig.create("web", "10.40.1.5", app).await;
+    rig.until("web", "ready", ready).await;
+    answers(&rig, "10.40.1.5:80").await;
+    let pods: kube::Api<Pod> = kube::Api::namespaced(rig.outside().await, "default");
+
+    // More than pipes and sockets hold: input and output have to go on at the same time.
+    let both = AttachParams::default().stdin(true).stdout(true).stderr(false);
+    let mut cat = pods.exec("web", ["sh", "-c", "pwd; exec cat"], &both).await.unwrap();
+    let (mut to, mut from) = (cat.stdin().unwrap(), cat.stdout().unwrap());
+    let typed = tokio::spawn(async move {
+        to.write_all(&vec![b'x'; 10 << 20]).await.unwrap();
+        to.shutdown().await.unwrap();
+    });
+    let mut said = Vec::new();
+    from.read_to_end(&mut said).await.unwrap();
+    typed.await.unwrap();
+    assert!(said.starts_with(b"/usr/share\n"));
+    assert_eq!(said.len(), "/usr/share\n".len() + (10 << 20));
+
+    // Who leaves takes the command along.
+    let sleep = pods.exec("web", ["sleep", "4245"], &both).await.unwrap();
+    rig.eventually("the command runs", async |_| some(processes("sleep 4245"))).await;
+    sleep.abort();
+    rig.eventually("the command is gone", async |_| none(processes("sleep 4245"))).await;
+
+    let mut forwarder = pods.portforward("web", &[80, 81]).await.unwrap();
+    let mut stream = forwarder.take_stream(80).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("\r\n\r\nweb\n"), "{answer}");
+    let error = forwarder.take_error(81).unwrap().await.unwrap_or_default();
+    assert!(error.contains("port 81") && error.contains("refused"), "{error}");
+
+    rig.create("says", "10.40.1.6", json!({"containers": [shell("while :; do echo here; sleep 0.1; done")]})).await;
+    rig.until("says", "ready", ready).await;
+    let output = AttachParams::default().stdin(false).stdout(true).stderr(false);
+    let mut attached = pods.attach("says", &output).await.unwrap();
+    let mut line = [0; 5];
+    attached.stdout().unwrap().read_exact(&mut line).await.unwrap();
+    assert_eq!(&line, b"here\n");
+    let refused = pods.attach("says", &both).await.err().map(|error| error.to_string());
+    assert!(refused.is_some(), "there is no input to attach to");
+}
+
+fn some(processes: Vec<i32>) -> Result<(), String> {
+    if processes.is_empty() { Err("no such process".into()) } else { Ok(()) }
+}
+
+fn none(processes: Vec<i32>) -> Result<(), String> {
+    if processes.is_empty() { Ok(()) } else { Err(format!("{processes:?}")) }
+}
+
+async fn only_the_api_server_may_ask() {
+    let rig = Rig::new().await;
+    let agent = format!("https://10.140.0.11:{AGENT_PORT}");
+    let code = async |identity: &Identity, path: &str| {
+        let client = rig.client_of(identity, &agent).await;
+        match client.request_text(http::Request::get(path).body(Vec::new()).unwrap()).await {
+            Ok(_) => 200,
+            Err(kube::Error::Api(status)) => status.code,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!(code(&Identity::agent_client(), "/pods").await, 200);
+    assert_eq!(code(&Identity::admin(), "/pods").await, 200);
+    for stranger in [Identity::node("n1"), Identity::node("other"), Identity::new("jane", &["developers"])] {
+        assert_eq!(code(&stranger, "/pods").await, 403, "{stranger:?}");
+        assert_eq!(code(&stranger, "/exec/default/web/app?command=id").await, 403, "{stranger:?}");
+        assert_eq!(code(&stranger, "/healthz").await, 200, "{stranger:?}");
+    }
+}
+
+async fn a_plugin_that_fails_costs_its_pod() {
+    let rig = Rig::on("moody").await;
+    rig.create("panic", "10.40.1.5", echo(80)).await;
+    rig.until_complaint(Some("pod default/panic: pod: the plugin panicked")).await;
+    rig.create("sound", "10.40.1.6", echo(80)).await;
+    rig.until("sound", "ready on another instance", ready).await;
+    rig.delete("panic").await;
+    rig.create("hang", "10.40.1.7", echo(80)).await;
+    rig.until_complaint(Some("pod default/hang: pod: the plugin gave no answer")).await;
+    rig.create("after", "10.40.1.8", echo(80)).await;
+    rig.until("after", "ready all the same", ready).await;
+    assert_eq!(rig.eventually("an answer", async |_| get("10.40.1.6:80")).await, "sound\n");
+    rig.delete("hang").await;
+    rig.until_complaint(None).await;
 }
 
 async fn many_pods() {

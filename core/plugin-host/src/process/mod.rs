@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use switchyard_plugin::abi;
@@ -46,7 +46,7 @@ pub(crate) struct Image {
 /// A plugin in a child process.
 pub(crate) struct Hosted {
     host: ProcessHost,
-    image: Image,
+    image: Arc<Image>,
     options: Vec<u8>,
     state: Mutex<Child>,
 }
@@ -102,7 +102,7 @@ impl Image {
 
 impl Hosted {
     /// Starts a process with these options.
-    pub(crate) fn start(host: &ProcessHost, image: Image, options: Vec<u8>) -> Result<Self, OpenError> {
+    pub(crate) fn start(host: &ProcessHost, image: Arc<Image>, options: Vec<u8>) -> Result<Self, OpenError> {
         let hosted = Self { host: host.clone(), image, options, state: Mutex::default() };
         let running = hosted.run(Instant::now() + host.deadline)?;
         let state = Child { running: Some(running), started: Some(Instant::now()), streak: 0 };

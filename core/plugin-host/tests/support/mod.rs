@@ -1,6 +1,7 @@
 //! What the tests share: facts, and plugin files that cargo or the C compiler has made.
 #![allow(dead_code, reason = "each test uses some of it")]
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,11 +35,18 @@ pub(crate) fn compile_with(compiler: &str, dir: &Path, name: &str, source: &str,
     cc.arg("-I").arg(root.join("../plugin/include"));
     cc.args(flags).arg(root.join(source)).arg("-o").arg(&library);
     let Ok(output) = cc.output() else {
-        eprintln!("skipped: there is no {compiler}");
+        skipped(&format!("there is no {compiler}"), compiler == "cc");
         return None;
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(library)
+}
+
+/// Says that a test is skipped; where everything that is `needed` has to be there, on CI, this fails it.
+#[track_caller]
+pub(crate) fn skipped(why: &str, needed: bool) {
+    assert!(!needed || std::env::var_os("CI").is_none(), "not to be skipped on CI: {why}");
+    let _ = writeln!(std::io::stderr(), "skipped: {}: {why}", std::thread::current().name().unwrap_or_default());
 }
 
 /// A faulty plugin in a folder of its own.

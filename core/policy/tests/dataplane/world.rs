@@ -20,7 +20,7 @@ use switchyard_netstate::{
 };
 use switchyard_plugin::{Facts, NetworkPlugin as _, NodeFacts, Options, PodFacts};
 use switchyard_policy::{Layer, NamedPort, Policy, Protocol, network_policy, policy_name};
-use switchyard_services::{NodeServiceFacts, node_base, service};
+use switchyard_services::{NodeServiceFacts, Taken, node_base, pod_here, service};
 
 use super::common::{Cluster, Labels, NAMESPACES, Packet, Pod};
 
@@ -107,7 +107,10 @@ impl World {
                 ip: ip.into(),
                 segment: None,
             };
-            world.set(&format!("pod/{pod}"), kubenet.pod(&facts(), &node.unwrap(), &told));
+            let node = node.unwrap();
+            let mut whole = kubenet.pod(&facts(), &node, &told);
+            whole.merge(pod_here(&node.name, told.ip));
+            world.set(&format!("pod/{pod}"), whole);
             let labels = [("app".to_owned(), app.to_owned())].into();
             let ports =
                 vec![("web".to_owned(), "TCP", if app == "a" { 81 } else { 80 }), ("dns".to_owned(), "UDP", 80)];
@@ -185,7 +188,7 @@ impl World {
             "endpoints": [{"addresses": [ip], "nodeName": "n1"}]});
         let (web, slices) = (serde_json::from_value(web).unwrap(), [serde_json::from_value(slice).unwrap()]);
         for node in nodes() {
-            self.set(&format!("service@{}", node.name), service(&service_facts(&node), &web, &slices));
+            self.set(&format!("service@{}", node.name), service(&service_facts(&node), &web, &slices, &Taken::new()));
         }
     }
 
@@ -312,12 +315,7 @@ fn nodes() -> [NodeFacts; 2] {
 }
 
 fn service_facts(node: &NodeFacts) -> NodeServiceFacts {
-    NodeServiceFacts {
-        node: node.name.clone(),
-        address: node.address,
-        pod_cidrs: vec![node.pod_cidr],
-        service_cidr: facts().service_cidr,
-    }
+    NodeServiceFacts { node: node.name.clone(), address: node.address, service_cidr: facts().service_cidr }
 }
 
 fn facts() -> Facts {

@@ -6,7 +6,7 @@ use crate::fixture::{facts, lines, ready, slice, web};
 use crate::node_base;
 
 fn of(service: &Service, slices: &[EndpointSlice]) -> Vec<String> {
-    lines(&super::service(&facts(), service, slices), &Place::node("n1"))
+    lines(&super::service(&facts(), service, slices, &Taken::new()), &Place::node("n1"))
 }
 
 fn two() -> EndpointSlice {
@@ -58,6 +58,20 @@ fn without_endpoints_it_is_refused_at_every_entrance() {
 }
 
 #[test]
+fn an_entrance_that_another_service_holds_is_left_to_it() {
+    let service = web(json!({"type": "NodePort", "externalIPs": ["192.0.2.1", "192.0.2.2"],
+        "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}));
+    let other = ("default".to_owned(), "other".to_owned());
+    let port = Frontend::of(&service).unwrap().ports.remove(0);
+    let taken: Taken = [port.at([192, 0, 2, 1].into()), port.on_nodes().unwrap()].map(|at| (at, other.clone())).into();
+    for slices in [vec![two()], vec![]] {
+        let lines = lines(&super::service(&facts(), &service, &slices, &taken), &Place::node("n1")).join("\n");
+        assert!(lines.contains("10.96.0.10 . tcp . 80") && lines.contains("192.0.2.2 . tcp . 80"), "{lines}");
+        assert!(!lines.contains("192.0.2.1 . tcp . 80") && !lines.contains("tcp . 30080"), "{lines}");
+    }
+}
+
+#[test]
 fn endpoints_on_their_way_out_answer_only_when_nobody_else_does() {
     let leaving = json!({"ready": false, "serving": true, "terminating": true});
     let both = slice(&[("10.40.1.5", "n1", leaving.clone()), ("10.40.2.7", "n2", ready())]);
@@ -82,7 +96,7 @@ fn node_ports_and_outside_addresses_hide_the_source_except_of_pods_here() {
         concat!(
             r#"[[{"match":{"left":"ip_saddr","op":"eq","right":{"any":[{"ip":"192.168.100.5"}]}}},"#,
             r#"{"set_mark":{"value":16384,"mask":16384}},{"verdict":{"goto":"chk/default/web/tcp-80"}}],"#,
-            r#"[{"match":{"left":"ip_saddr","op":"eq","right":{"prefix":"10.40.1.0/24"}}},"#,
+            r#"[{"lookup":{"key":["ip_saddr"],"set":"pods-here","invert":false}},"#,
             r#"{"verdict":{"goto":"svc/default/web/tcp-80"}}],"#,
             r#"[{"set_mark":{"value":16384,"mask":16384}},{"verdict":{"goto":"svc/default/web/tcp-80"}}]]"#
         )
@@ -140,7 +154,7 @@ fn names_stay_below_the_kernels_limit_and_apart() {
         let mut service = web(json!({"sessionAffinity": "ClientIP", "type": "NodePort"}));
         service.metadata.namespace = Some("n".repeat(63));
         service.metadata.name = Some(format!("{}{last}", "s".repeat(62)));
-        super::service(&facts(), &service, &[slice(&[("100.140.110.150", "n1", ready())])])
+        super::service(&facts(), &service, &[slice(&[("100.140.110.150", "n1", ready())])], &Taken::new())
     };
     let names = |fragment: &Fragment| -> Vec<String> {
         let chains = fragment.get(&Place::node("n1")).unwrap().iter().filter_map(|(_, object)| match object {
@@ -168,11 +182,11 @@ fn a_change_costs_the_same_among_many_services() {
         for n in 0..others {
             let mut other = web(json!({"clusterIP": format!("10.96.{}.{}", 1 + n / 250, n % 250)}));
             other.metadata.name = Some(format!("other-{n}"));
-            set(format!("service/default/other-{n}"), super::service(&facts(), &other, &[two()]));
+            set(format!("service/default/other-{n}"), super::service(&facts(), &other, &[two()], &Taken::new()));
         }
-        set("service/default/web".into(), super::service(&facts(), &web(json!({})), &[two()]));
+        set("service/default/web".into(), super::service(&facts(), &web(json!({})), &[two()], &Taken::new()));
         let three = slice(&[("10.40.2.7", "n2", ready()), ("10.40.1.5", "n1", ready()), ("10.40.2.8", "n2", ready())]);
-        set("service/default/web".into(), super::service(&facts(), &web(json!({})), &[three]))
+        set("service/default/web".into(), super::service(&facts(), &web(json!({})), &[three], &Taken::new()))
     };
     assert_eq!((plan(0), plan(1000)), (1, 1));
 }

@@ -16,13 +16,14 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
+use switchyard_kernel::conntrack::{Filter, Flow};
 use switchyard_kernel::{Engine, Netns, Owner, Places};
 use switchyard_kubenet::Kubenet;
 use switchyard_netstate::{
     Address, Fragment, IfName, Link, LinkKind, NextHop, Object, PeerEnd, Place, Route, Sysctl, UnitId,
 };
 use switchyard_plugin::{Facts, NetworkPlugin as _, NodeFacts, Options, PodFacts};
-use switchyard_services::{NodeServiceFacts, node_base, service};
+use switchyard_services::{NodeServiceFacts, Stale, Taken, UdpWays, node_base, pod_here, service, udp_ways};
 
 const INSIDE: &str = "SWITCHYARD_TEST_INSIDE";
 /// Longer than anything takes that works, also on a busy machine.
@@ -112,7 +113,9 @@ impl World {
             let (uid, namespace, name) = (pod.to_owned(), "default".to_owned(), pod.to_owned());
             let pod_facts =
                 PodFacts { uid, namespace, name, labels: BTreeMap::new(), ip: ip.parse().unwrap(), segment: None };
-            world.set(&format!("pod/{pod}"), kubenet.pod(&facts, &node, &pod_facts));
+            let mut whole = kubenet.pod(&facts, &node, &pod_facts);
+            whole.merge(pod_here(on, pod_facts.ip));
+            world.set(&format!("pod/{pod}"), whole);
             world.serve(pod);
         }
         world
@@ -122,12 +125,22 @@ impl World {
         self.engine.set(UnitId(unit.into()), fragment).unwrap_or_else(|error| panic!("{unit}: {error}"));
     }
 
-    /// Tells both nodes about the Service.
-    pub(crate) fn publish(&mut self, web: &Service, slices: &[EndpointSlice]) {
-        for node in nodes() {
-            let unit = format!("service/default/web@{}", node.name);
-            self.set(&unit, service(&service_facts(&node), web, slices));
-        }
+    /// Tells both nodes about the Service. Gives who answers UDP on each.
+    pub(crate) fn publish(&mut self, web: &Service, slices: &[EndpointSlice]) -> [(Place, UdpWays); 2] {
+        nodes().map(|node| {
+            let (unit, facts) = (format!("service/default/web@{}", node.name), service_facts(&node));
+            self.set(&unit, service(&facts, web, slices, &Taken::new()));
+            (Place::node(&node.name), udp_ways(&facts, web, slices, &Taken::new()))
+        })
+    }
+
+    /// Drops UDP flows from conntrack in a place; gives how many there were.
+    pub(crate) fn drop_flows(&mut self, place: &Place, stale: &Stale) -> usize {
+        let is_stale = |flow: &Flow| {
+            let (to, from) = (flow.original, flow.reply);
+            flow.proto == 17 && stale.takes((to.destination, to.destination_port), (from.source, from.source_port))
+        };
+        self.engine.drop_flows_if(place, &Filter::default(), is_stale).unwrap()
     }
 
     /// Connects from a place, perhaps from one of its addresses.
@@ -210,12 +223,7 @@ fn nodes() -> [NodeFacts; 2] {
 }
 
 fn service_facts(node: &NodeFacts) -> NodeServiceFacts {
-    NodeServiceFacts {
-        node: node.name.clone(),
-        address: node.address,
-        pod_cidrs: vec![node.pod_cidr],
-        service_cidr: facts().service_cidr,
-    }
+    NodeServiceFacts { node: node.name.clone(), address: node.address, service_cidr: facts().service_cidr }
 }
 
 fn facts() -> Facts {

@@ -27,6 +27,9 @@ pub fn spec(object: &Value, path: &str, pointer: &str, errors: &mut FieldErrors)
             &format!("must have at most {MOST_CONTAINERS} items"),
         );
     }
+    if !meta::list(spec, "/ephemeralContainers").is_empty() {
+        errors.forbidden(format!("{path}.ephemeralContainers"), "this cluster's nodes run no ephemeral containers");
+    }
     let mut volumes = HashSet::new();
     for (at, volume) in meta::list(spec, "/volumes").iter().enumerate() {
         let name = meta::text(volume, "/name");
@@ -222,7 +225,6 @@ pub fn update(old: &Value, new: &Value, errors: &mut FieldErrors) {
                     container.as_object_mut().map(|container| container.shift_remove("image"));
                 }
             }
-            map.shift_remove("ephemeralContainers");
             // Binding goes its own way and only once.
             if meta::text(old, "/spec/nodeName").is_empty() {
                 map.shift_remove("nodeName");

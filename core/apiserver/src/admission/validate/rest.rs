@@ -1,11 +1,13 @@
 //! Services, Ingresses, maps of data, quotas.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
 use super::pods::number_in_port_range;
 use crate::admission::limits;
+use crate::admission::scope::SCOPES;
 use crate::kinds::Kind;
 use crate::meta;
 use crate::registry::{is_dns_label, is_dns_subdomain};
@@ -32,6 +34,7 @@ pub fn service(service: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
     } else if ports.is_empty() && !headless {
         errors.required("spec.ports", "");
     }
+    external_ips(service, old, errors);
     if headless && matches!(kind, "NodePort" | "LoadBalancer") {
         errors.invalid("spec.clusterIPs[0]", "None", &format!("may not be set to 'None' for {kind} services"));
     }
@@ -82,6 +85,39 @@ pub fn service(service: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
         {
             errors.invalid("spec.clusterIPs[0]", now, "may not change once set");
         }
+    }
+}
+
+/// Addresses from outside; what was stored before stays as it is.
+fn external_ips(service: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+    let had = old.map(|old| meta::list(old, "/spec/externalIPs")).unwrap_or_default();
+    for (at, value) in meta::list(service, "/spec/externalIPs").iter().enumerate().filter(|(_, ip)| !had.contains(ip)) {
+        let text = value.as_str().unwrap_or_default();
+        let why = match text.parse::<IpAddr>() {
+            Err(_) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            Ok(ip) if ip.is_unspecified() => "may not be unspecified (0.0.0.0 or ::)",
+            Ok(ip) if ip.is_loopback() => "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+            Ok(ip) if is_link_local(ip) => "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+            Ok(ip) if is_link_local_multicast(ip) => {
+                "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
+            }
+            Ok(_) => continue,
+        };
+        errors.invalid(format!("spec.externalIPs[{at}]"), value.clone(), why);
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+fn is_link_local_multicast(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(ip) => ip.is_multicast() && ip.octets()[1] & 0xf == 2,
     }
 }
 
@@ -203,6 +239,24 @@ pub fn quota(quota: &Value, errors: &mut FieldErrors) {
                 errors.invalid(field, value.clone(), "must be greater than or equal to 0")
             }
             Some(_) => {}
+        }
+    }
+    for (at, scope) in meta::list(quota, "/spec/scopes").iter().enumerate() {
+        errors.one_of(format!("spec.scopes[{at}]"), scope.as_str().unwrap_or(""), &SCOPES);
+    }
+    for (at, expression) in meta::list(quota, "/spec/scopeSelector/matchExpressions").iter().enumerate() {
+        let path = format!("spec.scopeSelector.matchExpressions[{at}]");
+        let (scope, operator) = (meta::text(expression, "/scopeName"), meta::text(expression, "/operator"));
+        errors.one_of(format!("{path}.scopeName"), scope, &SCOPES);
+        // Only priority classes have names that could be listed.
+        let operators: &[&str] = if scope == "PriorityClass" {
+            &["DoesNotExist", "Exists", "In", "NotIn"]
+        } else {
+            &["DoesNotExist", "Exists"]
+        };
+        errors.one_of(format!("{path}.operator"), operator, operators);
+        if matches!(operator, "In" | "NotIn") && meta::list(expression, "/values").is_empty() {
+            errors.required(format!("{path}.values"), "must be at least one value when `operator` is 'In' or 'NotIn'");
         }
     }
 }

@@ -4,11 +4,10 @@ use std::fmt::Write as _;
 
 use super::plot::escaped;
 use crate::analysis::{Analysis, Comparison, Metric, doubts};
-use crate::experiment::LoadKind;
 use crate::report::text::{mebibytes, number, ratio, with_unit};
 use crate::report::wire::encapsulation;
 use crate::report::{BY_HAND, Report, Stay};
-use crate::stats::median;
+use crate::stats::{Interval, Statistic, median};
 use crate::verdict::Verdict;
 
 /// One row a network: the figure of each load that matters most, to a pod on another node if there is such a path.
@@ -16,20 +15,15 @@ pub(super) fn glance(report: &Report, analysis: &Analysis) -> String {
     let spec = &report.experiment.spec;
     let path = spec.paths.iter().find(|path| path.name() == "other-node").or(spec.paths.first());
     let Some(path) = path.map(|path| path.name()) else { return String::new() };
-    let primary = |kind: LoadKind| match kind {
-        LoadKind::Stream => Metric::Throughput,
-        LoadKind::Peak | LoadKind::Udp | LoadKind::Flood => Metric::Rate,
-        _ => Metric::P50,
-    };
     let mut text = String::from("<div class=scroll><table class=stack><tr><th>network");
     for workload in &spec.workloads {
-        let _ = write!(text, "<th>{}, {}", escaped(&workload.name), primary(workload.kind));
+        let _ = write!(text, "<th>{}, {}", escaped(&workload.name), Metric::main(workload.kind));
     }
     for network in report.contestants().into_iter().filter(|name| *name != BY_HAND) {
         let _ = write!(text, "<tr><td><b>{}</b>", escaped(network));
         for workload in &spec.workloads {
-            let found = analysis.find(network, path, &workload.name, primary(workload.kind));
-            let (name, metric) = (escaped(&workload.name), primary(workload.kind));
+            let (name, metric) = (escaped(&workload.name), Metric::main(workload.kind));
+            let found = analysis.find(network, path, &workload.name, metric);
             let _ = write!(text, "<td data-of=\"{name}, {metric}\">{}", found.map_or_else(|| "–".into(), cell));
         }
     }
@@ -71,18 +65,31 @@ pub(super) fn warnings(analysis: &Analysis) -> String {
     )
     .replace("All of", "All");
     for doubt in doubts {
-        let (reason, figures) = (escaped(&doubt.reason), escaped(&doubt.figures.join(", ")));
+        // A number and its sign stay in one line.
+        let reason = escaped(&doubt.reason).replace(" %", "\u{a0}%");
+        let figures = escaped(&doubt.figures.join(", "));
         let which = if doubt.count == whole { String::new() } else { format!(" <small>{figures}</small>") };
         let _ = write!(text, "<li><b>{}</b> because {reason}. What helps: {}.{which}</li>", doubt.count, doubt.advice);
     }
     text + "</ul></div>"
 }
 
+/// What did not work.
+pub(super) fn failures(report: &Report) -> String {
+    if report.failures.is_empty() {
+        return String::new();
+    }
+    let items: String =
+        report.failures.iter().map(|failure| format!("<li>{}</li>", escaped(&failure.to_string()))).collect();
+    format!("<div class=warning><b>Not everything worked.</b> The rest was measured without it.<ul>{items}</ul></div>")
+}
+
 /// What it costs to have a network.
-const COSTS: [&str; 7] = [
+const COSTS: [&str; 8] = [
     "pod MTU",
     "bytes added to a packet",
     "by arithmetic",
+    "packets for a datagram",
     "processors at rest",
     "memory",
     "swap to it",
@@ -96,18 +103,18 @@ pub(super) fn costs(report: &Report) -> String {
         let _ = write!(text, "<th>{title}");
     }
     for name in report.contestants().into_iter().filter(|name| *name != BY_HAND) {
-        let stays: Vec<&Stay> = report.stays.iter().filter(|stay| stay.network == name).collect();
-        let Some(first) = stays.first() else { continue };
-        let middle = |of: &dyn Fn(&Stay) -> f64| median(&stays.iter().map(|stay| of(stay)).collect::<Vec<_>>());
+        let Some(first) = report.stays.iter().find(|stay| stay.network == name) else { continue };
+        let overhead = report.middle(name, |stay| stay.wire.overhead());
         let swaps: Vec<_> = report.swaps.iter().filter(|swap| swap.to == name).collect();
         let took = median(&swaps.iter().map(|swap| swap.milliseconds).collect::<Vec<_>>());
         let gap = swaps.iter().map(|swap| swap.flow.longest_gap).fold(f64::NAN, f64::max);
         let values: [String; COSTS.len()] = [
             first.pod_mtu.to_string(),
-            format!("{:.1}", middle(&|stay| stay.wire.overhead())),
-            encapsulation(middle(&|stay| stay.wire.overhead())),
-            number(middle(&|stay| stay.rest_cluster / stay.rest_seconds)),
-            mebibytes(middle(&|stay| stay.memory_bytes as f64) as u64),
+            if overhead.is_finite() { format!("{overhead:.1}") } else { "–".into() },
+            encapsulation(overhead),
+            number(report.middle(name, |stay| stay.wire.packets_a_datagram())),
+            number(report.middle(name, Stay::processors_at_rest)),
+            mebibytes(report.middle(name, |stay| stay.memory_bytes as f64) as u64),
             format!("{} ms", number(took)),
             format!("{} ms", number(gap)),
         ];
@@ -171,9 +178,10 @@ pub(super) fn numbers(analysis: &Analysis) -> String {
     );
     for one in &analysis.comparisons {
         let (ratio, interval) = match one.interval {
-            Some(interval) => {
-                (format!("{:.3}×", interval.ratio), format!("{:.3} to {:.3}", interval.low, interval.high))
-            }
+            Some(Interval { low, ratio, high }) => match one.metric.statistic() {
+                Statistic::Difference => (format!("{ratio:+.4}"), format!("{low:+.4} to {high:+.4}")),
+                _ => (format!("{ratio:.3}×"), format!("{low:.3} to {high:.3}")),
+            },
             None => ("–".into(), "–".into()),
         };
         let _ = write!(
@@ -185,7 +193,7 @@ pub(super) fn numbers(analysis: &Analysis) -> String {
             one.path,
             escaped(&with_unit(one.value, one.unit)),
             escaped(&with_unit(one.base, one.unit)),
-            one.ratios.len(),
+            one.pairs.len(),
             escaped(&one.verdict.to_string())
         );
     }

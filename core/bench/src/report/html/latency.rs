@@ -3,7 +3,7 @@
 use super::palette::{Palette, swatch};
 use super::plot::{Anchor, Drawing, Scale, WIDTH, escaped, range};
 use crate::experiment::LoadKind;
-use crate::report::text::plain;
+use crate::report::text::{count, plain};
 use crate::report::{BASELINE, BY_HAND, Report};
 use crate::stats::Histogram;
 
@@ -33,13 +33,14 @@ fn card(report: &Report, workload: &str, path: &str, palette: &Palette) -> Strin
         curves.push((network.to_owned(), merged(report, network, path, workload)));
     }
     curves.retain(|(_, histogram)| !histogram.is_empty());
-    let count: u64 = curves.iter().map(|(_, histogram)| histogram.len()).sum();
+    let operations: u64 = curves.iter().map(|(_, histogram)| histogram.len()).sum();
     let title = escaped(&format!("{workload}, {path}"));
     let legend: String = curves.iter().map(|(name, _)| swatch(name, &palette.of(name))).collect();
     format!(
-        "<figure><h3>{title}</h3>{}<ul class=legend>{legend}</ul><figcaption>Of {count} operations, the share on the x-axis took no \
+        "<figure><h3>{title}</h3>{}<ul class=legend>{legend}</ul><figcaption>Of {} operations, the share on the x-axis took no \
          longer than the time on the y-axis; to the right stand the slowest ones. Lower is better.</figcaption></figure>",
-        drawing(&title, &curves, palette)
+        drawing(&title, &curves, palette),
+        count(operations)
     )
 }
 

@@ -72,8 +72,8 @@ fn said(life: &Life, reference: &str) -> Option<String> {
 fn drawing(step: Step, lives: &[&Life], palette: &Palette) -> String {
     let bottom = TOP + lives.len() as f64 * ROW;
     let mut drawing = Drawing::new(bottom + 30.0, &format!("{step}: milliseconds each time, by network"));
-    let first = lives.iter().find_map(|life| life.times.iter().copied().find(|time| *time > 0.0)).unwrap_or(1.0);
-    let (low, high) = range(lives.iter().flat_map(|life| life.times.iter().copied().filter(|time| *time > 0.0)), first);
+    let first = lives.iter().find_map(|life| life.times().find(|time| *time > 0.0)).unwrap_or(1.0);
+    let (low, high) = range(lives.iter().flat_map(|life| life.times().filter(|time| *time > 0.0)), first);
     let scale = Scale::logarithmic((low / 1.3, high * 1.3), (LEFT, RIGHT));
     drawing.columns(&scale, TOP, bottom, plain);
     drawing.text((RIGHT, bottom + 26.0), Anchor::End, "soft", "ms");
@@ -83,7 +83,7 @@ fn drawing(step: Step, lives: &[&Life], palette: &Palette) -> String {
         drawing.text((0.0, y + 3.8), Anchor::Start, "", &life.network);
         let faint = life.verdict.as_ref().is_some_and(|verdict| !verdict.is_valid());
         let faint = if faint { ";opacity:.45" } else { "" };
-        for (place, &time) in life.times.iter().enumerate() {
+        for (place, time) in life.times().enumerate() {
             // Beside each other, or equal times would hide each other.
             let aside = [0.0, -5.0, 5.0, -9.0, 9.0][place % 5];
             drawing.dot((scale.at(time), y + aside), 3.0, &format!("fill:{colour};opacity:.45"));

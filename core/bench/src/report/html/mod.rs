@@ -12,7 +12,7 @@ mod swaps;
 mod sweeps;
 
 use crate::analysis::{self, Analysis, Comparison, Metric};
-use crate::report::{EndedBy, Report};
+use crate::report::Report;
 use palette::Palette;
 use plot::escaped;
 
@@ -30,6 +30,7 @@ pub fn page(whole: &Report, analysis: &Analysis) -> String {
     );
     text += &head(whole, &name);
     text += &facts::warnings(analysis);
+    text += &facts::failures(whole);
     text += "<h2>At a glance</h2>";
     text += &facts::glance(report, analysis);
     text += "<h2>Ratios to the baseline</h2><p>A dot is the middle of all pairs of samples, the line around it the 95 % interval. Lines that \
@@ -57,11 +58,7 @@ pub fn page(whole: &Report, analysis: &Analysis) -> String {
 }
 
 fn head(report: &Report, name: &str) -> String {
-    let ended = match report.ended_by {
-        EndedBy::Precision => "it ended when every interval was narrow enough",
-        EndedBy::Budget => "it ended when the budget was spent",
-        EndedBy::Repetitions => "it ended after the last repetition",
-    };
+    let ended = report.ended_by.words();
     let when = report.started.replace('T', " ");
     let when = when.split('.').next().unwrap_or_default().trim_end_matches('Z');
     let networks: Vec<&str> = report.experiment.spec.networks.iter().map(|network| network.name.as_str()).collect();

@@ -3,8 +3,9 @@
 use super::palette::{Palette, swatch};
 use super::plot::{Anchor, Drawing, Scale, WIDTH, range};
 use crate::analysis::{Comparison, Metric};
-use crate::experiment::{Experiment, LoadKind};
+use crate::experiment::{Experiment, LoadKind, Workload};
 use crate::report::text::{plain, ratio, with_unit};
+use crate::stats::Statistic;
 use crate::verdict::Verdict;
 
 const ROW: f64 = 18.0;
@@ -17,10 +18,14 @@ const FURTHER: f64 = 2.5;
 /// A card of one figure.
 pub(super) fn card(experiment: &Experiment, all: &[&Comparison], palette: &Palette) -> String {
     let Some(first) = all.first() else { return String::new() };
-    let kind = experiment.spec.workloads.iter().find(|workload| workload.name == first.workload);
-    let kind = kind.map_or(LoadKind::Rr, |workload| workload.kind);
-    let sentence = sentence(kind, first.metric);
-    let base = with_unit(first.base, first.unit);
+    let Some(workload) = experiment.spec.workloads.iter().find(|workload| workload.name == first.workload) else {
+        return String::new();
+    };
+    let sentence = sentence(workload, first.metric);
+    let base = match first.metric.statistic() {
+        Statistic::Difference => format!("{:.1} %", first.base * 100.0),
+        _ => with_unit(first.base, first.unit),
+    };
     let title = super::plot::escaped(&format!("{}, {}", first.workload, first.metric));
     format!(
         "<figure><h3>{title}</h3>{}<figcaption>{sentence} The baseline is some {}.</figcaption></figure>",
@@ -30,9 +35,14 @@ pub(super) fn card(experiment: &Experiment, all: &[&Comparison], palette: &Palet
 }
 
 /// What a figure is, and which way is better.
-fn sentence(kind: LoadKind, metric: Metric) -> String {
-    let what = match (kind, metric) {
+fn sentence(workload: &Workload, metric: Metric) -> String {
+    let what = match (workload.kind, metric) {
+        (LoadKind::Stream, Metric::Throughput) if workload.connections.unwrap_or(1) > 1 => {
+            "How many bits a second all TCP connections carry together"
+        }
         (LoadKind::Stream, Metric::Throughput) => "How many bits a second one TCP connection carries",
+        (_, Metric::Throughput) => "How many bits of payload a second arrive",
+        (_, Metric::Loss) => "The share of all datagrams that did not arrive",
         (LoadKind::Stream, _) => "Processor time for a gigabyte, all processes and softirq of the machine included",
         (LoadKind::Udp | LoadKind::Flood, Metric::Rate) => "How many datagrams a second arrive",
         (LoadKind::Rr, Metric::Rate) => "How many requests follow each other in a second on one connection",
@@ -46,13 +56,16 @@ fn sentence(kind: LoadKind, metric: Metric) -> String {
         (_, Metric::P99) => "The time that 99 of 100 do not exceed",
         (_, Metric::P999) => "The time that 999 of 1000 do not exceed",
         (_, Metric::P50) => "The time that half do not exceed",
-        _ => "A share",
     };
     let better = match metric {
         Metric::Throughput | Metric::Rate => "further right is better",
         _ => "further left is better",
     };
-    format!("{what}, as a multiple of the baseline's; {better}.")
+    let against = match metric.statistic() {
+        Statistic::Difference => "less the baseline's",
+        _ => "as a multiple of the baseline's",
+    };
+    format!("{what}, {against}; {better}.")
 }
 
 fn drawing(title: &str, all: &[&Comparison], palette: &Palette) -> String {
@@ -60,15 +73,14 @@ fn drawing(title: &str, all: &[&Comparison], palette: &Palette) -> String {
     names.dedup();
     let bottom = TOP + (all.len() + names.len()) as f64 * ROW;
     let mut drawing = Drawing::new(bottom + 18.0, &format!("{title}: ratios to the baseline with intervals"));
-    let intervals = || all.iter().filter_map(|one| one.interval);
-    // Nothing at all has no place on a scale of ratios.
-    let (least, most) = range(intervals().map(|one| one.ratio).filter(|ratio| *ratio > 0.0), 1.0);
-    let within = |end: f64| end.clamp(least / FURTHER, most * FURTHER);
-    let (low, high) = range(intervals().flat_map(|one| [within(one.low), within(one.high)]), 1.0);
-    let scale = Scale::logarithmic(((low / 1.08).min(0.9), (high * 1.08).max(1.1)), (LEFT, RIGHT));
-    drawing.columns(&scale, TOP, bottom, |tick| format!("{}×", plain(tick)));
-    let one = scale.at(1.0);
-    drawing.line((one, TOP - 2.0), (one, bottom), "one");
+    let statistic = all.first().map_or(Statistic::MedianRatio, |one| one.metric.statistic());
+    let scale = scale(all, statistic);
+    drawing.columns(&scale, TOP, bottom, |tick| match statistic {
+        Statistic::Difference => format!("{}%", plain(tick * 100.0)),
+        _ => format!("{}×", plain(tick)),
+    });
+    let alike = scale.at(statistic.alike());
+    drawing.line((alike, TOP - 2.0), (alike, bottom), "one");
     let (mut y, mut before) = (TOP + ROW / 2.0, "");
     for comparison in all {
         if comparison.network != before {
@@ -81,6 +93,21 @@ fn drawing(title: &str, all: &[&Comparison], palette: &Palette) -> String {
         y += ROW;
     }
     drawing.finish()
+}
+
+/// Ratios keep their distances as such, differences as what they are.
+fn scale(all: &[&Comparison], statistic: Statistic) -> Scale {
+    let intervals = || all.iter().filter_map(|one| one.interval);
+    if statistic == Statistic::Difference {
+        let (low, high) = range(intervals().flat_map(|one| [one.low, one.high]), 0.0);
+        let aside = ((high - low) * 0.06).max(0.001);
+        return Scale::linear((low - aside, high + aside), (LEFT, RIGHT));
+    }
+    // Nothing at all has no place on a scale of ratios.
+    let (least, most) = range(intervals().map(|one| one.ratio).filter(|ratio| *ratio > 0.0), 1.0);
+    let within = |end: f64| end.clamp(least / FURTHER, most * FURTHER);
+    let (low, high) = range(intervals().flat_map(|one| [within(one.low), within(one.high)]), 1.0);
+    Scale::logarithmic(((low / 1.08).min(0.9), (high * 1.08).max(1.1)), (LEFT, RIGHT))
 }
 
 fn row(drawing: &mut Drawing, scale: &Scale, one: &Comparison, y: f64, palette: &Palette) {
@@ -105,7 +132,11 @@ fn row(drawing: &mut Drawing, scale: &Scale, one: &Comparison, y: f64, palette: 
     };
     let dot = format!("fill:{fill};stroke:{colour};stroke-width:2{faint}");
     drawing.dot((scale.at(interval.ratio), y), 4.2, &dot);
-    drawing.text((WIDTH, y + 3.8), Anchor::End, "num", &format!("{}×", ratio(interval.ratio)));
+    let said = match one.metric.statistic() {
+        Statistic::Difference => format!("{:+.1}%", interval.ratio * 100.0),
+        _ => format!("{}×", ratio(interval.ratio)),
+    };
+    drawing.text((WIDTH, y + 3.8), Anchor::End, "num", &said);
 }
 
 /// What the marks mean.

@@ -10,12 +10,19 @@ use super::{Cluster, eventually};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct State(BTreeMap<String, Vec<String>>);
 
-/// Everything that can be asked for; the ruleset comes as text, as some versions of `nft` cannot do JSON.
-const LOOK: &str = "ip -d -j link; echo; ip -j addr; echo; ip -j route show table all; echo; ip -j neigh show nud permanent; \
-                    echo; bridge -j fdb; echo; nft list ruleset";
+/// Everything that can be asked for; the ruleset comes as text, as some versions of `nft` cannot do JSON. Of parameters, those that
+/// plugins and Services write and those that the kernel changes with them.
+const LOOK: &str = "ip -d -j link; echo; ip -j addr; echo; ip -j route show table all; echo; ip -6 -j route show table all; echo; \
+                    ip -j rule; echo; ip -6 -j rule; echo; ip -j neigh show nud permanent; echo; bridge -j fdb; echo; \
+                    tc -j qdisc; echo; nft list ruleset; cd /proc/sys/net; \
+                    grep -s . ipv4/ip_forward bridge/bridge-nf-call-iptables ipv4/conf/*/forwarding ipv4/conf/*/rp_filter \
+                    ipv4/conf/*/send_redirects ipv4/conf/*/accept_redirects ipv4/conf/*/accept_local \
+                    ipv4/conf/*/proxy_arp ipv6/conf/*/disable_ipv6 ipv6/conf/*/forwarding; true";
+/// Namespaces beside a node's own that a network may ask for.
+const EXTRA: [&str; 3] = ["node/controlplane/t0", "node/worker-1/t0", "node/worker-2/t0"];
 /// Numbers that the kernel gives out, clocks, what it notices a moment after it is so, and what a macvlan takes over from its bridge
 /// as that is when it is made.
-const VOLATILE: [&str; 17] = [
+const VOLATILE: [&str; 19] = [
     "tso_max_size",
     "designated_port",
     "operstate",
@@ -33,6 +40,8 @@ const VOLATILE: [&str; 17] = [
     "hold_timer",
     "link",
     "config_pending",
+    "handle",
+    "refcnt",
 ];
 
 // === impl State ===
@@ -58,7 +67,11 @@ impl State {
         let mut places: Vec<String> =
             ["router", "controlplane", "worker-1", "worker-2"].iter().map(|place| (*place).to_owned()).collect();
         places.extend(["worker-1", "worker-2"].iter().filter_map(|node| on(node)));
-        Self(places.into_iter().map(|place| (place.clone(), look(cluster, &place))).collect())
+        let mut state: BTreeMap<_, _> =
+            places.into_iter().map(|place| (place.clone(), look(cluster, &place))).collect();
+        let is_there = |place: &&&str| cluster.shell(place, &["true"]).is_ok();
+        state.insert("namespaces".into(), EXTRA.iter().filter(is_there).map(|place| (*place).to_owned()).collect());
+        Self(state)
     }
 
     /// The kernel is as it was.

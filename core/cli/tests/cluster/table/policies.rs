@@ -26,4 +26,33 @@ pub(super) fn decide(stage: &Stage) {
     stage.cluster.yard(&["delete", "networkpolicy", "in", "out"]);
     stage.eventually_answered("pod/c", &a);
     stage.eventually_answered("worker-2", &a);
+    blocks_and_ranges(stage);
+}
+
+/// Blocks of addresses with exceptions, ranges of ports, and UDP beside TCP.
+fn blocks_and_ranges(stage: &Stage) {
+    let (a, b, c) = (stage.ip("a"), stage.ip("b"), stage.ip("c"));
+    let policy = |name: &str, pod: &str, ports: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}}}\nspec:\n  \
+             podSelector: {{matchLabels: {{pod: {pod}}}}}\n  ingress: [{{from: [{{ipBlock: {{cidr: 0.0.0.0/0, \
+             except: [{c}/32]}}}}], ports: [{ports}]}}]\n"
+        )
+    };
+    let within = policy("within", "a", "{port: 70, endPort: 80}, {protocol: UDP, port: 53, endPort: 60}");
+    let beside = policy("beside", "b", "{port: 81, endPort: 90}, {protocol: UDP, port: 54, endPort: 60}");
+    stage.apply(&format!("{within}---\n{beside}"));
+    let tcp = |place: &str, to: &str| stage.try_sh(place, &format!("curl -sS -m 1 {to}")).is_ok();
+    let udp = |place: &str, to: &str| {
+        let line = format!("exec 3<>/dev/udp/{to}/53; echo a >&3; timeout 1 head -c 1 <&3 | grep -q .");
+        stage.try_sh(place, &line).is_ok()
+    };
+    for (place, to) in [("pod/c", &a), ("pod/c", &b), ("pod/a", &b)] {
+        let silent = || (!tcp(place, to) && !udp(place, to)).then_some(());
+        eventually(&format!("{}: {place} does not reach {to}", stage.network), silent);
+    }
+    assert!(tcp("pod/b", &a) && udp("pod/b", &a), "{}: within block and ranges", stage.network);
+    stage.cluster.yard(&["delete", "networkpolicy", "within", "beside"]);
+    stage.eventually_answered("pod/c", &a);
+    eventually(&format!("{}: UDP is answered again", stage.network), || udp("pod/c", &b).then_some(()));
 }

@@ -114,6 +114,14 @@ pub(super) fn source_address(stage: &Stage) {
         assert!(pods.iter().any(|pod| answer["pod"] == *pod), "{answer}");
         assert_eq!(seen(&answer), "10.140.0.1");
     }
+    // A pod is inside, wherever its network has its address from: all endpoints answer it at a node port, and see it.
+    let c = stage.ip("c");
+    for _ in 0..3 {
+        let answer = stage.ask("pod/c", "10.140.0.12:30180");
+        assert!(answer["pod"] == "c" || seen(&answer) == c, "{answer}");
+    }
+    let answer = stage.ask("pod/c", "10.140.0.12:30182");
+    assert_eq!((answer["pod"].as_str(), seen(&answer)), (Some("a"), c.as_str()), "nobody else answers");
 }
 
 pub(super) fn udp_fragments(stage: &Stage) {

@@ -55,7 +55,8 @@ fn rig(nodes: &[Node], service: Service, slices: &[EndpointSlice]) -> (Rig, Chan
 impl Rig {
     fn found(&mut self, target: &str, health: Health) -> Changes {
         let service = ObjectName::new("default", "web");
-        self.balancer.report(&Report { service, target: target.parse().unwrap(), health }, &self.nodes)
+        let target = target.parse().map(Target::Port).or_else(|_| target.parse().map(Target::Node)).unwrap();
+        self.balancer.report(&Report { service, target, health }, &self.nodes)
     }
 }
 
@@ -115,4 +116,32 @@ async fn one_port_that_answers_says_nothing_of_another() {
     assert_eq!(names(&other), [("external-address/default/web", true)], "port 80 stays as it was found");
     assert!(!rig.balancer.is_settled());
     assert_eq!(targets(&rig.found("10.140.0.11:30080", Health::Up)), 2);
+}
+
+#[tokio::test]
+async fn a_udp_port_is_as_well_as_its_node_and_its_flows_follow_it() {
+    let mut service = service();
+    let spec = service.spec.as_mut().unwrap();
+    spec.external_traffic_policy = Some("Local".into());
+    spec.ports.as_mut().unwrap()[0].protocol = Some("UDP".into());
+    let on = |node: &str| {
+        let mut slice = slice();
+        slice.ports.as_mut().unwrap()[0].protocol = Some("UDP".into());
+        slice.endpoints.as_mut().unwrap()[0].node_name = Some(node.into());
+        slice
+    };
+    let nodes = [node("n1", "10.140.0.11", true), node("n2", "10.140.0.12", true)];
+    let (mut rig, changes) = rig(&nodes, service, &[on("n1")]);
+    assert_eq!(names(&changes), [("external-address/default/web", true)], "nothing is known of the node");
+    assert_eq!(targets(&rig.found("10.140.0.11", Health::Up)), 1);
+    let end = |ip: &str, port| (ip.parse().unwrap(), port);
+    let (address, first) = (end("192.168.100.5", 80), end("10.140.0.11", 30080));
+    assert!(rig.balancer.take_stale().takes(address, address), "flows from before there was a node");
+    assert!(!rig.balancer.stale_from_before().takes(address, first));
+    rig.balancer.slice(Event::Apply(on("n2")), &rig.nodes);
+    assert!(!rig.balancer.take_stale().takes(address, first), "the kernel still leads there");
+    assert_eq!(targets(&rig.found("10.140.0.12", Health::Up)), 1);
+    assert!(rig.balancer.take_stale().takes(address, first), "the only endpoint is on another node");
+    assert!(rig.balancer.stale_from_before().takes(address, first));
+    assert_eq!(targets(&rig.found("10.140.0.12", Health::Down)), 0, "the node does not answer");
 }

@@ -1,9 +1,11 @@
 //! Tries, in the middle of a swap, whether packets still arrive: from this node and one of its pods to a few pods of every node,
-//! over UDP and TCP, and to a Service; and keeps packets going all the while, to see how long they stay away at the worst.
+//! over UDP and TCP, to every node, to Services, and to Services' ports on other nodes, by which requests from outside come in;
+//! and keeps packets going all the while, to see how long they stay away at the worst.
 //!
 //! Sockets are opened in the namespaces of pods, so a probe takes the way that a pod's own packets take. UDP is answered by the
-//! agent of the other node, in its pod's namespace; TCP by the kernel, whose refusal is as good an answer as any. What was not
-//! answered before the swap (a policy forbids it, say) counts for nothing afterwards.
+//! agent of the other node, in its pod's namespace; TCP by the kernel, whose refusal is as good an answer as any, but for a
+//! Service, which its node's kernel refuses without a packet being sent: there a connection counts. What was not answered before
+//! the swap (a policy forbids it, say) counts for nothing afterwards.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use switchyard_api::{Probes, Sample, Swap};
 use switchyard_kernel::Netns;
+use switchyard_services::Entrance;
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -53,7 +56,10 @@ struct Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
     Udp,
+    /// To an address on which nobody listens.
     Tcp,
+    /// To somebody who accepts.
+    Service,
 }
 
 /// What became of the packets of a flow, or of several.
@@ -69,6 +75,9 @@ const SAMPLES: usize = 2;
 /// Pods elsewhere that are probed, and flows that are kept going.
 const MOST_TARGETS: usize = 32;
 const MOST_FLOWS: usize = 4;
+/// Services that are probed, and nodes at whose ports they are.
+const MOST_SERVICES: usize = 8;
+const MOST_DOORS: usize = 2;
 /// How long an answer may take, and how often is asked for one.
 const PATIENCE: Duration = Duration::from_millis(60);
 const TRIES: usize = 3;
@@ -98,8 +107,8 @@ impl Prober {
     }
 
     /// Finds out which ways lead anywhere, and keeps packets going on some of them.
-    pub(super) async fn begin(&mut self, own: &str, swap: &Swap, nodes: &[IpAddr], service: Option<SocketAddr>) {
-        let ways = self.ways(own, swap, nodes, service);
+    pub(super) async fn begin(&mut self, own: &str, swap: &Swap, nodes: &[IpAddr], services: &[Vec<Entrance>]) {
+        let ways = self.ways(own, swap, nodes, services);
         self.found.tried = u32::try_from(ways.len()).unwrap_or(u32::MAX);
         self.good = self.answered(ways).await.0;
         self.found.good = u32::try_from(self.good.len()).unwrap_or(u32::MAX);
@@ -131,7 +140,7 @@ impl Prober {
         self.found.longest_gap = (beats.sent > 0).then(|| (beats.longest.as_secs_f64() * 1e4).round() / 10.0);
     }
 
-    fn ways(&self, own: &str, swap: &Swap, nodes: &[IpAddr], service: Option<SocketAddr>) -> Vec<Way> {
+    fn ways(&self, own: &str, swap: &Swap, nodes: &[IpAddr], services: &[Vec<Entrance>]) -> Vec<Way> {
         let mut ways = Vec::new();
         let others = swap.participants.iter().filter(|(name, _)| *name != own);
         let remote = others.flat_map(|(name, one)| one.samples.iter().take(SAMPLES).map(move |sample| (name, sample)));
@@ -154,8 +163,8 @@ impl Prober {
             for node in nodes.iter().take(MOST_TARGETS).filter(|node| **node != *from) {
                 way(node.to_string(), SocketAddr::new(*node, CLOSED), Protocol::Tcp);
             }
-            if let Some(service) = service {
-                way(format!("service {service}"), service, Protocol::Tcp);
+            for to in doors(services, nodes) {
+                way(format!("service {to}"), to, Protocol::Service);
             }
         }
         // Flows between pods come first when some are picked to be kept going.
@@ -198,7 +207,7 @@ impl Way {
     async fn leads(&self) -> bool {
         match self.protocol {
             Protocol::Udp => self.answers_udp().await.unwrap_or(false),
-            Protocol::Tcp => self.answers_tcp().await.unwrap_or(false),
+            Protocol::Tcp | Protocol::Service => self.answers_tcp().await.unwrap_or(false),
         }
     }
 
@@ -222,13 +231,36 @@ impl Way {
             let socket = tcp(&self.netns, self.to)?;
             match timeout(PATIENCE, socket.connect(self.to)).await {
                 Ok(Ok(_)) => return Ok(true),
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(true),
+                Ok(Err(error))
+                    if self.protocol == Protocol::Tcp && error.kind() == io::ErrorKind::ConnectionRefused =>
+                {
+                    return Ok(true);
+                }
                 Ok(Err(_)) => tokio::time::sleep(PATIENCE / 4).await,
                 Err(_) => {}
             }
         }
         Ok(false)
     }
+}
+
+/// Where Services are knocked at: each at one address of its own, and at a port of a few other nodes, not always of the same ones.
+fn doors(services: &[Vec<Entrance>], nodes: &[IpAddr]) -> Vec<SocketAddr> {
+    let mut doors = Vec::new();
+    for (number, entrances) in services.iter().enumerate().take(MOST_SERVICES) {
+        let address = entrances.iter().find_map(|entrance| match entrance {
+            Entrance::Address(ip, _, port) => Some(SocketAddr::from((*ip, *port))),
+            Entrance::NodePort(..) => None,
+        });
+        doors.extend(address);
+        let port = entrances.iter().find_map(|entrance| match entrance {
+            Entrance::NodePort(_, port) => Some(*port),
+            Entrance::Address(..) => None,
+        });
+        let others = nodes.iter().cycle().skip(number).take(MOST_DOORS.min(nodes.len()));
+        doors.extend(port.into_iter().flat_map(|port| others.clone().map(move |node| SocketAddr::new(*node, port))));
+    }
+    doors
 }
 
 /// Keeps packets going on all these ways until told to stop.
@@ -299,4 +331,24 @@ fn udp(netns: &Netns, from: IpAddr) -> io::Result<std::net::UdpSocket> {
 
 fn tcp(netns: &Netns, to: SocketAddr) -> io::Result<TcpSocket> {
     netns.run(|| if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() })?
+}
+
+#[cfg(test)]
+mod tests {
+    use switchyard_services::Protocol as Transport;
+
+    use super::*;
+
+    #[test]
+    fn services_are_knocked_at_their_address_and_at_ports_of_some_other_nodes() {
+        let address = |last, port| Entrance::Address([10, 96, 0, last].into(), Transport::Tcp, port);
+        let node_port = |port| Entrance::NodePort(Transport::Tcp, port);
+        let services =
+            [vec![address(1, 443)], vec![address(2, 80), address(2, 90), node_port(30080), node_port(30090)]];
+        let nodes = ["10.140.0.11", "10.140.0.12", "10.140.0.13"].map(|node| node.parse().unwrap());
+        let found: Vec<String> = doors(&services, &nodes).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["10.96.0.1:443", "10.96.0.2:80", "10.140.0.12:30080", "10.140.0.13:30080"]);
+        assert_eq!(doors(&services, &[]).len(), 2);
+        assert_eq!(doors(&vec![services[0].clone(); 20], &nodes).len(), MOST_SERVICES);
+    }
 }

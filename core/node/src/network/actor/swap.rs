@@ -5,20 +5,22 @@
 //! ledger with the phases carried out that have been ordered, and once `Cleaning` is ordered the *new* network's; comparing that
 //! with the kernel brings it to where everybody else is.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use switchyard_api::{ActiveNetwork, Operations, Participant, Stage, Swap, SwapPhase, SwapReport};
-use switchyard_kernel::Engine;
+use switchyard_kernel::{Engine, feature};
 use switchyard_netstate::{Key, Ledger, Phase, Place, Plan};
 use switchyard_plugin::{NodeFacts, PodFacts};
 use switchyard_plugin_host::Plugin;
+use switchyard_services::{Entrance, entrances};
 use tracing::{info, warn};
 
 use super::Actor;
 use super::probes::Prober;
 use crate::network::Units;
+use crate::network::engine::tell;
+use crate::network::question::Question;
 
 /// How far this node is in a swap.
 pub(super) struct Ongoing {
@@ -33,9 +35,6 @@ pub(super) struct Ongoing {
     /// Whether the new network carries packets between pods at all; one that does not is wanted as it is.
     carries: bool,
 }
-
-/// The port of the Service `kubernetes`, which is the first address of all Services.
-const API_SERVICE_PORT: u16 = 443;
 
 /// Lines of a plan that are told; the rest is counted.
 const MOST_LINES: usize = 400;
@@ -75,15 +74,16 @@ impl Actor {
                 self.begin_probes(&swap).await;
                 self.prepare(node).await
             }
-            SwapPhase::Checking => self.probe().await,
-            SwapPhase::Verifying => {
-                let outcome = self.probe().await;
-                self.end_probes().await;
-                outcome
-            }
+            SwapPhase::Checking | SwapPhase::Verifying => self.probe().await,
             SwapPhase::Switching => self.switch().await,
             SwapPhase::Withdrawing => self.withdraw().await,
-            SwapPhase::Cleaning => self.clean().await,
+            SwapPhase::Cleaning => {
+                let outcome = self.clean().await;
+                // There is no way back any more, and all the more reason to say what it did.
+                let lost = self.probe().await;
+                self.end_probes().await;
+                outcome.and(lost)
+            }
             SwapPhase::Returning => {
                 let outcome = self.go_back().await;
                 self.end_probes().await;
@@ -114,7 +114,7 @@ impl Actor {
         let Some(ongoing) = &self.ongoing else { return };
         if self.is_halfway() {
             let outcome = if ongoing.to == *active && ongoing.stage >= Stage::Switched {
-                self.clean().await
+                self.clean_at_last().await
             } else {
                 self.go_back().await
             };
@@ -136,15 +136,19 @@ impl Actor {
             stage = swap.stage(&self.name);
             let first = if stage == Stage::New { &swap.to } else { &swap.from };
             let plugin = self.open(first).await?;
-            let units = self.wishes(node, &*plugin)?;
+            let units = self.wishes(node, &plugin).await?;
             match self.keeper.is_some() {
                 true => self.apply(units).await?,
                 false => self.adopt(units).await?,
             }
-            self.plugin = Some((first.clone(), plugin));
+            self.carries(first.clone(), plugin).await;
             info!(swap = swap.id, phase = ?swap.phase, ?stage, "joins a swap");
         }
         let opened = self.open(&swap.to).await;
+        let carries = match &opened {
+            Ok(plugin) => self.gives_addresses(node, plugin).await,
+            Err(_) => false,
+        };
         let through = match stage {
             Stage::Prepared => Some(Phase::Prepare),
             Stage::Switched => Some(Phase::Switch),
@@ -152,7 +156,7 @@ impl Actor {
             Stage::Old | Stage::New => None,
         };
         let resumed = match (&opened, through) {
-            (Ok(plugin), Some(through)) => self.resume(node, &**plugin, through).await,
+            (Ok(plugin), Some(through)) => self.resume(node, plugin, through).await,
             _ => Ok(()),
         };
         if is_fresh {
@@ -161,18 +165,18 @@ impl Actor {
         }
         resumed?;
         let (plugin, to, id) = (opened?, swap.to.clone(), swap.id.clone());
-        let carries = self.gives_addresses(node, &*plugin);
         self.ongoing = Some(Ongoing { id, to, plugin, stage, said: Participant::default(), prober: None, carries });
         Ok(())
     }
 
     /// Whether a pod here would have its address on an interface.
-    fn gives_addresses(&self, node: &NodeFacts, plugin: &dyn Plugin) -> bool {
+    async fn gives_addresses(&mut self, node: &NodeFacts, plugin: &Arc<dyn Plugin>) -> bool {
         let ip = node.pod_cidr.hosts().last().unwrap_or(node.pod_cidr.addr());
         let (uid, name) = ("none".to_owned(), "none".to_owned());
         let (namespace, labels) = ("default".into(), Default::default());
         let pod = PodFacts { uid: uid.clone(), namespace, name, labels, ip, segment: None };
-        let fragment = plugin.pod(&self.facts, node, &pod).unwrap_or_default();
+        let answer = self.answers(plugin, node, vec![Question::pod(pod)]).await.pop();
+        let fragment = answer.and_then(|(_, wish)| wish.ok().flatten()).unwrap_or_default();
         let there = fragment.get(&Place::pod(&uid));
         there.is_some_and(|objects| objects.iter().any(|(key, _)| matches!(key, Key::Address(_, at) if *at == ip)))
     }
@@ -201,10 +205,10 @@ impl Actor {
 
     async fn begin_probes(&mut self, swap: &Swap) {
         let nodes: Vec<_> = self.peers.values().map(|peer| peer.address).collect();
-        let service = self.facts.service_cidr.hosts().next().map(|ip| SocketAddr::new(ip, API_SERVICE_PORT));
+        let services = self.engine.run(|engine| doors(engine.ledger())).await.unwrap_or_default();
         let Some(ongoing) = &mut self.ongoing else { return };
         if let Some(prober) = &mut ongoing.prober {
-            prober.begin(&self.name, swap, &nodes, service).await;
+            prober.begin(&self.name, swap, &nodes, &services).await;
             ongoing.said.probes = prober.found.clone();
         }
     }
@@ -225,8 +229,8 @@ impl Actor {
         }
     }
 
-    async fn resume(&self, node: &NodeFacts, plugin: &dyn Plugin, through: Phase) -> Result<(), String> {
-        let units = self.wishes(node, plugin)?;
+    async fn resume(&mut self, node: &NodeFacts, plugin: &Arc<dyn Plugin>, through: Phase) -> Result<(), String> {
+        let units = self.wishes(node, plugin).await?;
         self.on_wishes(units, move |engine, units| engine.resume(units, through).map(drop)).await
     }
 
@@ -234,9 +238,15 @@ impl Actor {
     async fn plan(&mut self, node: &NodeFacts, swap: &Swap) -> Result<(), String> {
         let Some(ongoing) = &self.ongoing else { return Ok(()) };
         let plugin = ongoing.plugin.clone();
-        let units = self.wishes(node, &*plugin)?;
-        let plan = self.on_wishes(units, |engine, units| engine.plan(&units)).await?;
-        let foreign = self.foreign(node, &*plugin)?;
+        has_what_it_needs(&plugin).await?;
+        let units = self.wishes(node, &plugin).await?;
+        let work = |engine: &mut Engine, units: Units| {
+            let plan = engine.plan(&units)?;
+            let way = engine.clear_way(&plan).map_err(|error| error.to_string());
+            Ok((plan, way))
+        };
+        let (plan, way) = self.on_wishes(units, work).await?;
+        let foreign = self.foreign(node, plugin).await?;
         if swap.dry_run {
             let lines = lines(&plan, &foreign);
             self.state.send_modify(|state| state.plan = Some(lines));
@@ -245,26 +255,32 @@ impl Actor {
             ongoing.said.operations = count(&plan);
             ongoing.said.foreign = u32::try_from(foreign.len()).unwrap_or(u32::MAX);
         }
+        way?;
         if swap.dry_run { Ok(()) } else { self.answer_probes(node).await }
     }
 
     /// Pods whose addresses this plugin would not have given them.
-    fn foreign(&self, node: &NodeFacts, plugin: &dyn Plugin) -> Result<Vec<String>, String> {
-        let mut foreign = Vec::new();
-        for pod in self.pods.values() {
-            let pool = plugin.pool(&self.facts, node, pod).map_err(|error| format!("pod {}: {error}", pod.name))?;
-            if !pool.block.contains(&pod.ip) {
-                foreign.push(format!("{}/{} {} is outside {}", pod.namespace, pod.name, pod.ip, pool.block));
+    async fn foreign(&mut self, node: &NodeFacts, plugin: Arc<dyn Plugin>) -> Result<Vec<String>, String> {
+        let (facts, node, pods) = (self.facts.clone(), node.clone(), self.pods.clone());
+        self.ask(move || {
+            let mut foreign = Vec::new();
+            for pod in pods.values() {
+                let pool = plugin.pool(&facts, &node, pod).map_err(|error| format!("pod {}: {error}", pod.name))?;
+                if !pool.block.contains(&pod.ip) {
+                    foreign.push(format!("{}/{} {} is outside {}", pod.namespace, pod.name, pod.ip, pool.block));
+                }
             }
-        }
-        Ok(foreign)
+            Ok(foreign)
+        })
+        .await
     }
 
     async fn prepare(&mut self, node: &NodeFacts) -> Result<(), String> {
         let Some(ongoing) = self.ongoing.as_ref().filter(|ongoing| ongoing.stage < Stage::Prepared) else {
             return Ok(());
         };
-        let units = self.wishes(node, &*ongoing.plugin)?;
+        let plugin = ongoing.plugin.clone();
+        let units = self.wishes(node, &plugin).await?;
         let plan = self.on_wishes(units, Engine::prepare).await?;
         if let Some(ongoing) = &mut self.ongoing {
             ongoing.stage = Stage::Prepared;
@@ -296,19 +312,30 @@ impl Actor {
     }
 
     async fn clean(&mut self) -> Result<(), String> {
-        let Some((to, plugin)) = self.ongoing.as_ref().map(|ongoing| (ongoing.to.clone(), ongoing.plugin.clone()))
-        else {
-            return Ok(());
-        };
         if self.is_halfway() {
             self.on_engine(Engine::clean).await?;
         }
-        if let Some(ongoing) = &mut self.ongoing {
-            ongoing.stage = Stage::New;
-        }
-        self.plugin = Some((to, plugin));
-        self.report(None);
+        self.arrive().await;
         Ok(())
+    }
+
+    /// Cleans what failed to be cleaned before. What the kernel still keeps is left to repairs: the swap is over, and nothing else
+    /// may change here until it is over for this node, too.
+    async fn clean_at_last(&mut self) -> Result<(), String> {
+        let Err(error) = self.clean().await else { return Ok(()) };
+        warn!(%error, "cleaning after a swap; the rest is left to repairs");
+        let finished = self.on_engine(|engine| engine.finish().map(|audit| tell(&audit))).await;
+        self.arrive().await;
+        finished
+    }
+
+    /// The new network is the one that is in force here.
+    async fn arrive(&mut self) {
+        let Some(ongoing) = &mut self.ongoing else { return };
+        ongoing.stage = Stage::New;
+        let (to, plugin) = (ongoing.to.clone(), ongoing.plugin.clone());
+        self.carries(to, plugin).await;
+        self.report(None);
     }
 
     async fn go_back(&mut self) -> Result<(), String> {
@@ -346,6 +373,21 @@ impl Actor {
     ) -> Result<T, String> {
         self.engine.run(work).await.map_err(|gone| gone.to_string())?.map_err(|error| error.to_string())
     }
+}
+
+/// Whether this node's kernel can do what a plugin cannot do without.
+async fn has_what_it_needs(plugin: &Arc<dyn Plugin>) -> Result<(), String> {
+    let needs = plugin.manifest().needs.clone();
+    // It makes a namespace and waits for the kernel, the first time.
+    let tried = tokio::task::spawn_blocking(move || feature::require(needs.iter().map(String::as_str)));
+    let missing = tried.await.map_err(|error| format!("trying what the plugin needs: {error}"))?;
+    missing.map_err(|missing| format!("plugin {} {missing}", plugin.manifest().name))
+}
+
+/// Where each Service that is answered here lets connections in.
+fn doors(ledger: &Ledger) -> Vec<Vec<Entrance>> {
+    let services = ledger.units().filter(|(unit, _)| unit.0.starts_with("service/"));
+    services.map(|(_, fragment)| entrances(fragment)).filter(|all| !all.is_empty()).collect()
 }
 
 /// A plugin's wishes as a change of everything that plugins want: what is not wished for goes.

@@ -1,4 +1,5 @@
-//! A plugin that breaks its promises when asked to; for tests. The option `panic` says where it panics: `new`, or the name of a pod.
+//! A plugin that breaks its promises when asked to; for tests. The option `panic` says where it panics: `new`, or the name of a pod;
+//! `hang` is the name of a pod about which it never says anything.
 //! The option `fault` is one of [`FAULTS`]; without it, this is a sound network of routed pods.
 #![allow(unsafe_code, reason = "some promises can only be broken below the trait")]
 
@@ -59,6 +60,7 @@ pub const FAULTS: &[&str] = &[
 
 struct Faulty {
     panic: Option<String>,
+    hang: Option<String>,
     fault: Option<&'static str>,
     /// Uids in the order in which they were seen.
     seen: Mutex<Vec<String>>,
@@ -110,6 +112,10 @@ impl NetworkPlugin for Faulty {
             Some("takes-any-type") => options.take("panic", "a name").unwrap_or_default(),
             _ => options.take("panic", "a name")?,
         };
+        let hang: Option<String> = match fault {
+            Some("takes-any-type") => options.take("hang", "a name").unwrap_or_default(),
+            _ => options.take("hang", "a name")?,
+        };
         if fault != Some("takes-any-option") {
             options.finish()?;
         }
@@ -118,7 +124,7 @@ impl NetworkPlugin for Faulty {
         if fault == Some("leaks-memory") {
             std::mem::forget(vec![1u8; 1 << 20]);
         }
-        Ok(Self { panic, fault, seen: Mutex::default() })
+        Ok(Self { panic, hang, fault, seen: Mutex::default() })
     }
 
     fn pool(&self, _: &Facts, node: &NodeFacts, _: &PodFacts) -> Pool {
@@ -141,6 +147,9 @@ impl NetworkPlugin for Faulty {
 
     fn pod(&self, facts: &Facts, node: &NodeFacts, pod: &PodFacts) -> Fragment {
         assert!(self.panic.as_ref() != Some(&pod.name), "told to panic for pod {}", pod.name);
+        while self.hang.as_ref() == Some(&pod.name) {
+            std::thread::park();
+        }
         let mut fragment = network::pod(facts, node, pod, self.fault);
         let place = Place::pod(&pod.uid);
         let mut note = |value: String| {
