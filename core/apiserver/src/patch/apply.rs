@@ -84,15 +84,16 @@ pub fn apply(kind: &Kind, old: &Value, wanted: &Value, manager: &str, force: boo
     gone.sort_by_key(|path| path.len());
     for path in gone {
         let shared = || others.iter().chain(&wanted_set).any(|other| other.starts_with(path));
-        let keeps_element = match path.as_slice() {
+        let stays = match path.as_slice() {
             [.., Step::Key(_)] => shared(),
             // What is left of an element keeps its keys.
             [.., Step::Key(key), Step::Field(field)] => {
                 serde_json::from_str::<Map<String, Value>>(key).is_ok_and(|keys| keys.contains_key(field))
             }
-            _ => false,
+            // What was empty is not now.
+            _ => shared(),
         };
-        if !keeps_element {
+        if !stays {
             fields::remove(&mut merged, of, List::Atomic, path);
         }
     }
@@ -298,6 +299,20 @@ mod tests {
         let mut object = apply(kind, &empty, wanted, manager, false, false).expect("the first apply");
         object["metadata"]["uid"] = json!("u");
         object
+    }
+
+    #[test]
+    fn what_was_applied_empty_can_be_filled() {
+        let kind = kind("", "configmaps");
+        let with =
+            |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data});
+        let mut object =
+            apply(&kind, &with(json!({})), &with(json!({})), "one", false, false).expect("the first apply");
+        object["metadata"]["uid"] = json!("u");
+        let filled = apply(&kind, &object, &with(json!({"a": "b"})), "one", false, false).expect("the second");
+        assert_eq!(filled["data"], json!({"a": "b"}));
+        let emptied = apply(&kind, &filled, &with(json!({})), "one", false, false).expect("the third");
+        assert_eq!(emptied["data"].get("a"), None);
     }
 
     #[test]
