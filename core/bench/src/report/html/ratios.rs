@@ -26,9 +26,11 @@ pub(super) fn card(experiment: &Experiment, all: &[&Comparison], palette: &Palet
         Statistic::Difference => format!("{:.1} %", first.base * 100.0),
         _ => with_unit(first.base, first.unit),
     };
+    // A baseline of which there is no sample has no value.
+    let base = if first.base.is_finite() { format!("The baseline is some {base}.") } else { String::new() };
     let title = super::plot::escaped(&format!("{}, {}", first.workload, first.metric));
     format!(
-        "<figure><h3>{title}</h3>{}<figcaption>{sentence} The baseline is some {}.</figcaption></figure>",
+        "<figure><h3>{title}</h3>{}<figcaption>{sentence} {}</figcaption></figure>",
         drawing(&title, all, palette),
         super::plot::escaped(&base)
     )
