@@ -37,17 +37,20 @@ impl Worker {
     /// those that are gone.
     pub(super) async fn adopt(&mut self) {
         let pod = Arc::clone(&self.pod);
+        let (tell, events) = mpsc::unbounded_channel();
+        let pause = Pause::connect(&self.places.dir, tell).await.ok();
         let statuses = pod.status.iter().flat_map(|status| {
             status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten())
         });
         let (now, now_us) = (Instant::now(), jiff::Timestamp::now().as_microsecond());
         for status in statuses {
             let mut slot = slot_of(status);
-            slot.take_up_pauses(now, now_us);
+            // What went with its pod, or with the whole node, did not end by itself.
+            if pause.is_some() {
+                slot.take_up_pauses(now, now_us);
+            }
             self.slots.insert(status.name.clone(), slot);
         }
-        let (tell, events) = mpsc::unbounded_channel();
-        let pause = Pause::connect(&self.places.dir, tell).await.ok();
         let list = match &pause {
             Some(pause) => pause.list().await.ok(),
             None => None,
