@@ -51,7 +51,10 @@ impl ApiError {
     }
 
     pub fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        let mut error = Self::new(404, "NotFound", "the server could not find the requested resource");
+        // `kubectl debug` looks into the details without asking whether there are any.
+        error.details = Some(json!({}));
+        error
     }
 
     pub fn exists(kind: &Kind, name: &str) -> Self {

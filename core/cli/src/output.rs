@@ -66,15 +66,20 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let cause = match cause.downcast_ref::<kube::Error>() {
-            // The API server speaks for itself.
-            Some(kube::Error::Api(status)) => status.message.clone(),
-            _ => cause.to_string(),
+        let said = match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => Some(status.message.clone()),
+            _ => None,
         };
+        // The API server speaks for itself, and has the last word.
+        let is_last = said.is_some();
+        let cause = said.unwrap_or_else(|| cause.to_string());
         if text.is_empty() {
             text = cause;
         } else if !text.contains(&cause) {
             let _ = write!(text, ": {cause}");
+        }
+        if is_last {
+            break;
         }
     }
     text.replace('\n', " ")
@@ -94,5 +99,8 @@ mod tests {
     fn causes_are_named_once() {
         let error = anyhow::anyhow!("no route").context("connect: no route").context("yesterday");
         assert_eq!(one_line(&error), "yesterday: connect: no route");
+        let gone = kube::core::Status::failure("pods \"a\" not found", "NotFound").with_code(404);
+        let error = anyhow::Error::new(kube::Error::Api(gone.boxed())).context("pod a");
+        assert_eq!(one_line(&error), "pod a: pods \"a\" not found");
     }
 }

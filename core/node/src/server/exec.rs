@@ -80,7 +80,9 @@ pub(super) async fn serve(
     }
     match start(&asks, ContainerRef { namespace, pod, container }, query).await {
         Ok((streams, exit)) => upgrade.on_upgrade(|socket| converse(socket, streams, exit)),
-        Err(error) => error.into_response(),
+        // Said where a command's end is said: a client that is refused the WebSocket tries an older protocol, and shows what comes
+        // of that instead.
+        Err(error) => upgrade.on_upgrade(move |socket| async move { finish(socket, &failure(&error)).await }),
     }
 }
 
@@ -199,6 +201,12 @@ pub(super) fn status(exit: Option<i32>) -> Value {
             json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": "the container is gone"})
         }
     }
+}
+
+/// The command was never there.
+fn failure(error: &AskError) -> Value {
+    let (reason, code) = (error.reason(), error.status().as_u16());
+    json!({"metadata": {}, "status": "Failure", "reason": reason, "message": error.to_string(), "code": code})
 }
 
 fn pipes(with_input: bool) -> io::Result<(Streams, [OwnedFd; 3])> {

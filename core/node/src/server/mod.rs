@@ -159,14 +159,29 @@ async fn ask<T>(asks: &Asks, question: Ask, answer: oneshot::Receiver<T>) -> Res
     answer.await.map_err(|_| gone())
 }
 
-impl IntoResponse for AskError {
-    fn into_response(self) -> Response {
-        let status = match &self {
+impl AskError {
+    fn status(&self) -> StatusCode {
+        match self {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        (status, format!("{self}\n")).into_response()
+        }
+    }
+
+    /// As Kubernetes calls it.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "NotFound",
+            Self::BadRequest(_) => "BadRequest",
+            Self::Forbidden(_) => "Forbidden",
+            Self::Failed(_) => "InternalError",
+        }
+    }
+}
+
+impl IntoResponse for AskError {
+    fn into_response(self) -> Response {
+        (self.status(), format!("{self}\n")).into_response()
     }
 }

@@ -318,6 +318,12 @@ async fn commands_output_and_ports_are_carried() {
     assert!(said.starts_with(b"/usr/share\n"));
     assert_eq!(said.len(), "/usr/share\n".len() + (10 << 20));
 
+    let output = AttachParams::default().stdin(false).stdout(true).stderr(true);
+    let mut missing = pods.exec("web", ["no-such-program"], &output).await.unwrap();
+    let status = missing.take_status().unwrap().await.unwrap_or_default();
+    assert_eq!(status.reason.as_deref(), Some("InternalError"), "{status:?}");
+    assert!(status.message.as_deref().is_some_and(|said| said.contains("not found in PATH")), "{status:?}");
+
     // Who leaves takes the command along.
     let sleep = pods.exec("web", ["sleep", "4245"], &both).await.unwrap();
     rig.eventually("the command runs", async |_| some(processes("sleep 4245"))).await;
