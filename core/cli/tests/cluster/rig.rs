@@ -302,9 +302,18 @@ impl Drop for Cluster {
     }
 }
 
-/// Sends signal 9.
+/// Ends a process with signal 9.
+///
+/// Until it has ended it may still take what others send: a thread that waits for a datagram takes one with it.
 pub(crate) fn kill(pid: u32) {
-    signal(pid, rustix::process::Signal::KILL);
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process id");
+    let process = pidfd_open(pid, PidfdFlags::empty()).expect("a process");
+    pidfd_send_signal(&process, Signal::KILL).expect("kill");
+    let deadline = Timespec { tv_sec: 30, tv_nsec: 0 };
+    let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&deadline)).expect("poll");
+    assert_eq!(ended, 1, "{pid:?} ends");
 }
 
 /// Sends a signal.
