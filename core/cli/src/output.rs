@@ -34,6 +34,15 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
+/// Names in a sentence: all, or the first ones and how many there are besides.
+pub(crate) fn some(names: &[&str]) -> String {
+    const SOME: usize = 6;
+    match names.len().saturating_sub(SOME) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..SOME].join(", ")),
+    }
+}
+
 /// A value as JSON or YAML; JSON for the formats that are for people.
 pub(crate) fn document(value: &impl Serialize, format: Format) -> anyhow::Result<String> {
     Ok(match format {

@@ -96,7 +96,7 @@ fn line(swap: &Swap) -> String {
     let concerned: Vec<_> = swap.participants.iter().filter(|(name, _)| swap.concerns(name)).collect();
     let (done, open): (Vec<_>, Vec<_>) = concerned.into_iter().partition(|(_, one)| one.phase == Some(swap.phase));
     let names: Vec<&str> = open.iter().map(|(name, _)| name.as_str()).collect();
-    let waiting = if names.is_empty() { String::new() } else { format!(", waiting for {}", names.join(", ")) };
+    let waiting = if names.is_empty() { String::new() } else { format!(", waiting for {}", output::some(&names)) };
     let why = swap.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     format!("{:?}{who}: {} of {} done{waiting}{why}", swap.phase, done.len(), done.len() + open.len())
 }

@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
         let late = || {
             let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
             let missing: Vec<_> = waiting.values().flatten().map(String::as_str).collect();
-            let what = if missing.is_empty() { "an answer".into() } else { missing.join(", ") };
+            let what = if missing.is_empty() { "an answer".into() } else { output::some(&missing) };
             format!(
                 "not ready after {} s: {what}; the cluster goes on trying (yard get pods -A, yard status)",
                 args.timeout
@@ -100,7 +100,7 @@ async fn populate(
             waiting.insert(group, missing);
             let missing: Vec<_> = waiting.values().flatten().map(String::as_str).collect();
             if !missing.is_empty() && progress.is_moving() {
-                progress.say(&format!("waiting for {}", missing.join(", ")));
+                progress.say(&format!("waiting for {}", output::some(&missing)));
             }
         }
     };

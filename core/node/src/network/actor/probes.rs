@@ -78,9 +78,10 @@ const MOST_FLOWS: usize = 4;
 /// Services that are probed, and nodes at whose ports they are.
 const MOST_SERVICES: usize = 8;
 const MOST_DOORS: usize = 2;
-/// How long an answer may take, and how often is asked for one.
-const PATIENCE: Duration = Duration::from_millis(60);
-const TRIES: usize = 3;
+/// How long an answer may take, at each try: on a machine with more nodes than processors, all ask at once.
+const PATIENCE: [Duration; 3] = [Duration::from_millis(60), Duration::from_millis(120), Duration::from_millis(240)];
+/// Pause after a connection that was refused.
+const REFUSED: Duration = Duration::from_millis(15);
 /// Pause between two packets of a flow; what is shorter goes unseen.
 const BEAT: Duration = Duration::from_millis(5);
 /// A port on which nobody listens, so that the kernel refuses: discard (RFC 863).
@@ -214,10 +215,10 @@ impl Way {
     async fn answers_udp(&self) -> io::Result<bool> {
         let socket = UdpSocket::from_std(udp(&self.netns, self.from)?)?;
         let mut buffer = [0; 16];
-        for _ in 0..TRIES {
+        for patience in PATIENCE {
             // A refusal that comes late belongs to a try before.
             let _ = socket.send_to(b"yard", self.to).await;
-            if let Ok(Ok((_, from))) = timeout(PATIENCE, socket.recv_from(&mut buffer)).await
+            if let Ok(Ok((_, from))) = timeout(patience, socket.recv_from(&mut buffer)).await
                 && from == self.to
             {
                 return Ok(true);
@@ -227,16 +228,16 @@ impl Way {
     }
 
     async fn answers_tcp(&self) -> io::Result<bool> {
-        for _ in 0..TRIES {
+        for patience in PATIENCE {
             let socket = tcp(&self.netns, self.to)?;
-            match timeout(PATIENCE, socket.connect(self.to)).await {
+            match timeout(patience, socket.connect(self.to)).await {
                 Ok(Ok(_)) => return Ok(true),
                 Ok(Err(error))
                     if self.protocol == Protocol::Tcp && error.kind() == io::ErrorKind::ConnectionRefused =>
                 {
                     return Ok(true);
                 }
-                Ok(Err(_)) => tokio::time::sleep(PATIENCE / 4).await,
+                Ok(Err(_)) => tokio::time::sleep(REFUSED).await,
                 Err(_) => {}
             }
         }
@@ -299,7 +300,7 @@ async fn flow(way: &Way, stop: &CancellationToken) -> io::Result<Beats> {
                 let _ = socket.send_to(&beats.sent.to_be_bytes(), way.to).await;
             }
             // What is under way may still come.
-            () = tokio::time::sleep(PATIENCE), if stop.is_cancelled() => break,
+            () = tokio::time::sleep(PATIENCE[0]), if stop.is_cancelled() => break,
             () = stop.cancelled(), if !stop.is_cancelled() => {}
         }
         if stop.is_cancelled() && open.is_empty() {
