@@ -34,6 +34,7 @@ pub struct Layer {
     policies: BTreeMap<String, Arc<Policy>>,
     /// Policies by their subjects.
     by_subjects: Groups<String>,
+    /// By their ids.
     subjects: BTreeMap<String, Subject>,
     peers: Interner<Peer>,
     /// Those of them that are of pods.
@@ -49,7 +50,7 @@ pub struct Layer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Concern {
     address: IpAddr,
-    /// Kinds of subject that it is.
+    /// Kinds of subject that it is, by their names.
     subjects: Vec<String>,
 }
 
@@ -66,6 +67,7 @@ struct Address {
     /// Uids, the last to come at the end: for a moment one who goes and one who comes may both be known.
     holders: Vec<Arc<str>>,
     class: Option<Arc<Class>>,
+    /// The kinds of subject that its pod is, by their ids.
     ingress: Option<String>,
     egress: Option<String>,
 }
@@ -174,8 +176,8 @@ impl Layer {
     /// What concerns the pod that has this address, as of [`Layer::settle`].
     pub fn concern(&self, address: IpAddr) -> Concern {
         let known = self.addresses.get(&address);
-        let subjects = known.into_iter().flat_map(|known| [&known.ingress, &known.egress]).flatten();
-        Concern { address, subjects: subjects.cloned().collect() }
+        let ids = known.into_iter().flat_map(Address::subjects);
+        Concern { address, subjects: ids.map(|id| self.subjects[id].name.clone()).collect() }
     }
 
     /// Units that are wanted otherwise now (none: nothing any more) because of what was told since this was asked last.
@@ -186,13 +188,17 @@ impl Layer {
             units.insert(unit(""), Some(base::base(&self.place)));
         }
         let mut anew = BTreeSet::new();
-        for address in self.to_select(&dirty) {
-            if let Some(fragment) = self.select(address, &mut anew) {
-                units.insert(unit(&format!("/pod/{address}")), fragment);
-            }
-        }
+        let to_select = self.to_select(&dirty);
+        let mut selected: BTreeSet<IpAddr> =
+            to_select.into_iter().filter(|address| self.select(*address, &mut anew)).collect();
         self.renew(&dirty.policies, &mut anew);
-        self.drop_subjects(&mut units);
+        let dropped = self.drop_subjects(&mut units);
+        if dropped || !anew.is_empty() {
+            selected.extend(self.name_subjects(&mut anew, &mut units));
+        }
+        for address in selected {
+            units.insert(unit(&format!("/pod/{address}")), self.jumps(address));
+        }
         let (fresh_peers, gone_peers) = self.peers.changes();
         let (fresh_names, gone_names) = self.names.changes();
         let changed =
@@ -270,8 +276,8 @@ impl Layer {
         all
     }
 
-    /// Finds the policies of an address's pod. Gives its unit if that changed.
-    fn select(&mut self, address: IpAddr, anew: &mut BTreeSet<String>) -> Option<Option<Fragment>> {
+    /// Finds the policies of an address's pod. Gives whether it is of other kinds of subject now.
+    fn select(&mut self, address: IpAddr, anew: &mut BTreeSet<String>) -> bool {
         let pod = self.holder(address).filter(|pod| pod.local).cloned();
         let mut ids = [None, None];
         if let Some(pod) = &pod {
@@ -286,26 +292,28 @@ impl Layer {
                 }
             }
         }
-        let known = self.addresses.get_mut(&address)?;
+        let Some(known) = self.addresses.get_mut(&address) else { return false };
         let [ingress, egress] = ids;
         let old = [std::mem::replace(&mut known.ingress, ingress), std::mem::replace(&mut known.egress, egress)];
+        let changed = old.iter().ne([&known.ingress, &known.egress]);
         for id in old.iter().flatten() {
             self.subjects.get_mut(id).expect("a pod's subject is known").pods -= 1;
         }
-        let known = &self.addresses[&address];
-        if old == [known.ingress.clone(), known.egress.clone()] {
-            return None;
-        }
-        let jump = |id: &String| Some(Data::Verdict(Verdict::Jump(id.clone())));
+        changed
+    }
+
+    /// What sends an address's packets to the chains of its kinds of subject.
+    fn jumps(&self, address: IpAddr) -> Option<Fragment> {
+        let known = self.addresses.get(&address)?;
         let mut fragment = Fragment::new();
         let ip = Value::Ip(address);
-        for (direction, id) in DIRECTIONS.into_iter().zip([&known.ingress, &known.egress]) {
-            if let Some(id) = id {
-                fragment.want(&self.place, element(base::subjects(direction), vec![ip.clone()], jump(id)));
-                fragment.want(&self.place, element(SELF, vec![ip.clone(), ip.clone()], None));
-            }
+        for id in known.subjects() {
+            let Subject { direction, name, .. } = &self.subjects[id];
+            let jump = Data::Verdict(Verdict::Jump(name.clone()));
+            fragment.want(&self.place, element(base::subjects(*direction), vec![ip.clone()], Some(jump)));
+            fragment.want(&self.place, element(SELF, vec![ip.clone(), ip.clone()], None));
         }
-        Some((!fragment.is_empty()).then_some(fragment))
+        (!fragment.is_empty()).then_some(fragment)
     }
 
     /// The kind of subject that a pod is, used once more.
@@ -322,7 +330,8 @@ impl Layer {
             Some(subject) => subject.pods += 1,
             None => {
                 let rules = Rules::new(direction, &policies, &own_ports, &mut self.peers, &mut self.names);
-                let subject = Subject { direction, policies, own_ports, rules, pods: 1, classes: BTreeSet::new() };
+                let (name, classes) = (String::new(), BTreeSet::new());
+                let subject = Subject { name, direction, policies, own_ports, rules, pods: 1, classes };
                 self.subjects.insert(id.clone(), subject);
                 anew.insert(id.clone());
             }
@@ -349,15 +358,39 @@ impl Layer {
         }
     }
 
-    fn drop_subjects(&mut self, units: &mut BTreeMap<UnitId, Option<Fragment>>) {
+    /// Forgets kinds of subject that nobody is. Gives whether there were any.
+    fn drop_subjects(&mut self, units: &mut BTreeMap<UnitId, Option<Fragment>>) -> bool {
         let empty: Vec<String> =
             self.subjects.iter().filter(|(_, subject)| subject.pods == 0).map(|(id, _)| id.clone()).collect();
-        for id in empty {
-            let subject = self.subjects.remove(&id).expect("found above");
+        for id in &empty {
+            let subject = self.subjects.remove(id).expect("found above");
             subject.rules.release(&mut self.peers, &mut self.names);
-            units.insert(of_subject(&id), None);
-            units.extend(subject.classes.iter().map(|number| (of_class(&id, *number), None)));
+            units.extend(units_of(&subject).map(|unit| (unit, None)));
         }
+        !empty.is_empty()
+    }
+
+    /// Names kinds of subject. Gives addresses of those that have another name now. What one no longer wants under its old name another may
+    /// want, and says so later.
+    fn name_subjects(
+        &mut self,
+        anew: &mut BTreeSet<String>,
+        units: &mut BTreeMap<UnitId, Option<Fragment>>,
+    ) -> Vec<IpAddr> {
+        let names = subject::names(&self.subjects).into_iter();
+        let differs = |(id, name): &(&str, String)| self.subjects[*id].name != *name;
+        let renamed: BTreeMap<String, String> = names.filter(differs).map(|(id, name)| (id.into(), name)).collect();
+        for (id, name) in &renamed {
+            let subject = self.subjects.get_mut(id).expect("named above");
+            if !subject.name.is_empty() {
+                units.extend(units_of(subject).map(|unit| (unit, None)));
+            }
+            subject.classes.clear();
+            subject.name.clone_from(name);
+            anew.insert(id.clone());
+        }
+        let is_renamed = |address: &Address| address.subjects().any(|id| renamed.contains_key(id));
+        self.addresses.iter().filter(|(_, known)| is_renamed(known)).map(|(address, _)| *address).collect()
     }
 
     /// Finds the class of an address. Gives its unit if that changed.
@@ -435,32 +468,40 @@ impl Layer {
         for (id, subject) in &mut self.subjects {
             for number in &gone {
                 if subject.classes.remove(number) {
-                    units.insert(of_class(id, *number), None);
+                    units.insert(of_class(&subject.name, *number), None);
                 }
             }
             let mut say = |subject: &mut Subject, number: u32, class: &Class| {
                 let concerned = subject.rules.concern(class);
-                let fragment = concerned.then(|| subject.class(id, &self.place, number, class));
+                let fragment = concerned.then(|| subject.class(&self.place, number, class));
                 let fragment = fragment.filter(|fragment| !fragment.is_empty());
                 let known = match fragment {
                     Some(_) => !subject.classes.insert(number),
                     None => subject.classes.remove(&number),
                 };
                 if known || fragment.is_some() {
-                    units.insert(of_class(id, number), fragment);
+                    units.insert(of_class(&subject.name, number), fragment);
                 }
             };
             if anew.contains(id) {
                 for (number, class) in self.classes.iter() {
                     say(subject, number, class);
                 }
-                units.insert(of_subject(id), Some(subject.fragment(id, &self.place)));
+                units.insert(of_subject(&subject.name), Some(subject.fragment(&self.place)));
             } else {
                 for (number, class) in &fresh {
                     say(subject, *number, class);
                 }
             }
         }
+    }
+}
+
+// === impl Address ===
+
+impl Address {
+    fn subjects(&self) -> impl Iterator<Item = &str> {
+        [&self.ingress, &self.egress].into_iter().flatten().map(String::as_str)
     }
 }
 
@@ -499,12 +540,17 @@ fn unit(rest: &str) -> UnitId {
     UnitId(format!("policies{rest}"))
 }
 
-fn of_subject(id: &str) -> UnitId {
-    unit(&format!("/of/{id}"))
+fn of_subject(name: &str) -> UnitId {
+    unit(&format!("/of/{name}"))
 }
 
-fn of_class(id: &str, number: u32) -> UnitId {
-    unit(&format!("/of/{id}/{number:08x}"))
+fn of_class(name: &str, number: u32) -> UnitId {
+    unit(&format!("/of/{name}/{number:08x}"))
+}
+
+fn units_of(subject: &Subject) -> impl Iterator<Item = UnitId> {
+    let classes = subject.classes.iter().map(|number| of_class(&subject.name, *number));
+    std::iter::once(of_subject(&subject.name)).chain(classes)
 }
 
 #[cfg(test)]

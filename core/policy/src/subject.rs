@@ -27,6 +27,8 @@ use crate::{Action, Direction, NamedPort, Policy};
 /// One kind of subject in one direction.
 #[derive(Debug)]
 pub(crate) struct Subject {
+    /// The name of its chain; nothing until [`names`] gave it one.
+    pub(crate) name: String,
     pub(crate) direction: Direction,
     pub(crate) policies: Vec<Arc<Policy>>,
     /// What its pods call ports that its policies name.
@@ -38,24 +40,44 @@ pub(crate) struct Subject {
     pub(crate) classes: BTreeSet<u32>,
 }
 
-/// The name of a kind of subject, and of its chain: by its direction, its policies, and what it calls the ports that they name.
+/// What tells kinds of subject apart: direction, policies, and what they call the ports that those name.
 pub(crate) fn id(direction: Direction, policies: &[Arc<Policy>], own_ports: &[NamedPort]) -> String {
-    let mut text = String::new();
+    let mut text = way(direction).to_owned();
     for policy in policies {
-        text += &policy.name;
         text.push('\n');
+        text += &policy.name;
     }
     for port in own_ports {
-        text += &format!("{} {} {}\n", port.name, port.protocol.number(), port.port);
+        text += &format!("\n{} {} {}", port.name, port.protocol.number(), port.port);
     }
-    let first = policies.first().map(|policy| policy.name.as_str()).unwrap_or_default();
-    let way = match direction {
+    text
+}
+
+/// A name for each kind of subject, by its id: that of the policy which says most in it. So what is large keeps its chain and its maps
+/// when smaller policies come and go. Of several with the same such policy one has the plain name, that of the fewest policies.
+pub(crate) fn names(subjects: &BTreeMap<String, Subject>) -> BTreeMap<&str, String> {
+    let mut by_lead: BTreeMap<(&str, &str), Vec<(usize, &str)>> = BTreeMap::new();
+    for (id, subject) in subjects {
+        let of_lead = by_lead.entry((way(subject.direction), subject.lead())).or_default();
+        of_lead.push((subject.policies.len(), id));
+    }
+    let mut names = BTreeMap::new();
+    for ((way, lead), mut kinds) in by_lead {
+        kinds.sort_unstable();
+        for (place, (_, id)) in kinds.into_iter().enumerate() {
+            let digest = name::digest(if place == 0 { lead } else { id }.as_bytes());
+            let readable = name::plain(lead.trim_start_matches("networkpolicy/"), Some(digest));
+            names.insert(id, format!("{way}/{readable}"));
+        }
+    }
+    names
+}
+
+fn way(direction: Direction) -> &'static str {
+    match direction {
         Direction::Ingress => "in",
         Direction::Egress => "out",
-    };
-    let digest = name::digest(text.as_bytes());
-    let name = name::plain(first.trim_start_matches("networkpolicy/"), Some(digest));
-    format!("{way}/{name}")
+    }
 }
 
 /// The chain that counts for rules with this counter and action.
@@ -72,8 +94,20 @@ pub fn counter_chain(counter: &str, action: Action) -> String {
 // === impl Subject ===
 
 impl Subject {
+    /// The policy with most rules in its direction; the first of several.
+    fn lead(&self) -> &str {
+        let says = |policy: &Policy| policy.rules.iter().filter(|rule| rule.direction == self.direction).count();
+        let lead = self.policies.iter().rev().max_by_key(|policy| says(policy));
+        lead.map(|policy| policy.name.as_str()).unwrap_or_default()
+    }
+
+    /// The name of a map of its own.
+    fn part(&self, part: &str) -> String {
+        format!("{}/{part}", self.name)
+    }
+
     /// Chains, maps, and what is said about everybody.
-    pub(crate) fn fragment(&self, id: &str, place: &Place) -> Fragment {
+    pub(crate) fn fragment(&self, place: &Place) -> Fragment {
         let mut fragment = Fragment::new();
         let rules = &self.rules;
         let mut counters: BTreeMap<String, Outcome> = BTreeMap::new();
@@ -90,27 +124,25 @@ impl Subject {
         );
         let (points, spans, whole) = rules.kinds();
         let rest_points: Vec<Point> = rules.points().collect();
-        let at = |part: &str| format!("{id}/{part}");
         let mut want = |wanted: bool, object: Object| {
             if wanted {
                 fragment.want(place, object);
             }
         };
         let class_port = [Type::Mark, Type::Proto, Type::Port];
-        want(points, set(at("ports"), &class_port, &[Type::Verdict], false));
-        want(spans, set(at("ranges"), &class_port, &[Type::Verdict], true));
-        want(whole, set(at("classes"), &[Type::Mark], &[Type::Verdict], false));
-        want(!rest_points.is_empty(), set(at("rest-ports"), &class_port[1..], &[Type::Verdict], false));
-        want(!rules.spans.is_empty(), set(at("rest-ranges"), &class_port[1..], &[Type::Verdict], true));
-        fragment.want_all(place, self.rest(id, &rest_points));
-        fragment.want(place, chain(id, self.chain(id, (points, spans, whole), !rest_points.is_empty())));
+        want(points, set(self.part("ports"), &class_port, &[Type::Verdict], false));
+        want(spans, set(self.part("ranges"), &class_port, &[Type::Verdict], true));
+        want(whole, set(self.part("classes"), &[Type::Mark], &[Type::Verdict], false));
+        want(!rest_points.is_empty(), set(self.part("rest-ports"), &class_port[1..], &[Type::Verdict], false));
+        want(!rules.spans.is_empty(), set(self.part("rest-ranges"), &class_port[1..], &[Type::Verdict], true));
+        fragment.want_all(place, self.rest(&rest_points));
+        fragment.want(place, chain(self.name.clone(), self.chain((points, spans, whole), !rest_points.is_empty())));
         fragment
     }
 
-    fn chain(&self, id: &str, (points, spans, whole): (bool, bool, bool), rest_points: bool) -> Vec<Rule> {
-        let look = |wanted: bool, key: &[Expr], part: &str| {
-            wanted.then(|| Rule(vec![vmap(key.to_vec(), format!("{id}/{part}"))]))
-        };
+    fn chain(&self, (points, spans, whole): (bool, bool, bool), rest_points: bool) -> Vec<Rule> {
+        let look =
+            |wanted: bool, key: &[Expr], part: &str| wanted.then(|| Rule(vec![vmap(key.to_vec(), self.part(part))]));
         let key = [Expr::Priority, Expr::L4proto, Expr::Dport];
         let classify = Statement::Verdict(Verdict::Jump(base::classify(self.direction).into()));
         let last = match verdict(&self.rules.decide(None, To::Else)) {
@@ -132,7 +164,7 @@ impl Subject {
     }
 
     /// What is said about everybody, where it is not what is said about everything.
-    fn rest(&self, id: &str, points: &[Point]) -> Vec<Object> {
+    fn rest(&self, points: &[Point]) -> Vec<Object> {
         let rules = &self.rules;
         let default = rules.decide(None, To::Else);
         let mut elements = Vec::new();
@@ -141,7 +173,7 @@ impl Subject {
             let outcome = rules.decide(None, To::Span(*span));
             if outcome != default {
                 let key = vec![Value::Proto(span.protocol), ports(*span)];
-                elements.push(element(format!("{id}/rest-ranges"), key, Some(Data::Verdict(verdict(&outcome)))));
+                elements.push(element(self.part("rest-ranges"), key, Some(Data::Verdict(verdict(&outcome)))));
             }
             by_span.insert(*span, outcome);
         }
@@ -150,19 +182,19 @@ impl Subject {
             let without = rules.span_of(*point).and_then(|span| by_span.get(&span)).unwrap_or(&default);
             if outcome != *without {
                 let key = vec![Value::Proto(point.protocol), Value::Port(point.port)];
-                elements.push(element(format!("{id}/rest-ports"), key, Some(Data::Verdict(verdict(&outcome)))));
+                elements.push(element(self.part("rest-ports"), key, Some(Data::Verdict(verdict(&outcome)))));
             }
         }
         elements
     }
 
     /// What is said about addresses of one class, where it is not what is said about everybody.
-    pub(crate) fn class(&self, id: &str, place: &Place, number: u32, class: &Class) -> Fragment {
+    pub(crate) fn class(&self, place: &Place, number: u32, class: &Class) -> Fragment {
         let rules = &self.rules;
         let mut fragment = Fragment::new();
         let mut want = |set: &str, mut key: Vec<Value>, outcome: &Outcome| {
             key.insert(0, Value::Number(number));
-            fragment.want(place, element(format!("{id}/{set}"), key, Some(Data::Verdict(verdict(outcome)))));
+            fragment.want(place, element(self.part(set), key, Some(Data::Verdict(verdict(outcome)))));
         };
         let decide = |to| rules.decide(Some(class), to);
         let (own, default) = (decide(To::Else), rules.decide(None, To::Else));

@@ -243,3 +243,30 @@ fn a_label_change_touches_elements_of_its_own_and_no_rules() {
     assert!(touched.iter().all(|op| op.contains("element")), "{touched:#?}");
     world.check("after the label change");
 }
+
+/// A policy beside a larger one, for the same pods, adds and takes away what it says itself; the first and the last word of the larger one stay.
+#[test]
+fn a_small_policy_comes_and_goes_beside_a_large_one() {
+    let mut lot = Lot::new(5);
+    let mut world = World::populated(&mut lot);
+    let ports: Vec<_> = (1000..1200)
+        .map(|port| json!({"ports": [{"port": port}], "from": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}))
+        .collect();
+    world.policy("x", "m-large", json!({"podSelector": {}, "ingress": ports}));
+    world.settle();
+    let before = world.ledger.wanted(&place());
+    let from = json!([{"ipBlock": {"cidr": "198.51.100.0/24"}}]);
+    let small = json!({"podSelector": {}, "ingress": [{"from": from, "ports": [{"port": 80}]}]});
+    for name in ["a-small", "z-small"] {
+        world.policy("x", name, small.clone());
+        let came = world.settle();
+        world.check("beside a large one");
+        world.no_policy("x", name);
+        let went = world.settle();
+        for plan in [came, went] {
+            let touched: Vec<String> = plan.ops().iter().map(ToString::to_string).collect();
+            assert!(!touched.is_empty() && touched.len() < 10, "{name}: {} {touched:#?}", touched.len());
+        }
+        assert_eq!(world.ledger.wanted(&place()), before);
+    }
+}
