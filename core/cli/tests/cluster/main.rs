@@ -13,5 +13,6 @@ mod reaching;
 mod rig;
 mod segments;
 mod serving;
+mod streaming;
 mod swapping;
 mod table;

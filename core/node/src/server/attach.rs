@@ -1,4 +1,4 @@
-//! What a container says from now on, over a WebSocket, in the channels of [`exec`].
+//! What a container says from now on, over a WebSocket or SPDY/3.1, in the channels of [`exec`].
 //!
 //! Containers outlive the agent, so their output goes to the pod's first process and its log, never to the agent: attaching is
 //! following the log. Their input is `/dev/null`, and a request for it is refused.
@@ -6,14 +6,15 @@
 use std::io;
 
 use axum::body::Bytes;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
+use axum::extract::ws::Message;
 use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::exec::{self, PROTOCOLS};
+use super::exec::{self, ExecQuery};
 use super::logs::{self, Selection};
+use super::upgrade::{Channels, Upgrade};
 use super::{Ask, AskError, Asks, ContainerRef, LogFile, ask};
 
 /// Answers an attach request.
@@ -21,33 +22,23 @@ pub(super) async fn serve(
     State(asks): State<Asks>,
     UrlPath((namespace, pod, container)): UrlPath<(String, String, String)>,
     RawQuery(query): RawQuery,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
 ) -> Response {
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade.protocols(PROTOCOLS),
-        Err(rejection) => {
-            return AskError::BadRequest(format!("attach needs a WebSocket: {rejection}")).into_response();
-        }
-    };
-    if wants_input(query.as_deref().unwrap_or_default()) {
+    let query = ExecQuery::parse(query.as_deref().unwrap_or_default());
+    if query.stdin {
         let error = "stdin: containers read from /dev/null: attach without it, or run a command with exec";
         return AskError::BadRequest(error.to_owned()).into_response();
     }
     let (reply, answer) = oneshot::channel();
     let wanted = Ask::Log { container: ContainerRef { namespace, pod, container }, previous: false, reply };
     match ask(&asks, wanted, answer).await.and_then(|log| log) {
-        Ok(log) => upgrade.on_upgrade(|socket| converse(socket, log)),
+        Ok(log) => upgrade.channels(query.channels(), |channels| converse(channels, log)),
         Err(error) => error.into_response(),
     }
 }
 
-fn wants_input(query: &str) -> bool {
-    form_urlencoded::parse(query.as_bytes())
-        .any(|(key, value)| matches!(&*key, "stdin" | "input") && matches!(&*value, "true" | "1"))
-}
-
-async fn converse(socket: WebSocket, log: LogFile) {
-    let (to, from) = socket.split();
+async fn converse(channels: Channels, log: LogFile) {
+    let Channels { to, from, .. } = channels;
     tokio::select! {
         () = speak(to, log) => {}
         () = until_left(from) => {}
@@ -73,12 +64,6 @@ async fn until_left<S: Stream<Item = Result<Message, E>> + Unpin, E>(mut from: S
 mod tests {
     use super::*;
     use tokio::sync::watch;
-
-    #[test]
-    fn only_a_wish_for_input_is_refused() {
-        assert!(wants_input("output=1&input=1") && wants_input("stdin=true"));
-        assert!(!wants_input("stdin=false&stdout=true") && !wants_input(""));
-    }
 
     #[tokio::test]
     async fn what_is_said_from_now_on_is_heard_until_the_run_is_over() {

@@ -1,13 +1,14 @@
-//! Running a command in a container over a WebSocket.
+//! Running a command in a container, over a WebSocket or SPDY/3.1.
 //!
 //! The protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`: each binary message begins with its channel's number (0 stdin, 1
-//! stdout, 2 stderr, 3 the closing Status, 4 terminal size); in v5 a message on channel 255 closes the channel that it names.
+//! stdout, 2 stderr, 3 the closing Status, 4 terminal size); in v5 a message on channel 255 closes the channel that it names. SPDY has
+//! a stream for each channel.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{CloseFrame, Message, close_code};
 use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
@@ -20,25 +21,25 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 
+use super::upgrade::{Channels, Upgrade};
 use super::{Ask, AskError, Asks, Command, ContainerRef, ask};
 
-pub(super) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
-const STDIN: u8 = 0;
+pub(super) const STDIN: u8 = 0;
 pub(super) const STDOUT: u8 = 1;
 pub(super) const STDERR: u8 = 2;
-const STATUS: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
+pub(super) const STATUS: u8 = 3;
+pub(super) const RESIZE: u8 = 4;
+pub(super) const CLOSE: u8 = 255;
 /// Bytes of one output message.
 const PIECE: usize = 32 << 10;
-/// Largest message taken from a client.
-const LARGEST_MESSAGE: usize = 1 << 20;
 
 /// The query of an exec request, as in the Kubernetes API.
 #[derive(Debug, Default, PartialEq)]
-struct ExecQuery {
+pub(super) struct ExecQuery {
     argv: Vec<String>,
-    stdin: bool,
+    pub(super) stdin: bool,
+    stdout: bool,
+    stderr: bool,
     tty: bool,
 }
 
@@ -68,21 +69,20 @@ pub(super) async fn serve(
     State(asks): State<Asks>,
     UrlPath((namespace, pod, container)): UrlPath<(String, String, String)>,
     RawQuery(query): RawQuery,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
 ) -> Response {
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade.protocols(PROTOCOLS).max_message_size(LARGEST_MESSAGE),
-        Err(rejection) => return AskError::BadRequest(format!("exec needs a WebSocket: {rejection}")).into_response(),
-    };
     let query = ExecQuery::parse(query.as_deref().unwrap_or_default());
     if query.argv.is_empty() {
         return AskError::BadRequest("command: must be given at least once".to_owned()).into_response();
     }
+    let channels = query.channels();
     match start(&asks, ContainerRef { namespace, pod, container }, query).await {
-        Ok((streams, exit)) => upgrade.on_upgrade(|socket| converse(socket, streams, exit)),
+        Ok((streams, exit)) => upgrade.channels(channels, |channels| converse(channels, streams, exit)),
         // Said where a command's end is said: a client that is refused the WebSocket tries an older protocol, and shows what comes
         // of that instead.
-        Err(error) => upgrade.on_upgrade(move |socket| async move { finish(socket, &failure(&error)).await }),
+        Err(error) => {
+            upgrade.channels(channels, move |channels| async move { finish(channels.to, &failure(&error)).await })
+        }
     }
 }
 
@@ -102,9 +102,8 @@ async fn start(
 /// Carries bytes both ways until the command has ended and all its output is sent, then says how it ended.
 ///
 /// The two ways do not wait for each other: a command that answers before it has read everything would wait for ever otherwise.
-async fn converse(socket: WebSocket, streams: Streams, exit: oneshot::Receiver<i32>) {
-    let closable = socket.protocol().is_some_and(|protocol| protocol == PROTOCOLS[0]);
-    let (to, from) = socket.split();
+async fn converse(channels: Channels, streams: Streams, exit: oneshot::Receiver<i32>) {
+    let Channels { to, from, closable } = channels;
     let Streams { input, output, terminal } = streams;
     tokio::select! {
         () = speak(to, output, exit) => {}
@@ -240,18 +239,32 @@ fn terminal() -> io::Result<(Streams, [OwnedFd; 3])> {
 // === impl ExecQuery ===
 
 impl ExecQuery {
-    fn parse(query: &str) -> Self {
+    pub(super) fn parse(query: &str) -> Self {
         let mut parsed = Self::default();
         let truth = |value: &str| matches!(value, "true" | "1");
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
                 "command" => parsed.argv.push(value.into_owned()),
                 "stdin" | "input" => parsed.stdin = truth(&value),
+                "stdout" | "output" => parsed.stdout = truth(&value),
+                "stderr" | "error" => parsed.stderr = truth(&value),
                 "tty" => parsed.tty = truth(&value),
                 _ => {}
             }
         }
         parsed
+    }
+
+    /// The channels that such a conversation has; a terminal says everything on one.
+    pub(super) fn channels(&self) -> Vec<u8> {
+        let wanted = [
+            (STDIN, self.stdin),
+            (STDOUT, self.stdout),
+            (STDERR, self.stderr && !self.tty),
+            (STATUS, true),
+            (RESIZE, self.tty),
+        ];
+        wanted.into_iter().filter_map(|(channel, wanted)| wanted.then_some(channel)).collect()
     }
 }
 
@@ -305,10 +318,10 @@ mod tests {
     #[test]
     fn the_query_keeps_the_order_of_the_command() {
         let query = ExecQuery::parse("command=sh&command=-c&command=echo%20a+b&stdin=true&stdout=true&tty=false");
-        assert_eq!(
-            query,
-            ExecQuery { argv: ["sh", "-c", "echo a b"].map(String::from).into(), stdin: true, tty: false }
-        );
+        assert_eq!(query.argv, ["sh", "-c", "echo a b"]);
+        assert_eq!(query.channels(), [STDIN, STDOUT, STATUS]);
+        let terminal = ExecQuery::parse("command=sh&input=1&output=1&error=1&tty=1");
+        assert_eq!(terminal.channels(), [STDIN, STDOUT, STATUS, RESIZE]);
     }
 
     #[test]

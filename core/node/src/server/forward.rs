@@ -1,13 +1,19 @@
-//! Connections to ports of a pod over a WebSocket.
+//! Connections to ports of a pod, over a WebSocket or SPDY/3.1.
 //!
-//! The protocol `v4.channel.k8s.io`: the n-th port asked for has channel 2n for its bytes and 2n + 1 for what went wrong. The first
-//! message on either, from the agent, is the port's number, two bytes, the lower first.
+//! In a WebSocket, the protocol `v4.channel.k8s.io`: the n-th port asked for has channel 2n for its bytes and 2n + 1 for what went wrong. The
+//! first message on either, from the agent, is the port's number, two bytes, the lower first.
+//!
+//! Over SPDY, the protocol `portforward.k8s.io`: each connection is a pair of streams with the same `requestid`, opened by the client for a
+//! `port`: first one of `streamtype` error for what went wrong, then one of `streamtype` data for the bytes.
+
+mod streams;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use axum::extract::ws::{Message, WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
+use axum::body::Bytes;
+use axum::extract::ws::Message;
 use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
@@ -17,6 +23,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::upgrade::Upgrade;
 use super::{Ask, AskError, Asks, ask};
 
 const PROTOCOL: &str = "v4.channel.k8s.io";
@@ -24,8 +31,6 @@ const PROTOCOL: &str = "v4.channel.k8s.io";
 const MOST_PORTS: usize = 128;
 /// Bytes of one message.
 const PIECE: usize = 32 << 10;
-/// Largest message taken from a client.
-const LARGEST_MESSAGE: usize = 1 << 20;
 /// Messages for a port that may wait for it.
 const MOST_WAITING: usize = 4;
 
@@ -34,30 +39,32 @@ pub(super) async fn serve(
     State(asks): State<Asks>,
     UrlPath((namespace, pod)): UrlPath<(String, String)>,
     RawQuery(query): RawQuery,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
 ) -> Response {
-    let instead = "use yard port-forward, or a client that speaks v4.channel.k8s.io";
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade.protocols([PROTOCOL]).max_message_size(LARGEST_MESSAGE),
-        Err(rejection) => {
-            return AskError::BadRequest(format!("port-forward needs a WebSocket: {rejection}: {instead}"))
-                .into_response();
+    // A client that asks for what it might speak otherwise, as kubectl does for SPDY in a WebSocket, then comes with SPDY alone.
+    let (upgrade, ports) = match upgrade {
+        Upgrade::WebSocket(upgrade) => {
+            let upgrade = upgrade.protocols([PROTOCOL]);
+            if upgrade.selected_protocol().is_none() {
+                let error = format!("port-forward over a WebSocket speaks {PROTOCOL}");
+                return AskError::BadRequest(error).into_response();
+            }
+            match ports(query.as_deref().unwrap_or_default()) {
+                Ok(ports) => (Upgrade::WebSocket(upgrade), ports),
+                Err(error) => return AskError::BadRequest(error).into_response(),
+            }
         }
-    };
-    if upgrade.selected_protocol().is_none() {
-        let error = format!("port-forward speaks {PROTOCOL}, and no SPDY in a WebSocket as kubectl does: {instead}");
-        return AskError::BadRequest(error).into_response();
-    }
-    let ports = match ports(query.as_deref().unwrap_or_default()) {
-        Ok(ports) => ports,
-        Err(error) => return AskError::BadRequest(error).into_response(),
+        spdy => (spdy, Vec::new()),
     };
     let (reply, answer) = oneshot::channel();
     match ask(&asks, Ask::Netns { namespace, pod, reply }, answer).await.and_then(|netns| netns) {
-        Ok(netns) => upgrade.on_upgrade(|socket| {
-            let (to, from) = socket.split();
-            converse(to, from, ports, netns)
-        }),
+        Ok(netns) => match upgrade {
+            Upgrade::WebSocket(upgrade) => upgrade.on_upgrade(|socket| {
+                let (to, from) = socket.split();
+                converse(to, from, ports, netns)
+            }),
+            Upgrade::Spdy(upgrade) => upgrade.accept(streams::PROTOCOL, |io| streams::converse(io, netns)),
+        },
         Err(error) => error.into_response(),
     }
 }
@@ -95,7 +102,7 @@ where
         let channel = u8::try_from(2 * number).expect("there are at most 128 ports");
         let (input, data) = mpsc::channel(MOST_WAITING);
         inputs.push(input);
-        connections.spawn(carry(channel, port, netns.clone(), data, messages.clone()));
+        connections.spawn(channel_pair(channel, port, netns.clone(), data, messages.clone()));
     }
     drop(messages);
     let speak = async {
@@ -123,11 +130,11 @@ where
 }
 
 /// One connection, from its first word to its last.
-async fn carry(
+async fn channel_pair(
     channel: u8,
     port: u16,
     netns: Option<PathBuf>,
-    mut input: mpsc::Receiver<axum::body::Bytes>,
+    input: mpsc::Receiver<Bytes>,
     output: mpsc::Sender<Vec<u8>>,
 ) {
     let [low, high] = port.to_le_bytes();
@@ -136,35 +143,42 @@ async fn carry(
             return;
         }
     }
-    let carried = async {
-        let (mut read, mut write) = dial(netns, port).await?.into_split();
-        let there = async {
-            while let Some(bytes) = input.recv().await {
-                write.write_all(&bytes).await?;
-            }
-            Ok::<_, io::Error>(())
-        };
-        let back = async {
-            let mut buffer = vec![0; PIECE];
-            loop {
-                let length = read.read(&mut buffer).await?;
-                let mut message = Vec::with_capacity(length + 1);
-                message.push(channel);
-                message.extend_from_slice(&buffer[..length]);
-                if length == 0 || output.send(message).await.is_err() {
-                    return Ok(());
-                }
-            }
-        };
-        tokio::select! {
-            result = there => result,
-            result = back => result,
-        }
-    };
-    if let Err(error) = carried.await {
+    let wrap = |bytes: &[u8]| [&[channel], bytes].concat();
+    if let Err(error) = carry(netns, port, input, &output, wrap).await {
         let mut message = vec![channel + 1];
         message.extend_from_slice(format!("port {port}: {error}").as_bytes());
         let _ = output.send(message).await;
+    }
+}
+
+/// Carries bytes between a client and a port until the port has said its last word. The client's last word is told to the port.
+async fn carry<T>(
+    netns: Option<PathBuf>,
+    port: u16,
+    mut input: mpsc::Receiver<Bytes>,
+    output: &mpsc::Sender<T>,
+    wrap: impl Fn(&[u8]) -> T,
+) -> io::Result<()> {
+    let (mut read, mut write) = dial(netns, port).await?.into_split();
+    let there = async {
+        while let Some(bytes) = input.recv().await {
+            write.write_all(&bytes).await?;
+        }
+        write.shutdown().await?;
+        std::future::pending().await
+    };
+    let back = async {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let length = read.read(&mut buffer).await?;
+            if length == 0 || output.send(wrap(&buffer[..length])).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    tokio::select! {
+        result = there => result,
+        result = back => result,
     }
 }
 

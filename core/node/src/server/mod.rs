@@ -7,7 +7,9 @@ mod attach;
 mod exec;
 mod forward;
 mod logs;
+mod spdy;
 mod tls;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::sync::Arc;
