@@ -292,6 +292,7 @@ impl Engine {
         detours.open(&mut self.places);
         let view = View { ledger: &self.ledger, overlay, sets: &none };
         let mut run = Run::new(self.owner.protocol, &mut self.places, view, &mut self.memory);
+        run.detoured = detours.ports();
         let first = |op: &&Op| op.is_link() || op.frees_port();
         let links = if detours.is_empty() { 0 } else { ops.iter().take_while(first).count() };
         let outcome = run.run(&ops[..links]).and_then(|()| {
@@ -324,6 +325,7 @@ impl Engine {
         detours.open(&mut self.places);
         let view = View { ledger: &self.ledger, overlay: &base, sets: overlay };
         let mut run = Run::new(self.owner.protocol, &mut self.places, view, &mut self.memory);
+        run.detoured = detours.ports();
         let outcome = run.run(&back);
         let disturbed = !run.disturbed.is_empty();
         detours.arrived(&self.ledger, &base, &mut self.places);
