@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use switchyard_netstate::nft::{Element, Set, Table, TableRef};
-use switchyard_netstate::{Change, IfName, Key, LinkKind, Object, Objects, Op, Place, Plan, UnitId};
+use switchyard_netstate::{Change, IfName, Key, Link, LinkKind, Object, Objects, Op, Place, Plan, UnitId};
 use tracing::{debug, info, warn};
 
 use crate::apply::{Run, View};
@@ -152,6 +152,15 @@ fn in_the_way(truth: &Truth, wanted: &Objects, owner: u8) -> BTreeSet<IfName> {
     theirs.map(|link| link.name.clone()).collect()
 }
 
+/// Takes out the MTUs of links that are there.
+fn leave_mtus(wanted: &mut Objects, truth: &Truth) {
+    for name in truth.links.values().map(|link| &link.name) {
+        if let Some(Object::Link(link)) = wanted.get(&Key::Link(name.clone())) {
+            wanted.insert(Object::Link(Link { mtu: None, ..link.clone() }));
+        }
+    }
+}
+
 /// Whether an object hangs on one of these interfaces.
 fn hangs_on(object: &Object, links: &BTreeSet<IfName>) -> bool {
     match object {
@@ -181,6 +190,9 @@ fn difference(engine: &mut Engine, place: &Place, overlay: &Overlay) -> Result<D
         _ => None,
     });
     truth.read_sysctls(&engine.places, place, parameters)?;
+    if engine.leaves_mtus {
+        leave_mtus(&mut wanted, &truth);
+    }
     let set = |table: &TableRef, name: &str| match wanted.get(&Key::Set(table.clone(), name.to_owned())) {
         Some(Object::Set(set)) => Some(set.clone()),
         _ => None,

@@ -46,6 +46,8 @@ pub fn build(directory: &Directory, topology: &Topology) -> anyhow::Result<Hardw
     }
     let mut engine = Engine::new(Owner { protocol: names::OWNER_LAB }, places);
     engine.apply(units)?;
+    // The Cluster says with which MTUs the hardware begins. Whoever makes a link narrower afterwards means it.
+    engine.leave_mtus();
     let engine = Arc::new(Mutex::new(engine));
     let report = |repair: Repair| {
         if !matches!(&repair.outcome, Ok(audit) if audit.is_clean()) {

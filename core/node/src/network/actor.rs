@@ -30,6 +30,7 @@ use crate::network::overdue::{self, Failed, Overdue};
 use crate::network::question::{Question, peer_unit, pod_unit};
 use crate::network::reach::Reach;
 use crate::network::unrepaired::Unrepaired;
+use crate::network::ways::Ways;
 use crate::network::{AttachError, Call, List, Network, State, Units};
 
 /// Protocol number.
@@ -43,6 +44,7 @@ pub(crate) struct Actor {
     engine: EngineThread,
     calls: mpsc::UnboundedReceiver<Call>,
     state: watch::Sender<State>,
+    ways: Ways,
     node: Option<NodeFacts>,
     peers: BTreeMap<String, NodeFacts>,
     pods: BTreeMap<String, PodFacts>,
@@ -98,6 +100,7 @@ impl Actor {
         let (state, state_out) = watch::channel(State::default());
         let actor = Self {
             name: name.to_owned(),
+            ways: Ways::new(name, &facts, engine.owner())?,
             facts,
             plugins: Arc::new(plugins),
             engine: EngineThread::start(engine)?,
@@ -148,6 +151,7 @@ impl Actor {
                     Some(call) => self.take(call).await,
                     None => return,
                 },
+                () = self.ways.changed(), if !self.is_halfway() => self.look_again().await,
                 Some(repair) = self.repairs.1.recv(), if !self.is_halfway() => self.repaired(repair).await,
                 () = again => self.try_again().await,
             }
@@ -218,6 +222,7 @@ impl Actor {
             }
             Call::Node(node) => self.node_changed(*node).await,
             Call::NodeGone(name) => {
+                self.ways.gone(&name);
                 if self.peers.remove(&name).is_some() {
                     self.peer_changed(&name).await;
                 }
@@ -276,13 +281,25 @@ impl Actor {
         None
     }
 
+    /// Some way carries less or more than it did, or may.
+    async fn look_again(&mut self) {
+        for node in self.ways.told() {
+            self.node_changed(node).await;
+        }
+    }
+
     async fn node_changed(&mut self, node: NodeFacts) {
+        let node = self.ways.seen(node);
         if node.name == self.name {
+            let own = self.ways.own();
+            self.facts.underlay_mtu = own;
+            self.state.send_if_modified(|state| state.mtu.replace(own) != Some(own));
             if self.node.as_ref() != Some(&node) {
-                let role = self.node.as_ref().is_some_and(|old| NodeFacts { edge: node.edge, ..old.clone() } == node);
+                let as_before = |old: &NodeFacts| NodeFacts { edge: node.edge, mtu: node.mtu, ..old.clone() };
+                let in_place = self.node.as_ref().is_some_and(|old| as_before(old) == node);
                 self.node = Some(node.clone());
                 // Everything depends on the node itself.
-                if role && self.plugin.is_some() {
+                if in_place && self.plugin.is_some() {
                     let mut questions = self.questions();
                     questions.push(Question::underlay());
                     self.renew(questions).await;

@@ -14,6 +14,7 @@ mod overdue;
 mod question;
 mod reach;
 mod unrepaired;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -55,6 +56,8 @@ pub(crate) struct State {
     pub(crate) attempts: u64,
     /// Why some policy is not in force.
     pub(crate) policies: Option<String>,
+    /// The largest packet that leaves the node by its uplink.
+    pub(crate) mtu: Option<u32>,
 }
 
 /// Changes of units.
