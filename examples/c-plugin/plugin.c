@@ -27,6 +27,8 @@ struct network {
 struct arguments {
   char node[64], node_ip[46], node_block[50], peer_ip[46], uid[64], pod_ip[46], pod_mac[18];
   uint32_t mtu;
+  // `,"mtu":N` for routes to the node or peer, where the way there carries less than the sender's uplink.
+  char narrow[20];
 };
 
 static int32_t finish(const struct switchyard_sink *out, int32_t status, const char *text) {
@@ -134,15 +136,15 @@ static const char *pod(const struct arguments *a, char *out, size_t room) {
 
 // A pod whose address is not of its node's block is reached by that node all the same.
 static const char *remote(const struct arguments *a, char *out, size_t room) {
-  snprintf(out, room, "{\"node/%s\":[{\"kind\":\"route\",\"to\":\"%s/32\",\"via\":{\"gateway\":\"%s\"}}]}", a->node,
-           a->pod_ip, a->peer_ip);
+  snprintf(out, room, "{\"node/%s\":[{\"kind\":\"route\",\"to\":\"%s/32\",\"via\":{\"gateway\":\"%s\"}%s}]}",
+           a->node, a->pod_ip, a->peer_ip, a->narrow);
   return out;
 }
 
 // The upstream device knows which block lies behind which node.
 static const char *underlay(const struct arguments *a, char *out, size_t room) {
-  snprintf(out, room, "{\"router\":[{\"kind\":\"route\",\"to\":\"%s\",\"via\":{\"gateway\":\"%s\"}}]}", a->node_block,
-           a->node_ip);
+  snprintf(out, room, "{\"router\":[{\"kind\":\"route\",\"to\":\"%s\",\"via\":{\"gateway\":\"%s\"}%s}]}",
+           a->node_block, a->node_ip, a->narrow);
   return out;
 }
 
@@ -184,7 +186,10 @@ static int32_t call(void *instance, struct switchyard_bytes operation, struct sw
   if (operations[i].pod && (!json_field(document, "pod", &pod) || !json_text(pod, "uid", a.uid, sizeof a.uid) ||
                             !address(pod, "ip", a.pod_ip, sizeof a.pod_ip, a.pod_mac)))
     return finish(out, SWITCHYARD_INVALID, "pod: must have a uid and an IPv4 address");
-  if (network->mtu != 0)
+  uint32_t narrow;
+  if (json_number(operations[i].peer ? peer : node, "mtu", UINT32_MAX, &narrow) && narrow < a.mtu)
+    snprintf(a.narrow, sizeof a.narrow, ",\"mtu\":%u", narrow);
+  if (network->mtu != 0 && network->mtu < a.mtu)
     a.mtu = network->mtu;
   a.mtu = a.mtu < 576 ? 576 : a.mtu > 65535 ? 65535 : a.mtu;
 

@@ -74,7 +74,7 @@ pub struct Underlay {
     pub cidr: IpNet,
     /// The upstream device's address. Default: the first of the prefix.
     pub gateway: Option<IpAddr>,
-    /// MTU in bytes. Default 1500.
+    /// MTU in bytes with which the uplinks begin, and the most that a way between nodes is taken to carry. Default 1500.
     pub mtu: u32,
     /// What the upstream device is like when the network asks it for routes. Default: it takes any number, at once, always.
     pub routes: RouteTable,

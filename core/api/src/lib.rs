@@ -12,6 +12,7 @@ pub mod names;
 mod network;
 mod segment;
 mod swap;
+mod uplink;
 
 pub use amount::Amount;
 pub use cluster::{
@@ -27,3 +28,4 @@ pub use network::{
 };
 pub use segment::{Segment, SegmentFault, SegmentSpec, SegmentStatus};
 pub use swap::{Operations, Outcome, Participant, Probes, Sample, Stage, Swap, SwapPhase, SwapReport, SwapStep, Turn};
+pub use uplink::uplink_mtu;

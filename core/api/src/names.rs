@@ -22,6 +22,8 @@ pub const DRY_RUN: &str = "switchyard.dev/dry-run";
 /// The router's name among those that take part in a swap. No node can be called so in a laboratory.
 pub const ROUTER: &str = "router";
 
+/// Annotation on a Node: the largest packet, in bytes, that leaves it by its uplink, written by its agent.
+pub const UPLINK_MTU: &str = "switchyard.dev/uplink-mtu";
 /// Annotation on a Node that carries gateways to the outside: `active` or `standby`, written by the control plane.
 pub const EDGE: &str = "switchyard.dev/edge";
 /// Label of the nodes that may carry gateways to the outside. Where no node has it, any worker may.

@@ -26,6 +26,7 @@ pub(crate) fn node(number: u8) -> NodeFacts {
         pod_cidr: net(&format!("10.40.{number}.0/24")),
         uplink: "eth0".parse().expect("a constant name"),
         mac: None,
+        mtu: None,
         edge: match number {
             1 => Some(EdgeRole::Active),
             2 => Some(EdgeRole::Standby),
@@ -136,6 +137,7 @@ pub(crate) fn odd() -> Vec<(&'static str, Facts, NodeFacts, NodeFacts, PodFacts)
     let mut labelled = pod("labelled", ip("10.40.1.9"));
     labelled.labels = (0..1000).map(|number| (format!("label-{number}"), "\u{1f980}\"\\\u{0}".repeat(8))).collect();
     let long = NodeFacts { name: "n".repeat(63), ..one.clone() };
+    let narrow = NodeFacts { mtu: Some(1300), ..two.clone() };
     let mtu = |underlay_mtu| Facts { underlay_mtu, ..facts.clone() };
     vec![
         ("a block of one address", facts.clone(), small("10.40.1.7/32"), two.clone(), pod("a", ip("10.40.1.7"))),
@@ -147,6 +149,7 @@ pub(crate) fn odd() -> Vec<(&'static str, Facts, NodeFacts, NodeFacts, PodFacts)
         ("the longest node name", facts.clone(), long, two.clone(), pod("a", ip("10.40.1.7"))),
         ("an underlay MTU of 0", mtu(0), one.clone(), two.clone(), pod("a", ip("10.40.1.7"))),
         ("the largest underlay MTU", mtu(u32::MAX), one.clone(), two.clone(), pod("a", ip("10.40.1.7"))),
+        ("a peer behind a narrow way", facts.clone(), one.clone(), narrow, pod("a", ip("10.40.1.7"))),
         ("a node that is its own peer", facts, one.clone(), one, pod("a", ip("10.40.1.7"))),
     ]
 }

@@ -107,6 +107,7 @@ const FOUND: &[(&str, &str)] = &[
     ("gateway-not-reserved", "semantics/pool"),
     ("wrong-address", "semantics/address"),
     ("drops-foreign", "semantics/address"),
+    ("ignores-uplink", "semantics/uplink"),
     ("believes-anything", "hostile/malformed"),
     ("panics-on-nonsense", "hostile/malformed"),
     ("panics-on-small-blocks", "hostile/odd"),

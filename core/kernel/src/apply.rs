@@ -47,6 +47,8 @@ pub(crate) struct Run<'a> {
     pub(crate) disturbed: BTreeSet<Place>,
     /// Tables to be written anew, whether or not a set of theirs is replaced.
     pub(crate) anew: BTreeMap<(Place, TableRef), bool>,
+    /// Ports that are led past their bridges: what leads them sets their hardware addresses.
+    pub(crate) detoured: BTreeSet<(Place, IfName)>,
     made: BTreeSet<(Place, IfName)>,
     gone: BTreeSet<(Place, IfName)>,
 }
@@ -117,6 +119,7 @@ impl<'a> Run<'a> {
             done: Vec::new(),
             disturbed: BTreeSet::new(),
             anew: BTreeMap::new(),
+            detoured: BTreeSet::new(),
             made: BTreeSet::new(),
             gone: BTreeSet::new(),
         }

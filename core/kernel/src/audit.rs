@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use switchyard_netstate::nft::{Element, Set, Table, TableRef};
-use switchyard_netstate::{Change, Key, LinkKind, Object, Objects, Op, Place, Plan};
+use switchyard_netstate::{Change, IfName, Key, Link, LinkKind, Object, Objects, Op, Place, Plan, UnitId};
 use tracing::{debug, info, warn};
 
 use crate::apply::{Run, View};
@@ -22,6 +22,8 @@ pub struct Audit {
     pub changes: Vec<Op>,
     /// What could not be put right.
     pub errors: Vec<Error>,
+    /// The units that want what could not be put right, by place, and why it could not.
+    pub units: BTreeMap<(Place, UnitId), String>,
 }
 
 // === impl Audit ===
@@ -30,6 +32,17 @@ impl Audit {
     /// Whether everything was as wanted.
     pub fn is_clean(&self) -> bool {
         self.changes.is_empty() && self.errors.is_empty()
+    }
+
+    /// Finds out whose wishes the errors are about.
+    fn blame(mut self, engine: &Engine) -> Self {
+        for error in &self.errors {
+            let (Some(place), Some(key)) = (error.place(), error.key()) else { continue };
+            for unit in engine.ledger.holders(place, key) {
+                self.units.entry((place.clone(), unit.clone())).or_insert_with(|| error.to_string());
+            }
+        }
+        self
     }
 }
 
@@ -62,7 +75,7 @@ pub(crate) fn repair(engine: &mut Engine, places: &BTreeSet<Place>) -> Result<Au
         }
         let plan = Plan::merged(plan);
         if plan.is_empty() {
-            return Ok(audit);
+            return Ok(audit.blame(engine));
         }
         info!(operations = plan.ops().len(), places = places.len(), round, "repair");
         for op in plan.ops() {
@@ -71,13 +84,19 @@ pub(crate) fn repair(engine: &mut Engine, places: &BTreeSet<Place>) -> Result<Au
         let none = Overlay::new();
         // What goes first makes room; one failure does not keep the rest from being repaired.
         let mut disturbed = BTreeSet::new();
-        for ops in batches(&plan) {
+        let mut carry_out = |ops: &[Op]| {
             let view = View { ledger: &engine.ledger, overlay: &overlay, sets: &none };
             let mut run = Run::new(engine.owner.protocol, &mut engine.places, view, &mut engine.memory);
             run.anew = anew.clone();
-            let outcome = run.run(&ops);
+            let outcome = run.run(ops);
             disturbed.extend(run.disturbed);
-            if let Err(error) = outcome {
+            outcome
+        };
+        for batch in batches(&plan) {
+            if carry_out(&batch).is_ok() {
+                continue;
+            }
+            for error in alone(&batch).filter_map(|ops| carry_out(ops).err()) {
                 warn!(%error, "repair");
                 audit.errors.push(error);
             }
@@ -85,7 +104,7 @@ pub(crate) fn repair(engine: &mut Engine, places: &BTreeSet<Place>) -> Result<Au
         audit.changes.extend(plan.ops().iter().cloned());
         places.extend(disturbed.into_iter().filter(|place| engine.places.contains(place)));
     }
-    Ok(audit)
+    Ok(audit.blame(engine))
 }
 
 struct Difference {
@@ -112,6 +131,46 @@ fn batches(plan: &Plan) -> Vec<Vec<Op>> {
     batches
 }
 
+/// A batch operation by operation; what is in one table of nftables goes together.
+fn alone(batch: &[Op]) -> impl Iterator<Item = &[Op]> {
+    batch.chunk_by(|a, b| {
+        let table = nft::batch::table_of(a.object());
+        table.is_some() && table == nft::batch::table_of(b.object())
+    })
+}
+
+/// Interfaces of somebody else's that have the names of ours. What is to hang on ours has no place on theirs.
+fn in_the_way(truth: &Truth, wanted: &Objects, owner: u8) -> BTreeSet<IfName> {
+    let links = wanted.iter().filter_map(|(_, object)| match object {
+        Object::Link(link) => Some(link),
+        _ => None,
+    });
+    let theirs = links.filter(|link| {
+        let verdict = truth.judge(&Object::Link((*link).clone()), owner, &|_, _| None);
+        matches!(verdict, Verdict::Wrong { owned: false, .. })
+    });
+    theirs.map(|link| link.name.clone()).collect()
+}
+
+/// Takes out the MTUs of links that are there.
+fn leave_mtus(wanted: &mut Objects, truth: &Truth) {
+    for name in truth.links.values().map(|link| &link.name) {
+        if let Some(Object::Link(link)) = wanted.get(&Key::Link(name.clone())) {
+            wanted.insert(Object::Link(Link { mtu: None, ..link.clone() }));
+        }
+    }
+}
+
+/// Whether an object hangs on one of these interfaces.
+fn hangs_on(object: &Object, links: &BTreeSet<IfName>) -> bool {
+    match object {
+        Object::Link(link) => link.master.as_ref().is_some_and(|master| links.contains(master)),
+        Object::Route(route) => route.via.dev.as_ref().is_some_and(|dev| links.contains(dev)),
+        Object::Sysctl(parameter) => parameter.path.split('/').any(|part| links.iter().any(|dev| dev.as_str() == part)),
+        other => other.key().dev().is_some_and(|dev| links.contains(dev)),
+    }
+}
+
 fn difference(engine: &mut Engine, place: &Place, overlay: &Overlay) -> Result<Difference, Error> {
     let owner = engine.owner.protocol;
     let mut wanted: Objects = engine.ledger.wanted(place);
@@ -131,6 +190,9 @@ fn difference(engine: &mut Engine, place: &Place, overlay: &Overlay) -> Result<D
         _ => None,
     });
     truth.read_sysctls(&engine.places, place, parameters)?;
+    if engine.leaves_mtus {
+        leave_mtus(&mut wanted, &truth);
+    }
     let set = |table: &TableRef, name: &str| match wanted.get(&Key::Set(table.clone(), name.to_owned())) {
         Some(Object::Set(set)) => Some(set.clone()),
         _ => None,
@@ -139,7 +201,8 @@ fn difference(engine: &mut Engine, place: &Place, overlay: &Overlay) -> Result<D
     let mut changes = Vec::new();
     let mut errors = Vec::new();
     let mut anew = BTreeSet::new();
-    for (key, object) in wanted.iter() {
+    let theirs = in_the_way(&truth, &wanted, owner);
+    for (key, object) in wanted.iter().filter(|(_, object)| !hangs_on(object, &theirs)) {
         match truth.judge(object, owner, &set) {
             Verdict::Right { .. } => {}
             Verdict::Missing => changes.push(Change::Add(object.clone())),

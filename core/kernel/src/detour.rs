@@ -7,6 +7,7 @@
 //! address under which the other end knows its gateway, so that what it sends is taken in by either bridge, and by the node's IP
 //! layer while there is none. Afterwards all of that goes; routes that are wanted themselves come back as they are wanted.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -77,6 +78,12 @@ impl Detours {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.ports.is_empty()
+    }
+
+    /// The ports, whose hardware addresses are as wanted when the detours close, and not before.
+    pub(crate) fn ports(&self) -> BTreeSet<(Place, IfName)> {
+        let led = self.ports.iter().filter(|port| port.gateway.is_some());
+        led.map(|port| (port.place.clone(), port.name.clone())).collect()
     }
 
     /// Leads packets past the bridges.

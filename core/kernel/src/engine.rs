@@ -27,6 +27,8 @@ pub struct Engine {
     pub(crate) ledger: Ledger,
     pub(crate) memory: Memory,
     pub(crate) pending: Option<Pending>,
+    /// MTUs of links that are there are left as they are.
+    pub(crate) leaves_mtus: bool,
     /// The keeper, if there is one, hears of places that come and go.
     pub(crate) watch: Option<Weak<Watch>>,
 }
@@ -49,7 +51,13 @@ pub(crate) type Overlay = BTreeMap<(Place, Key), Option<Object>>;
 impl Engine {
     /// An engine that wants nothing yet.
     pub fn new(owner: Owner, places: Places) -> Self {
-        Self { owner, places, ledger: Ledger::default(), memory: Memory::default(), pending: None, watch: None }
+        let (ledger, memory) = (Ledger::default(), Memory::default());
+        Self { owner, places, ledger, memory, pending: None, leaves_mtus: false, watch: None }
+    }
+
+    /// From now on the MTU of a link is wanted only when the link is made; then it belongs to whoever changes it.
+    pub fn leave_mtus(&mut self) {
+        self.leaves_mtus = true;
     }
 
     /// Says which namespace a place is.
@@ -292,6 +300,7 @@ impl Engine {
         detours.open(&mut self.places);
         let view = View { ledger: &self.ledger, overlay, sets: &none };
         let mut run = Run::new(self.owner.protocol, &mut self.places, view, &mut self.memory);
+        run.detoured = detours.ports();
         let first = |op: &&Op| op.is_link() || op.frees_port();
         let links = if detours.is_empty() { 0 } else { ops.iter().take_while(first).count() };
         let outcome = run.run(&ops[..links]).and_then(|()| {
@@ -324,6 +333,7 @@ impl Engine {
         detours.open(&mut self.places);
         let view = View { ledger: &self.ledger, overlay: &base, sets: overlay };
         let mut run = Run::new(self.owner.protocol, &mut self.places, view, &mut self.memory);
+        run.detoured = detours.ports();
         let outcome = run.run(&back);
         let disturbed = !run.disturbed.is_empty();
         detours.arrived(&self.ledger, &base, &mut self.places);

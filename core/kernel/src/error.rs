@@ -81,6 +81,15 @@ impl Error {
         }
     }
 
+    /// Which object it is about, if it is about one.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Conflict(conflict) => Some(&conflict.key),
+            Self::Invalid { key, .. } | Self::Refused { key, .. } | Self::Foreign { key, .. } => Some(key),
+            Self::UnknownPlace { .. } | Self::Io { .. } | Self::Pending | Self::NothingPending => None,
+        }
+    }
+
     /// Where it failed.
     pub fn place(&self) -> Option<&Place> {
         match self {

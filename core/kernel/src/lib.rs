@@ -27,6 +27,7 @@ mod sys;
 mod sysctl;
 mod tun;
 mod validate;
+mod ways;
 
 pub use audit::Audit;
 pub use counters::Counters;
@@ -37,3 +38,4 @@ pub use feature::Feature;
 pub use monitor::{Keeper, Repair};
 pub use netns::{Identity, Netns};
 pub use places::Places;
+pub use ways::Ways;

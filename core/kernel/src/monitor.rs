@@ -43,6 +43,8 @@ pub struct Keeper {
 pub struct Repair {
     /// The places somebody changed.
     pub places: BTreeSet<Place>,
+    /// Those of them from which an interface of somebody else's has gone: what it was in the way of may be tried again.
+    pub freed: BTreeSet<Place>,
     /// What was found and repaired, or why it could not be.
     pub outcome: Result<Audit, Error>,
 }
@@ -78,6 +80,8 @@ struct Listener {
     seen: BTreeMap<(Place, IfName), Seen>,
     /// Links that went down and are not up again.
     fallen: BTreeSet<(Place, IfName)>,
+    /// Places from which an interface of somebody else's has gone.
+    freed: BTreeSet<Place>,
     epoll: OwnedFd,
     watch: Arc<Watch>,
     ears: BTreeMap<u64, Ear>,
@@ -89,7 +93,8 @@ struct Listener {
 
 impl Keeper {
     /// Starts to watch; what changed before is [`Engine::reconcile`]'s to find. Parameters change without a word from the kernel, and
-    /// nftables are not watched in pods. `report` is told of every repair that found something; it runs on the keeper's thread.
+    /// nftables are not watched in pods. `report` is told of every repair that found something or ended a trouble, and when
+    /// an interface of somebody else's has gone; it runs on the keeper's thread.
     pub fn spawn(engine: &Arc<Mutex<Engine>>, report: impl Fn(Repair) + Send + 'static) -> io::Result<Self> {
         let watch = Arc::new(Watch {
             queue: Mutex::default(),
@@ -109,6 +114,7 @@ impl Keeper {
             owner,
             seen: BTreeMap::new(),
             fallen: BTreeSet::new(),
+            freed: BTreeSet::new(),
             epoll,
             watch: watch.clone(),
             ears: BTreeMap::new(),
@@ -216,9 +222,12 @@ impl Listener {
             troubled.retain(|place| engine.places().contains(place));
             let outcome = engine.repair(&places);
             drop(engine);
+            let was_trouble = places.iter().any(|place| troubled.holds(place));
             let is_news = troubled.note(Instant::now(), &places, &outcome);
-            if is_news && !matches!(&outcome, Ok(audit) if audit.is_clean()) {
-                report(Repair { places, outcome });
+            let freed = std::mem::take(&mut self.freed);
+            let is_clean = matches!(&outcome, Ok(audit) if audit.is_clean());
+            if is_news && (was_trouble || !is_clean) || !freed.is_empty() {
+                report(Repair { places, freed, outcome });
             }
         }
     }
@@ -277,6 +286,9 @@ impl Listener {
                     };
                     for (_, kind, _, sender, payload) in split(bytes) {
                         note(ear, kind, payload, &mut self.seen);
+                        if frees(ear, kind, payload, self.owner) {
+                            self.freed.insert(ear.place.clone());
+                        }
                         if fell_or_rose(ear, kind, payload, &mut self.fallen) {
                             dirty.insert(ear.place.clone());
                         }
@@ -373,6 +385,15 @@ fn fell_or_rose(ear: &Ear, kind: u16, payload: &[u8], fallen: &mut BTreeSet<(Pla
         true => fallen.insert(link),
         false => fallen.remove(&link) && kind == sys::RTM_NEWLINK,
     }
+}
+
+/// Whether an interface went that is not ours.
+fn frees(ear: &Ear, kind: u16, payload: &[u8], owner: u8) -> bool {
+    let of_family = payload.first().copied().unwrap_or_default();
+    ear.family == Family::Route
+        && kind == sys::RTM_DELLINK
+        && i32::from(of_family) != libc::AF_BRIDGE
+        && Attributes::after(payload, 16).u32(sys::IFLA_GROUP) != Some(u32::from(owner))
 }
 
 /// Whether a message may mean that something of ours is not as wanted.

@@ -291,6 +291,7 @@ pub(crate) const RTM_DELQDISC: u16 = 37;
 pub(crate) const RTM_DELROUTE: u16 = 25;
 pub(crate) const RTM_DELRULE: u16 = 33;
 pub(crate) const RTM_F_CLONED: u32 = 512;
+pub(crate) const RTM_F_FIB_MATCH: u32 = 8192;
 pub(crate) const RTM_GETADDR: u16 = 22;
 pub(crate) const RTM_GETLINK: u16 = 18;
 pub(crate) const RTM_GETNEIGH: u16 = 30;

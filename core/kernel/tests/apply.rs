@@ -106,6 +106,27 @@ fn a_node_and_a_pod_come_up_and_go_without_a_trace() {
     });
 }
 
+/// The kernel would forget the interface's neighbours.
+#[test]
+fn an_address_that_is_there_already_is_not_set_again() {
+    isolated("an_address_that_is_there_already_is_not_set_again", || {
+        let mut engine = engine(&[]);
+        let bridge = |mac: &str| {
+            fragment(&format!(r#"{{"node/n1":[{{"kind":"link","name":"cbr0","type":{{"bridge":{{}}}}{mac}}}]}}"#))
+        };
+        engine.set(unit("node"), bridge("")).unwrap();
+        let link = json(&engine, &node(), "ip -j link show dev cbr0");
+        let mac = link[0]["address"].as_str().unwrap();
+        run(&engine, &node(), "ip neigh add 10.40.1.5 lladdr 0a:58:0a:28:01:05 nud stale dev cbr0");
+        engine.set(unit("node"), bridge(&format!(r#","mac":"{mac}""#))).unwrap();
+        let neighbours = run(&engine, &node(), "ip neigh show dev cbr0");
+        assert!(neighbours.contains("10.40.1.5 lladdr 0a:58:0a:28:01:05"), "{neighbours:?}");
+        engine.set(unit("node"), bridge(r#","mac":"02:00:00:00:00:01""#)).unwrap();
+        let link = json(&engine, &node(), "ip -j link show dev cbr0");
+        assert_eq!(link[0]["address"], "02:00:00:00:00:01");
+    });
+}
+
 #[test]
 fn a_failure_midway_leaves_everything_as_it_was() {
     isolated("a_failure_midway_leaves_everything_as_it_was", || {

@@ -329,6 +329,47 @@ fn routes_of_an_earlier_life_are_recognised() {
     });
 }
 
+/// An engine that takes over meets somebody else's interface under the name of one of its own.
+#[test]
+fn what_is_in_the_way_of_one_unit_keeps_no_other_out() {
+    isolated("what_is_in_the_way_of_one_unit_keeps_no_other_out", || {
+        let tunnel = |name: &str, number: u8| -> Fragment {
+            serde_json::from_str(&format!(
+                r#"{{"node/n1":[{{"kind":"link","name":"{name}","type":{{"bridge":{{}}}}}},
+                {{"kind":"address","dev":"{name}","address":"10.50.{number}.1/24"}},
+                {{"kind":"sysctl","path":"net/ipv4/conf/{name}/rp_filter","value":"2"}},
+                {{"kind":"route","to":"10.60.{number}.0/24","via":{{"gateway":"10.50.{number}.2","dev":"{name}"}}}}]}}"#
+            ))
+            .unwrap()
+        };
+        let mut engine = engine(&[]);
+        run(&engine, &node(), "ip link add a1 type veth peer name theirs");
+        run(&engine, &node(), "ip link set a1 up");
+        let units = [("segment/a", tunnel("a1", 1)), ("segment/b", tunnel("b1", 2))];
+        engine.adopt(units.map(|(name, fragment)| (unit(name), Some(fragment))).into()).unwrap();
+        let engine = Arc::new(Mutex::new(engine));
+        let (tell, told) = mpsc::channel();
+        let keeper = Keeper::spawn(&engine, move |repair| tell.send(repair).unwrap()).unwrap();
+        let audit = engine.lock().unwrap().reconcile().unwrap();
+        let blamed: Vec<_> = audit.units.into_iter().collect();
+        let [((place, blamed), why)] = &blamed[..] else { panic!("{blamed:?}") };
+        assert!(*place == node() && *blamed == unit("segment/a") && why.contains("link a1"), "{blamed}: {why}");
+        let look = |line: &str| run(&engine.lock().unwrap(), &node(), line);
+        assert!(look("ip route show 10.60.2.0/24").contains("10.50.2.2"));
+        assert!(!look("ip addr show dev a1").contains("10.50.1.1"), "nothing of ours is on theirs");
+
+        look("ip link del a1");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut freed = false;
+        while !(freed && look("ip route show 10.60.1.0/24").contains("10.50.1.2")) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let repair = told.recv_timeout(left).expect("the way is free, and nobody noticed");
+            freed |= repair.freed.contains(&node());
+        }
+        drop(keeper);
+    });
+}
+
 #[test]
 fn what_a_dead_engine_had_prepared_is_kept_and_can_be_taken_back() {
     isolated("what_a_dead_engine_had_prepared_is_kept_and_can_be_taken_back", || {

@@ -46,8 +46,14 @@ pub fn build(directory: &Directory, topology: &Topology) -> anyhow::Result<Hardw
     }
     let mut engine = Engine::new(Owner { protocol: names::OWNER_LAB }, places);
     engine.apply(units)?;
+    // The Cluster says with which MTUs the hardware begins. Whoever makes a link narrower afterwards means it.
+    engine.leave_mtus();
     let engine = Arc::new(Mutex::new(engine));
-    let report = |repair: Repair| tracing::warn!(?repair, "somebody changed the hardware; it is as it was again");
+    let report = |repair: Repair| {
+        if !matches!(&repair.outcome, Ok(audit) if audit.is_clean()) {
+            tracing::warn!(?repair, "somebody changed the hardware; it is as it was again");
+        }
+    };
     let keeper = Keeper::spawn(&engine, report).context("watch the hardware")?;
     Ok(Hardware { _engine: engine, _keeper: keeper })
 }

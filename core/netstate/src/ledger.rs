@@ -130,6 +130,11 @@ impl Ledger {
         self.held(place, key).map(|held| &held.object)
     }
 
+    /// The units that want an object.
+    pub fn holders(&self, place: &Place, key: &Key) -> impl Iterator<Item = &UnitId> {
+        self.held(place, key).into_iter().flat_map(|held| &held.by)
+    }
+
     fn held(&self, place: &Place, key: &Key) -> Option<&Held> {
         self.held.get(place)?.get(key)
     }

@@ -121,6 +121,13 @@ impl Mac {
         };
         Self([0x0a, 0x58, a, b, c, d])
     }
+
+    /// The address of the node's end of a cable whose other end has that of [`Mac::of_ip`]: `06:58`, and the same four bytes.
+    pub fn opposite(ip: IpAddr) -> Self {
+        let Self(mut mac) = Self::of_ip(ip);
+        mac[0] = 0x06;
+        Self(mac)
+    }
 }
 
 impl fmt::Display for Mac {
@@ -247,6 +254,7 @@ mod tests {
         let mac = Mac::of_ip("10.40.1.5".parse().unwrap());
         assert_eq!(mac.to_string(), "0a:58:0a:28:01:05");
         assert_eq!(mac.to_string().parse::<Mac>().unwrap(), mac);
+        assert_eq!(Mac::opposite("10.40.1.5".parse().unwrap()).to_string(), "06:58:0a:28:01:05");
         assert!("0a:58:0a:28:01".parse::<Mac>().is_err());
     }
 }

@@ -14,7 +14,7 @@ use kube::runtime::{WatchStreamExt, utils::Backoff};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use switchyard_api::names::{AGENT_PORT, NETWORK, OWNER_AGENT};
-use switchyard_api::{Network as NetworkObject, Segment, edge_role};
+use switchyard_api::{Network as NetworkObject, Segment, edge_role, uplink_mtu};
 use switchyard_dns::Sockets;
 use switchyard_kernel::{Engine, Netns, Owner, Places};
 use switchyard_netstate::{IfName, Place};
@@ -275,7 +275,8 @@ fn facts(config: &Config, node: &Node) -> Option<NodeFacts> {
     let address = addresses.find(|one| one.type_ == "InternalIP").and_then(|one| one.address.parse().ok());
     let address = if own { Some(config.node_ip) } else { address };
     let uplink = IfName::new(config.underlay.uplink.clone()).ok()?;
-    Some(NodeFacts { name, address: address?, pod_cidr: block?, uplink, mac: None, edge: edge_role(node) })
+    let (edge, mtu) = (edge_role(node), uplink_mtu(node));
+    Some(NodeFacts { name, address: address?, pod_cidr: block?, uplink, mac: None, mtu, edge })
 }
 
 /// Follows Services.

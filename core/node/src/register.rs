@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use switchyard_api::Role;
 use switchyard_api::names::{
     AGENT_PORT, CONTROL_PLANE_LABEL, NO_ROUTE_CREATED, NODE_NETWORK, ROUTE_CREATED, ROUTE_PENDING, SWAP_PLAN,
+    UPLINK_MTU,
 };
 use tokio::sync::watch;
 use tracing::warn;
@@ -47,7 +48,7 @@ impl Registrar {
                 registered = newer;
             }
             let now = state.borrow_and_update().clone();
-            let silent = now == State::default();
+            let silent = now == State { mtu: now.mtu, ..State::default() };
             let says = condition(&registered, "Ready").unwrap_or_default() == if now.ready { "True" } else { "False" };
             if !silent && !annotated(&registered, &now) {
                 registered = self.persist("reporting the network", || self.annotate(&now)).await;
@@ -99,8 +100,8 @@ impl Registrar {
 
     /// Says how the network does, on annotations.
     async fn annotate(&self, state: &State) -> kube::Result<Node> {
-        let [(report, said), (plan, planned)] = annotations(state);
-        let patch = json!({"metadata": {"annotations": {report: said, plan: planned}}});
+        let annotations: BTreeMap<_, _> = annotations(state).into();
+        let patch = json!({"metadata": {"annotations": annotations}});
         self.nodes.patch(&self.config.name, &PatchParams::default(), &Patch::Merge(patch)).await
     }
 
@@ -220,9 +221,10 @@ impl Registrar {
 }
 
 /// The annotations that speak of the network, as they should be.
-fn annotations(state: &State) -> [(&'static str, Option<String>); 2] {
+fn annotations(state: &State) -> [(&'static str, Option<String>); 3] {
     let plan = state.plan.as_ref().and_then(|lines| serde_json::to_string(lines).ok());
-    [(NODE_NETWORK, serde_json::to_string(&state.status).ok()), (SWAP_PLAN, plan)]
+    let mtu = state.mtu.map(|mtu| mtu.to_string());
+    [(NODE_NETWORK, serde_json::to_string(&state.status).ok()), (SWAP_PLAN, plan), (UPLINK_MTU, mtu)]
 }
 
 fn annotated(node: &Node, state: &State) -> bool {

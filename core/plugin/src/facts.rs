@@ -21,7 +21,7 @@ pub struct Facts {
     pub underlay_cidr: IpNet,
     /// The upstream L3 device's address there.
     pub underlay_gateway: IpAddr,
-    /// MTU of the underlay in bytes.
+    /// The largest packet, in bytes, that leaves the node that is asked about by its uplink; for the upstream device, the underlay's.
     pub underlay_mtu: u32,
 }
 
@@ -40,6 +40,10 @@ pub struct NodeFacts {
     /// That interface's hardware address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
+    /// Of a peer, or of a node as the upstream device sees it: the largest packet, in bytes, that passes on the way to it. Absent if
+    /// that is what the underlay carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// Whether it is to carry gateways to the outside, for networks that have such.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edge: Option<EdgeRole>,
@@ -132,6 +136,13 @@ pub struct SegmentPool {
     /// It gets an address from here that stands for it outside. The first address is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<IpNet>,
+}
+
+impl NodeFacts {
+    /// The largest packet that passes on the way to this node, if that is less than what leaves the one that sends it.
+    pub fn narrower(&self, facts: &Facts) -> Option<u32> {
+        self.mtu.filter(|mtu| *mtu < facts.underlay_mtu)
+    }
 }
 
 impl Pool {

@@ -36,7 +36,7 @@ impl NetworkPlugin for Hello {
         let (here, there) = (&Place::node(&node.name), &Place::pod(&pod.uid));
         let (cable, eth0) = (IfName::derived("veth", &pod.uid), name("eth0"));
         let gateway = "169.254.1.1".parse().expect("an address");
-        let mtu = Some(self.mtu.unwrap_or(facts.underlay_mtu));
+        let mtu = Some(self.mtu.map_or(facts.underlay_mtu, |mtu| mtu.min(facts.underlay_mtu)));
         let end = |place: &Place, name: &IfName, mac, peer| {
             let kind = LinkKind::Veth { peer };
             (place.clone(), Object::Link(Link { mtu, mac: Some(mac), ..Link::new(name.clone(), kind) }))
@@ -68,17 +68,20 @@ impl NetworkPlugin for Hello {
     }
 
     /// A pod whose address is from elsewhere, as after a change of network, is on its node all the same.
-    fn remote(&self, _: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Fragment {
+    fn remote(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Fragment {
         let mut fragment = Fragment::new();
-        let route = Route::new(pod.ip.into(), NextHop::gateway(peer.address));
+        let mtu = peer.narrower(facts);
+        let route = Route { mtu, ..Route::new(pod.ip.into(), NextHop::gateway(peer.address)) };
         fragment.want(&Place::node(&node.name), Object::Route(route));
         fragment
     }
 
     /// The upstream device knows which block lies behind which node.
-    fn underlay(&self, _: &Facts, node: &NodeFacts) -> Fragment {
+    fn underlay(&self, facts: &Facts, node: &NodeFacts) -> Fragment {
         let mut fragment = Fragment::new();
-        fragment.want(&Place::Router, Object::Route(Route::new(node.pod_cidr, NextHop::gateway(node.address))));
+        let mtu = node.narrower(facts);
+        let route = Route { mtu, ..Route::new(node.pod_cidr, NextHop::gateway(node.address)) };
+        fragment.want(&Place::Router, Object::Route(route));
         fragment
     }
 }

@@ -50,16 +50,18 @@ impl NetworkPlugin for Kubenet {
         self.bridged.pod(node, pod, self.mtu(facts))
     }
 
-    fn remote(&self, _: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Fragment {
+    fn remote(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Fragment {
         let mut fragment = Fragment::new();
         let via = NextHop { dev: Some(node.uplink.clone()), ..NextHop::gateway(peer.address) };
-        fragment.want(&Place::node(&node.name), Object::Route(Route::new(host(pod.ip), via)));
+        let route = Route { mtu: peer.narrower(facts), ..Route::new(host(pod.ip), via) };
+        fragment.want(&Place::node(&node.name), Object::Route(route));
         fragment
     }
 
-    fn underlay(&self, _: &Facts, node: &NodeFacts) -> Fragment {
+    fn underlay(&self, facts: &Facts, node: &NodeFacts) -> Fragment {
         let mut fragment = Fragment::new();
-        fragment.want(&Place::Router, Object::Route(Route::new(node.pod_cidr.trunc(), NextHop::gateway(node.address))));
+        let route = Route::new(node.pod_cidr.trunc(), NextHop::gateway(node.address));
+        fragment.want(&Place::Router, Object::Route(Route { mtu: node.narrower(facts), ..route }));
         fragment
     }
 }

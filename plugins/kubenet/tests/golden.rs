@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use golden::{facts, is_golden, node, pod};
 use serde_json::{Value, json};
 use switchyard_kubenet::Kubenet;
-use switchyard_plugin::NetworkPlugin;
 use switchyard_plugin::netstate::{Key, Mac, Object, Place};
+use switchyard_plugin::{NetworkPlugin, NodeFacts};
 
 fn kubenet(options: Value) -> Kubenet {
     Kubenet::new(options.as_object().unwrap()).unwrap()
@@ -35,6 +35,18 @@ fn a_foreign_pod_keeps_its_address() {
 #[test]
 fn the_upstream_device_holds_one_route_a_node() {
     is_golden("underlay", &kubenet(json!({})).underlay(&facts(), &node(1)));
+}
+
+#[test]
+fn what_a_node_takes_is_told_by_the_routes_to_it() {
+    let narrow = NodeFacts { mtu: Some(1300), ..node(1) };
+    let kubenet = kubenet(json!({}));
+    let there = kubenet.underlay(&facts(), &narrow);
+    let remote = kubenet.remote(&facts(), &node(2), &narrow, &pod("10.40.7.5"));
+    for (fragment, place) in [(there, Place::Router), (remote, Place::node("worker-2"))] {
+        let (_, route) = fragment.get(&place).unwrap().iter().next().unwrap();
+        assert!(matches!(route, Object::Route(route) if route.mtu == Some(1300)), "{route:?}");
+    }
 }
 
 #[test]

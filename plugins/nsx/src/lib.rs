@@ -94,9 +94,10 @@ impl NetworkPlugin for Nsx {
     fn peer(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts) -> Fragment {
         let mut fragment = Fragment::new();
         let place = &Place::node(&node.name);
-        fragment.want_all(place, self.transit().way(node, peer, peer.pod_cidr.trunc()));
+        let mtu = self.narrower(facts, node, peer);
+        fragment.want_all(place, self.transit().way(node, peer, peer.pod_cidr.trunc(), mtu));
         if let Some(tier0) = self.tier0(facts) {
-            fragment.want_all(place, tier0.peer(peer, &self.transit()));
+            fragment.want_all(place, tier0.peer(peer, &self.transit(), mtu));
         }
         fragment
     }
@@ -111,13 +112,14 @@ impl NetworkPlugin for Nsx {
         fragment
     }
 
-    fn remote(&self, _: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Fragment {
+    fn remote(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts, pod: &PodFacts) -> Fragment {
         let mut fragment = Fragment::new();
         let tunnel = match &pod.segment {
             Some(segment) => self.tunnel(segment.id),
             None => self.transit(),
         };
-        let way = tunnel.way(node, peer, switchyard_plugin::bridged::host(pod.ip));
+        let to = switchyard_plugin::bridged::host(pod.ip);
+        let way = tunnel.way(node, peer, to, self.narrower(facts, node, peer));
         fragment.want_all(&Place::node(&node.name), way);
         fragment
     }
@@ -134,7 +136,7 @@ impl NetworkPlugin for Nsx {
     }
 
     fn underlay(&self, facts: &Facts, node: &NodeFacts) -> Fragment {
-        self.tier0(facts).map(|tier0| tier0.underlay(node)).unwrap_or_default()
+        self.tier0(facts).map(|tier0| tier0.underlay(facts, node)).unwrap_or_default()
     }
 }
 
@@ -155,6 +157,16 @@ impl Nsx {
     }
 
     fn mtu(&self, facts: &Facts, node: &NodeFacts) -> u32 {
-        self.settings.bridged.mtu(facts.underlay_mtu.saturating_sub(tunnel::overhead(node)))
+        self.inner(facts.underlay_mtu, node)
+    }
+
+    /// The MTU of the way to a peer, where it carries less than this node's uplink.
+    fn narrower(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts) -> Option<u32> {
+        peer.narrower(facts).map(|mtu| self.inner(mtu, node))
+    }
+
+    /// The largest packet of a pod that fits into one of `outer` bytes.
+    fn inner(&self, outer: u32, node: &NodeFacts) -> u32 {
+        self.settings.bridged.mtu(outer.saturating_sub(tunnel::overhead(node)))
     }
 }

@@ -82,10 +82,10 @@ impl Tier0 {
         fragment
     }
 
-    /// The way to the gateway on `peer`, if it has one.
-    pub(crate) fn peer(&self, peer: &NodeFacts, transit: &Tunnel) -> Option<Object> {
+    /// The way to the gateway on `peer`, if it has one, with the MTU of the way there.
+    pub(crate) fn peer(&self, peer: &NodeFacts, transit: &Tunnel, mtu: Option<u32>) -> Option<Object> {
         let role = peer.edge?;
-        let route = Route::new(default(NODE_END), transit.hop(peer));
+        let route = Route { mtu, ..Route::new(default(NODE_END), transit.hop(peer)) };
         Some(Object::Route(Route { table: OUT, metric: metric(peer, role), ..route }))
     }
 
@@ -106,11 +106,12 @@ impl Tier0 {
     }
 
     /// The upstream device's route to an edge node.
-    pub(crate) fn underlay(&self, node: &NodeFacts) -> Fragment {
+    pub(crate) fn underlay(&self, facts: &Facts, node: &NodeFacts) -> Fragment {
         let mut fragment = Fragment::new();
         if let Some(role) = node.edge {
             let route = Route::new(self.pool.into(), NextHop::gateway(node.address));
-            fragment.want(&Place::Router, Object::Route(Route { metric: metric(node, role), ..route }));
+            let (metric, mtu) = (metric(node, role), node.narrower(facts));
+            fragment.want(&Place::Router, Object::Route(Route { metric, mtu, ..route }));
         }
         fragment
     }

@@ -47,11 +47,11 @@ impl Tunnel {
         vec![Object::Link(link), redirects, way_back, address(&dev, router, full(router))]
     }
 
-    /// What leads from `node` through it to `to`, on `peer`.
-    pub(crate) fn way(&self, node: &NodeFacts, peer: &NodeFacts, to: IpNet) -> Vec<Object> {
+    /// What leads from `node` through it to `to`, on `peer`; with the MTU of the way, where it carries less than the node's uplink.
+    pub(crate) fn way(&self, node: &NodeFacts, peer: &NodeFacts, to: IpNet, mtu: Option<u32>) -> Vec<Object> {
         let (dev, mac) = (self.name(), mac(peer.address));
         let fdb = FdbEntry { dev: dev.clone(), mac, remote: Some(peer.address) };
-        let route = Route { source: Some(gateway(node)), ..Route::new(to, self.hop(peer)) };
+        let route = Route { source: Some(gateway(node)), mtu, ..Route::new(to, self.hop(peer)) };
         vec![neighbour(&dev, gateway(peer), mac), Object::Fdb(fdb), Object::Route(route)]
     }
 

@@ -62,6 +62,19 @@ fn the_way_to_pods_elsewhere() {
 }
 
 #[test]
+fn a_narrow_way_to_a_peer_is_told_by_every_route_that_takes_it() {
+    let narrow = NodeFacts { mtu: Some(1300), ..edge(2, EdgeRole::Active) };
+    let nsx = nsx(json!({}));
+    let mut all = nsx.peer(&facts(), &node(1), &narrow);
+    all.merge(nsx.remote(&facts(), &node(1), &narrow, &of_segment("10.40.128.6")));
+    let routes = all.get(&Place::node("worker-1")).unwrap().iter().filter_map(|(_, object)| match object {
+        Object::Route(route) => Some(route.mtu),
+        _ => None,
+    });
+    assert_eq!(routes.collect::<Vec<_>>(), [Some(1250); 3], "to its block, to its gateway, to its pod");
+}
+
+#[test]
 fn the_gateway_of_a_segment_is_the_same_on_every_node() {
     let on = |number| nsx(json!({})).segment(&facts(), &node(number), &segment());
     let gateways = |number| {

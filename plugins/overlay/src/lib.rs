@@ -99,16 +99,18 @@ impl NetworkPlugin for Overlay {
 }
 
 impl Overlay {
-    /// The route to a peer's block: through the tunnel, or plainly where that goes and is wanted.
+    /// The route to a peer's block: through the tunnel, or plainly where that goes and is wanted. It has an MTU of its own where the
+    /// way carries less than this node's uplink.
     fn way(&self, facts: &Facts, node: &NodeFacts, peer: &NodeFacts) -> Route {
         let neighbours = [node, peer].iter().all(|one| facts.underlay_cidr.contains(&one.address));
         let to = peer.pod_cidr.trunc();
         if self.settings.direct_routing && neighbours {
             let via = NextHop { dev: Some(node.uplink.clone()), ..NextHop::gateway(peer.address) };
-            return Route::new(to, via);
+            return Route { mtu: peer.narrower(facts), ..Route::new(to, via) };
         }
+        let mtu = peer.narrower(facts).map(|mtu| self.inner(mtu, node));
         let via = NextHop { dev: Some(self.device()), onlink: true, ..NextHop::gateway(gateway(peer)) };
-        Route { source: Some(gateway(node)), ..Route::new(to, via) }
+        Route { source: Some(gateway(node)), mtu, ..Route::new(to, via) }
     }
 
     /// The tunnel's device on every node.
@@ -117,8 +119,13 @@ impl Overlay {
     }
 
     fn mtu(&self, facts: &Facts, node: &NodeFacts) -> u32 {
+        self.inner(facts.underlay_mtu, node)
+    }
+
+    /// The largest packet of a pod that fits into one of `outer` bytes.
+    fn inner(&self, outer: u32, node: &NodeFacts) -> u32 {
         let overhead = if node.address.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 };
-        self.settings.bridged.mtu(facts.underlay_mtu.saturating_sub(overhead))
+        self.settings.bridged.mtu(outer.saturating_sub(overhead))
     }
 }
 

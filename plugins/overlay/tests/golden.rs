@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use switchyard_overlay::Overlay;
 use switchyard_plugin::netstate::{Change, Fragment, Key, Object, Phase, Place, Plan};
-use switchyard_plugin::{NetworkPlugin, NodeFacts};
+use switchyard_plugin::{Facts, NetworkPlugin, NodeFacts};
 
 fn overlay(options: Value) -> Overlay {
     Overlay::new(options.as_object().unwrap()).unwrap()
@@ -92,6 +92,25 @@ fn the_mtu_leaves_room_for_the_tunnel() {
     }
     let over_v6 = NodeFacts { address: "fd00::11".parse().unwrap(), ..node(1) };
     assert_eq!(mtu(&overlay(json!({})).node(&facts(), &over_v6), &here, "vxlan1"), Some(1430));
+}
+
+/// The largest packet by the route to the second node, which is itself reached by ways of 1300 bytes.
+fn narrow(options: Value, facts: &Facts) -> Option<u32> {
+    let peer = NodeFacts { mtu: Some(1300), ..node(2) };
+    let fragment = overlay(options).peer(facts, &node(1), &peer);
+    let objects = fragment.get(&Place::node("worker-1"));
+    match objects.and_then(|all| all.get(&Key::Route(254, "10.40.2.0/24".parse().unwrap(), 0))) {
+        Some(Object::Route(route)) => route.mtu,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_narrow_way_to_a_peer_is_told_by_its_route_alone() {
+    assert_eq!(narrow(json!({}), &facts()), Some(1250));
+    assert_eq!(narrow(json!({"directRouting": true}), &facts()), Some(1300));
+    assert_eq!(narrow(json!({"mtu": 1200}), &facts()), Some(1200));
+    assert_eq!(narrow(json!({}), &Facts { underlay_mtu: 1300, ..facts() }), None, "this node's devices are as narrow");
 }
 
 #[test]

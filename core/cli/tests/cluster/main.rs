@@ -8,6 +8,7 @@ mod firewall;
 mod leaving;
 mod measuring;
 mod naming;
+mod narrowing;
 mod policy;
 mod reaching;
 mod rig;

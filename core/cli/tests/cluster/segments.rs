@@ -161,7 +161,7 @@ fn namespaces_are_segments_with_an_address_outside(powers: Powers) {
     for node in ["worker-1", "worker-2"] {
         assert_eq!(floods(&cluster, node), 0, "{node}: nothing is asked of everybody");
     }
-    a_device_in_the_way_is_told_by_the_segment(&cluster);
+    a_device_in_the_way_is_told_by_the_segment_until_it_goes(&cluster);
 }
 
 /// A second subnet, on both nodes, whose pods reach each other and those of the first.
@@ -187,8 +187,8 @@ fn a_segment_grows_under_its_pods(cluster: &Cluster) {
     assert!(hears(cluster, &old, there), "from a pod that was there before");
 }
 
-/// Somebody else's device has the name that a node would give its tunnel.
-fn a_device_in_the_way_is_told_by_the_segment(cluster: &Cluster) {
+/// Somebody else's device has the name that a node would give its tunnel, for a while.
+fn a_device_in_the_way_is_told_by_the_segment_until_it_goes(cluster: &Cluster) {
     cluster.shell("worker-2", &["ip", "link", "add", "vx4098", "type", "bridge"]).expect("a device");
     let namespace = r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "late"}}"#.to_owned();
     let pod = idle("late", "worker-1", "late")
@@ -200,6 +200,12 @@ fn a_device_in_the_way_is_told_by_the_segment(cluster: &Cluster) {
         let condition = &segment["status"]["conditions"][0];
         let message = condition["message"].as_str()?;
         (condition["status"] == "False" && message.contains("worker-2") && message.contains("vx4098")).then_some(())
+    });
+    cluster.shell("worker-2", &["ip", "link", "del", "vx4098"]).expect("the device goes");
+    eventually("the segment is there", || {
+        let link = cluster.shell("worker-2", &["ip", "-d", "link", "show", "vx4098"]).ok()?;
+        let segment = cluster.get(&["segment", "late"]);
+        (link.contains("vxlan id 4098") && segment["status"]["conditions"][0]["status"] == "True").then_some(())
     });
 }
 

@@ -64,6 +64,8 @@ pub const CHECKS: &[Check] = &[
         advice: "the block lies in the cluster's, and addresses that the plugin uses itself are reserved" },
     Check { name: "semantics/address", promise: "gives a pod its address, also one from outside the pool", look: semantics::address,
         advice: "pods keep their addresses when the network is swapped: carry foreign ones by a route of their own" },
+    Check { name: "semantics/uplink", promise: "no pod's interface is larger than its node's uplink", look: semantics::uplink,
+        advice: "underlayMtu is what the uplink of the node that is asked about carries; an option may only ask for less" },
     Check { name: "hostile/malformed", promise: "refuses malformed input with an error", look: hostile::malformed,
         advice: "parse the input whole and bounded; answer INVALID" },
     Check { name: "hostile/odd", promise: "survives odd but well-formed clusters", look: hostile::odd,

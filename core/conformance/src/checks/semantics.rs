@@ -9,7 +9,7 @@ use switchyard_plugin_host::Plugin;
 
 use crate::cluster;
 use crate::subject::{Checked, Subject, fail, skip};
-use crate::world::has_interface;
+use crate::world::{has_interface, mtu};
 
 type Units = Vec<(String, Fragment)>;
 
@@ -120,6 +120,20 @@ pub(super) fn address(subject: &Subject) -> Checked {
         }
     }
     Ok(String::new())
+}
+
+/// The MTU of a pod's interface follows that of its node's uplink, down to the least that IPv6 works with.
+pub(super) fn uplink(subject: &Subject) -> Checked {
+    const NARROW: u32 = 1280;
+    let plugin = subject.plugin()?;
+    let (facts, node) = (Facts { underlay_mtu: NARROW, ..cluster::facts() }, cluster::node(1));
+    let pod = cluster::pod("a", cluster::ip("10.40.1.5"));
+    let fragment = plugin.pod(&facts, &node, &pod).map_err(|error| fail(error.to_string()))?;
+    match mtu(&fragment, &pod) {
+        Some(mtu) if mtu > NARROW => Err(fail(format!("{mtu} bytes, and the uplink carries {NARROW}"))),
+        Some(mtu) => Ok(format!("{mtu} bytes by an uplink of {NARROW}")),
+        None => Err(skip("it leaves the MTU in pods to the kernel")),
+    }
 }
 
 /// Everything about `count` nodes with two pods each and one foreign one.

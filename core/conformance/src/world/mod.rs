@@ -250,7 +250,8 @@ pub(crate) fn has_interface(fragment: &Fragment) -> bool {
     )
 }
 
-fn mtu(fragment: &Fragment, pod: &PodFacts) -> Option<u32> {
+/// The MTU that a pod's interface is to have.
+pub(crate) fn mtu(fragment: &Fragment, pod: &PodFacts) -> Option<u32> {
     let objects = fragment.get(&Place::pod(&pod.uid))?;
     objects.iter().find_map(|(_, object)| match object {
         Object::Link(link) if link.kind != LinkKind::Existing => link.mtu,

@@ -239,6 +239,7 @@ impl Fixed {
                 pod_cidr,
                 uplink,
                 mac: None,
+                mtu: None,
                 edge: switchyard_api::edge_role(node),
             });
         Self {

@@ -63,7 +63,8 @@ impl Run<'_> {
                 }
             }
             Some(from) if !needs_recreation(from, to) => {
-                pending.extend(link::change(Some(from), to, master).map(plain));
+                let now = self.with_address(&op.place, from, to)?;
+                pending.extend(link::change(Some(&now), to, master).map(plain));
                 if from.master.is_some() && from.master != to.master {
                     // A port that leaves its bridge loses its forwarding entries.
                     self.disturbed.insert(op.place.clone());
@@ -192,6 +193,19 @@ impl Run<'_> {
             pending.push(Request { op: number, message, tolerate: GONE, makes: false });
         }
         Ok(())
+    }
+
+    /// What is there, with a hardware address that need not be set: the kernel forgets an interface's neighbours even if it is set
+    /// to what it is, and on a detour it would be set too early.
+    fn with_address(&mut self, place: &Place, from: &Link, to: &Link) -> Result<Link, Error> {
+        let mac = if self.detoured.contains(&(place.clone(), to.name.clone())) {
+            to.mac
+        } else if from.mac.is_none() && to.mac.is_some() {
+            self.places.link(place, &to.name, self.owner)?.and_then(|found| found.mac)
+        } else {
+            from.mac
+        };
+        Ok(Link { mac, ..from.clone() })
     }
 
     /// A link as it is, with its master by name.

@@ -35,6 +35,10 @@ impl Troubled {
         self.0.iter().filter(|(_, trouble)| trouble.due <= now).map(|(place, _)| place.clone()).collect()
     }
 
+    pub(super) fn holds(&self, place: &Place) -> bool {
+        self.0.contains_key(place)
+    }
+
     pub(super) fn retain(&mut self, keep: impl Fn(&Place) -> bool) {
         self.0.retain(|place, _| keep(place));
     }

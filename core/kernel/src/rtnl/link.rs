@@ -17,7 +17,7 @@ pub(crate) struct FoundLink {
     /// The number of the lower interface, or of the other end (in its own namespace).
     pub(crate) lower: u32,
     pub(crate) mac: Option<Mac>,
-    mtu: u32,
+    pub(crate) mtu: u32,
     up: bool,
     kind: String,
     data: Vec<u8>,

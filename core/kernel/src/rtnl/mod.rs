@@ -27,7 +27,7 @@ pub(crate) struct Found {
 /// Interface names of one place by their number.
 pub(crate) type Names = HashMap<u32, IfName>;
 
-fn family_of(ip: IpAddr) -> u8 {
+pub(crate) fn family_of(ip: IpAddr) -> u8 {
     match ip {
         IpAddr::V4(_) => libc::AF_INET as u8,
         IpAddr::V6(_) => libc::AF_INET6 as u8,
@@ -35,7 +35,7 @@ fn family_of(ip: IpAddr) -> u8 {
 }
 
 /// A prefix from an address, or the whole of the family if there is none.
-fn prefix(family: u8, address: Option<IpAddr>, length: u8) -> Option<IpNet> {
+pub(crate) fn prefix(family: u8, address: Option<IpAddr>, length: u8) -> Option<IpNet> {
     let address = match (address, i32::from(family)) {
         (Some(address), _) => address,
         (None, libc::AF_INET) => IpAddr::from([0; 4]),

@@ -188,6 +188,7 @@ fn node_facts(name: &str) -> NodeFacts {
         pod_cidr: block.parse().unwrap(),
         uplink: IfName::new("eth0").unwrap(),
         mac: None,
+        mtu: None,
         edge: None,
     }
 }

@@ -176,7 +176,7 @@ impl Kernel {
             }
         }
         let outcome = self.on_engine(Engine::reconcile).await;
-        tell(Repair { places: [Place::Router].into(), outcome });
+        tell(Repair { places: [Place::Router].into(), freed: Default::default(), outcome });
         true
     }
 

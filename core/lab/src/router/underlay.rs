@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
-use switchyard_api::{ActiveNetwork, Network, edge_role};
+use switchyard_api::{ActiveNetwork, Network, edge_role, uplink_mtu};
 use switchyard_netstate::{Fragment, IfName, UnitId};
 use switchyard_plugin::{Facts, NodeFacts};
 use switchyard_plugin_host::{Plugin, Registry};
@@ -213,6 +213,7 @@ impl Underlay {
             pod_cidr: node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()?,
             uplink: self.card.clone(),
             mac: None,
+            mtu: uplink_mtu(node).filter(|mtu| *mtu < self.facts.underlay_mtu),
             edge: edge_role(node),
         })
     }

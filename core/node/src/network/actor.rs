@@ -1,6 +1,7 @@
 //! The task that owns the wishes.
 
 mod asking;
+mod keeping;
 mod probes;
 mod swap;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use switchyard_api::{ActiveNetwork, Swap};
 use switchyard_kernel::conntrack::{Filter, Flow};
-use switchyard_kernel::{Engine, Keeper, Netns};
+use switchyard_kernel::{Engine, Keeper, Netns, Repair};
 use switchyard_netstate::{Place, UnitId};
 use switchyard_plugin::{Facts, NodeFacts, PodFacts};
 use switchyard_plugin_host::{Plugin, Registry};
@@ -21,12 +22,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use self::keeping::Late;
 use crate::network::again::Again;
-use crate::network::engine::{EngineThread, tell};
+use crate::network::engine::EngineThread;
 use crate::network::extra::Extra;
 use crate::network::overdue::{self, Failed, Overdue};
 use crate::network::question::{Question, peer_unit, pod_unit};
 use crate::network::reach::Reach;
+use crate::network::unrepaired::Unrepaired;
+use crate::network::ways::Ways;
 use crate::network::{AttachError, Call, List, Network, State, Units};
 
 /// Protocol number.
@@ -40,6 +44,7 @@ pub(crate) struct Actor {
     engine: EngineThread,
     calls: mpsc::UnboundedReceiver<Call>,
     state: watch::Sender<State>,
+    ways: Ways,
     node: Option<NodeFacts>,
     peers: BTreeMap<String, NodeFacts>,
     pods: BTreeMap<String, PodFacts>,
@@ -48,6 +53,8 @@ pub(crate) struct Actor {
     extra: Extra,
     /// What is wanted and not in force.
     overdue: Overdue,
+    /// What is to be in force and is not as wanted.
+    unrepaired: Unrepaired,
     /// UDP flows to be dropped once what Services want is in force.
     stale: Stale,
     /// Pods that the plugin does not attach, by uid, and why.
@@ -65,11 +72,15 @@ pub(crate) struct Actor {
     /// Why the active network is not in force, and when it is tried again.
     refused: Option<(ActiveNetwork, String)>,
     again: Again,
+    /// A plugin whose answers are not in the kernel yet.
+    opened: Option<(ActiveNetwork, Arc<dyn Plugin>)>,
     /// The plugin whose answers are in the kernel.
     plugin: Option<(ActiveNetwork, Arc<dyn Plugin>)>,
     listed: BTreeSet<List>,
     /// Mends what others change; there once all that is wanted is known.
     keeper: Option<Keeper>,
+    /// What the keeper tells.
+    repairs: (mpsc::UnboundedSender<Repair>, mpsc::UnboundedReceiver<Repair>),
 }
 
 // === impl Actor ===
@@ -89,6 +100,7 @@ impl Actor {
         let (state, state_out) = watch::channel(State::default());
         let actor = Self {
             name: name.to_owned(),
+            ways: Ways::new(name, &facts, engine.owner())?,
             facts,
             plugins: Arc::new(plugins),
             engine: EngineThread::start(engine)?,
@@ -100,6 +112,7 @@ impl Actor {
             reach: Reach::default(),
             extra: Extra::new(name, extra),
             overdue: Overdue::default(),
+            unrepaired: Unrepaired::default(),
             stale: Stale::default(),
             unattached: BTreeMap::new(),
             needs_route: false,
@@ -110,9 +123,11 @@ impl Actor {
             aside: VecDeque::new(),
             refused: None,
             again: Again::default(),
+            opened: None,
             plugin: None,
             listed: BTreeSet::new(),
             keeper: None,
+            repairs: mpsc::unbounded_channel(),
         };
         Ok((actor, Network { calls: calls_in, state: state_out }))
     }
@@ -136,6 +151,8 @@ impl Actor {
                     Some(call) => self.take(call).await,
                     None => return,
                 },
+                () = self.ways.changed(), if !self.is_halfway() => self.look_again().await,
+                Some(repair) = self.repairs.1.recv(), if !self.is_halfway() => self.repaired(repair).await,
                 () = again => self.try_again().await,
             }
         }
@@ -205,6 +222,7 @@ impl Actor {
             }
             Call::Node(node) => self.node_changed(*node).await,
             Call::NodeGone(name) => {
+                self.ways.gone(&name);
                 if self.peers.remove(&name).is_some() {
                     self.peer_changed(&name).await;
                 }
@@ -263,13 +281,25 @@ impl Actor {
         None
     }
 
+    /// Some way carries less or more than it did, or may.
+    async fn look_again(&mut self) {
+        for node in self.ways.told() {
+            self.node_changed(node).await;
+        }
+    }
+
     async fn node_changed(&mut self, node: NodeFacts) {
+        let node = self.ways.seen(node);
         if node.name == self.name {
+            let own = self.ways.own();
+            self.facts.underlay_mtu = own;
+            self.state.send_if_modified(|state| state.mtu.replace(own) != Some(own));
             if self.node.as_ref() != Some(&node) {
-                let role = self.node.as_ref().is_some_and(|old| NodeFacts { edge: node.edge, ..old.clone() } == node);
+                let as_before = |old: &NodeFacts| NodeFacts { edge: node.edge, mtu: node.mtu, ..old.clone() };
+                let in_place = self.node.as_ref().is_some_and(|old| as_before(old) == node);
                 self.node = Some(node.clone());
                 // Everything depends on the node itself.
-                if role && self.plugin.is_some() {
+                if in_place && self.plugin.is_some() {
                     let mut questions = self.questions();
                     questions.push(Question::underlay());
                     self.renew(questions).await;
@@ -324,7 +354,7 @@ impl Actor {
         if is_refused && !self.again.is_due() {
             return;
         }
-        let outcome = match self.open(&active).await {
+        let outcome = match self.open_once(&active).await {
             Ok(plugin) => self.bring_in(&node, &active, plugin).await,
             Err(error) => Err(error),
         };
@@ -344,6 +374,16 @@ impl Actor {
         }
     }
 
+    /// The one of the last attempt, which knows what it failed with.
+    async fn open_once(&mut self, network: &ActiveNetwork) -> Result<Arc<dyn Plugin>, String> {
+        if let Some((_, plugin)) = self.opened.as_ref().filter(|(opened, _)| opened.is_same(network)) {
+            return Ok(plugin.clone());
+        }
+        let plugin = self.open(network).await?;
+        self.opened = Some((network.clone(), plugin.clone()));
+        Ok(plugin)
+    }
+
     /// The very file that the control plane has checked, where it can be seen from here; else the plugin of that name.
     async fn open(&mut self, network: &ActiveNetwork) -> Result<Arc<dyn Plugin>, String> {
         let (plugins, network) = (self.plugins.clone(), network.clone());
@@ -355,63 +395,37 @@ impl Actor {
         .await
     }
 
-    /// Asks a plugin for everything and makes it so, all or nothing.
+    /// Asks a plugin for everything and makes it so: all or nothing, unless an earlier agent's is taken over, which goes unit by unit.
     async fn bring_in(
         &mut self,
         node: &NodeFacts,
         active: &ActiveNetwork,
         plugin: Arc<dyn Plugin>,
     ) -> Result<(), String> {
-        let units = self.wishes(node, &plugin).await?;
-        let names: Vec<UnitId> = units.keys().cloned().collect();
-        if self.keeper.is_some() {
+        let late = if self.keeper.is_some() {
+            let units = self.wishes(node, &plugin).await?;
+            let names: Vec<UnitId> = units.keys().cloned().collect();
             self.apply(units).await?;
+            self.overdue.tried(names, Failed::new());
+            Late::default()
         } else {
-            self.adopt(units).await?;
-        }
-        self.overdue.tried(names, Failed::new());
+            self.adopt(node, &plugin).await?
+        };
         if self.plugin.is_none() {
             self.reconcile().await?;
         }
         self.carries(active.clone(), plugin).await;
+        self.put_off(late);
         Ok(())
     }
 
     /// This plugin's answers are in the kernel now.
     async fn carries(&mut self, network: ActiveNetwork, plugin: Arc<dyn Plugin>) {
         self.plugin = Some((network, plugin));
+        self.opened = None;
         self.overdue.forget_plugin();
         self.unattached.clear();
         self.renew(vec![Question::underlay()]).await;
-    }
-
-    /// Takes over what an earlier agent left. Nothing is touched yet; [`Self::reconcile`] follows, and touches nothing that is right.
-    async fn adopt(&mut self, mut units: Units) -> Result<(), String> {
-        let held = self.overdue.known();
-        let names: Vec<UnitId> = held.keys().cloned().collect();
-        units.extend(held);
-        let (extra, in_swap) = (self.extra.clone(), self.swap.is_some());
-        let work = move |engine: &mut Engine| {
-            extra.adopt(engine);
-            extra.make(engine, &units)?;
-            engine.adopt(units).map_err(|error| error.to_string())?;
-            if !in_swap {
-                extra.sweep(engine);
-            }
-            Ok(())
-        };
-        self.engine.run(work).await.unwrap_or_else(|gone| Err(gone.to_string()))?;
-        self.overdue.tried(names, Failed::new());
-        // First the ears, then the look, so that nothing is missed in between.
-        self.keeper = Some(self.engine.keep().map_err(|error| format!("watch the kernel: {error}"))?);
-        Ok(())
-    }
-
-    async fn reconcile(&mut self) -> Result<(), String> {
-        let audit = self.engine.run(Engine::reconcile).await.map_err(|gone| gone.to_string())?;
-        tell(&audit.map_err(|error| error.to_string())?);
-        self.drop_flows().await;
-        Ok(())
     }
 
     async fn attach(&mut self, pod: PodFacts, netns: PathBuf) -> Result<(), AttachError> {
@@ -504,7 +518,7 @@ impl Actor {
         if self.keeper.is_none() {
             return Ok(());
         }
-        if let Some(why) = self.overdue.why(|unit| concerns(concern.as_ref(), unit)).next() {
+        if let Some(why) = self.complaints(|unit| concerns(concern.as_ref(), unit)).next() {
             return Err(why);
         }
         let Some(address) = forget else { return Ok(()) };
@@ -548,6 +562,11 @@ impl Actor {
         self.engine.run(work).await.unwrap_or_else(|gone| all(gone.to_string()))
     }
 
+    /// Why units are not as wanted that `concern` is about.
+    fn complaints(&self, concern: impl Fn(&UnitId) -> bool + Copy) -> impl Iterator<Item = String> {
+        self.overdue.why(concern).chain(self.unrepaired.why(concern))
+    }
+
     /// The active network is in force, or is refused, or something else may help those who wait.
     fn report(&mut self, refused: Option<(ActiveNetwork, String)>) {
         self.refused = refused;
@@ -568,11 +587,12 @@ impl Actor {
     /// Says what is wrong. This wakes nobody who waits: he may be what is wrong.
     fn publish(&self) {
         let refused = self.refused.iter().map(|(_, why)| why.clone());
-        let mut all = refused.chain(self.unattached.values().cloned()).chain(self.overdue.why(|_| true));
+        let mut all = refused.chain(self.unattached.values().cloned()).chain(self.complaints(|_| true));
         let (first, more) = (all.next(), all.count());
         let error = first.map(|first| if more == 0 { first } else { format!("{first} (and {more} more)") });
-        let policies = self.overdue.why(|unit| concerns(None, unit)).next();
-        let segments = self.overdue.segments();
+        let policies = self.complaints(|unit| concerns(None, unit)).next();
+        let mut segments = self.overdue.segments();
+        segments.extend(self.unrepaired.segments());
         self.state.send_if_modified(|state| {
             let was = (&state.status.error, &state.status.segments, state.needs_route, &state.policies);
             let changed = was != (&error, &segments, self.needs_route, &policies);

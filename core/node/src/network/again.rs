@@ -26,6 +26,11 @@ impl Again {
         *self = Self::default();
     }
 
+    /// What it was put off for is over: now is the time.
+    pub(super) fn hasten(&mut self) {
+        self.until = self.until.map(|_| Instant::now());
+    }
+
     /// When it is time, if something failed.
     pub(super) fn until(&self) -> Option<Instant> {
         self.until

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use switchyard_kernel::{Audit, Engine, Keeper, Repair};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
@@ -37,11 +38,15 @@ impl EngineThread {
         Ok(Self { jobs, engine })
     }
 
-    /// Has changes that others make repaired from now on. Not before everything that is wanted is known, as what nobody wants goes.
-    pub(crate) fn keep(&self) -> std::io::Result<Keeper> {
-        Keeper::spawn(&self.engine, |Repair { places, outcome }| match outcome {
-            Ok(audit) => tell(&audit),
-            Err(error) => warn!(?places, %error, "repair failed"),
+    /// Has changes that others make repaired from now on, and somebody told of it. Not before everything that is wanted is known, as
+    /// what nobody wants goes.
+    pub(crate) fn keep(&self, repairs: UnboundedSender<Repair>) -> std::io::Result<Keeper> {
+        Keeper::spawn(&self.engine, move |repair| {
+            match &repair.outcome {
+                Ok(audit) => tell(audit),
+                Err(error) => warn!(places = ?repair.places, %error, "repair failed"),
+            }
+            let _ = repairs.send(repair);
         })
     }
 

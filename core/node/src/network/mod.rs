@@ -4,7 +4,7 @@
 //! engine's thread as units `node`, `peer/NAME`, `pod/UID`, `segment/NAME`, `remote/UID`, `services`,
 //! `service/NAMESPACE/NAME` and `policies…`. A plugin that fails changes
 //! nothing: what is in the kernel stays, and the error goes to the Node. What the plugin does not say, or the kernel does not take,
-//! is kept and tried again, and keeps nothing else waiting.
+//! is kept and tried again, and keeps nothing else waiting: after a pause, and at once when an interface of somebody else's goes.
 
 mod actor;
 mod again;
@@ -13,6 +13,8 @@ mod extra;
 mod overdue;
 mod question;
 mod reach;
+mod unrepaired;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -54,6 +56,8 @@ pub(crate) struct State {
     pub(crate) attempts: u64,
     /// Why some policy is not in force.
     pub(crate) policies: Option<String>,
+    /// The largest packet that leaves the node by its uplink.
+    pub(crate) mtu: Option<u32>,
 }
 
 /// Changes of units.

@@ -125,6 +125,11 @@ impl Overdue {
         &self.again
     }
 
+    /// Something went that may have been in the way.
+    pub(super) fn hasten(&mut self) {
+        self.again.hasten();
+    }
+
     /// Begins the next pause once the last one is over, so that what fails with every change is not put off by each of them.
     pub(super) fn pace(&mut self) {
         if self.units.is_empty() {
@@ -133,6 +138,15 @@ impl Overdue {
             self.again.failed();
         }
     }
+}
+
+/// Has units taken over as they are in the kernel, without touching it: all in one or, if that fails, each for itself. Gives those that
+/// cannot be.
+pub(super) fn adopt(engine: &mut Engine, extra: &Extra, units: Units) -> Failed {
+    in_parts(units, |units| {
+        extra.make(engine, &units)?;
+        engine.adopt(units).map_err(|error| error.to_string())
+    })
 }
 
 /// Makes units want this, all in one or, if that fails, each for itself. Gives those that failed.

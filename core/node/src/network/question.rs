@@ -2,7 +2,7 @@
 
 use switchyard_netstate::{Fragment, UnitId};
 use switchyard_plugin::{Facts, NodeFacts, PodFacts, SegmentFacts};
-use switchyard_plugin_host::Plugin;
+use switchyard_plugin_host::{CallError, Plugin};
 use switchyard_services::pod_here;
 
 /// A question, and the unit that its answer is the wish of.
@@ -23,6 +23,14 @@ enum Of {
     Underlay,
     /// Something of which nothing is wanted, whoever is asked.
     Nothing,
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug)]
+pub(super) struct Unanswered {
+    pub(super) why: String,
+    /// The plugin failed with it. Until it has recovered it answers nothing else either.
+    pub(super) is_fault: bool,
 }
 
 /// The unit of [`Question::underlay`], which is the router's and is never in this node's kernel.
@@ -70,7 +78,12 @@ impl Question {
     }
 
     /// Asks, and waits for the answer. An error says what was asked about.
-    pub(super) fn ask(&self, plugin: &dyn Plugin, facts: &Facts, node: &NodeFacts) -> Result<Option<Fragment>, String> {
+    pub(super) fn ask(
+        &self,
+        plugin: &dyn Plugin,
+        facts: &Facts,
+        node: &NodeFacts,
+    ) -> Result<Option<Fragment>, Unanswered> {
         // Who wants nothing for a segment or a pod elsewhere has no unit for it.
         let some = |fragment: Fragment| Some(fragment).filter(|fragment| !fragment.is_empty());
         let answer = match &self.of {
@@ -86,13 +99,17 @@ impl Question {
             Of::Segment(segment) => plugin.segment(facts, node, segment).map(some),
             Of::Underlay => plugin.underlay(facts, node).map(some),
         };
-        answer.map_err(|error| match &self.of {
+        answer.map_err(|error| Unanswered { why: self.blame(&error), is_fault: error.is_fault() })
+    }
+
+    fn blame(&self, error: &CallError) -> String {
+        match &self.of {
             Of::Peer(peer) => format!("peer {}: {error}", peer.name),
             Of::Pod(pod) => format!("pod {}/{}: {error}", pod.namespace, pod.name),
             Of::Remote(peer, pod) => format!("pod {}/{} on {}: {error}", pod.namespace, pod.name, peer.name),
             Of::Segment(segment) => format!("segment {}: {error}", segment.name),
             Of::Node | Of::Underlay | Of::Nothing => error.to_string(),
-        })
+        }
     }
 }
 

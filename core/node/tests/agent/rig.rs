@@ -18,14 +18,14 @@ use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use switchyard_api::Network;
 use switchyard_api::names::NODE_NETWORK;
+use switchyard_api::{Network, Segment};
 use switchyard_apiserver::Server;
 use switchyard_apiserver::pki::{Identity, Names, Pki};
 use switchyard_kubenet::Kubenet;
-use switchyard_netstate::Fragment;
+use switchyard_netstate::{Fragment, Link, LinkKind, Object, Place};
 use switchyard_node::{Config, Underlay};
-use switchyard_plugin::{Facts, NetworkPlugin, NodeFacts, Options, OptionsError, PodFacts};
+use switchyard_plugin::{Facts, NetworkPlugin, NodeFacts, Options, OptionsError, PodFacts, SegmentFacts};
 use switchyard_plugin_host::{ProcessHost, Registry};
 use tokio::time::timeout;
 
@@ -41,7 +41,7 @@ pub(crate) struct Rig {
     agent: Option<Child>,
 }
 
-/// Kubenet that panics about pods called `panic`, and has no answer about those called `hang`.
+/// Kubenet that panics about pods called `panic`, and has no answer about those called `hang`. A segment is a bridge with its number.
 struct Moody(Kubenet);
 
 // === impl Moody ===
@@ -63,6 +63,14 @@ impl NetworkPlugin for Moody {
             }
         }
         self.0.pod(facts, node, pod)
+    }
+
+    fn segment(&self, _: &Facts, node: &NodeFacts, segment: &SegmentFacts) -> Fragment {
+        let mut fragment = Fragment::new();
+        let name = format!("seg{}", segment.id).parse().unwrap();
+        let link = Link::new(name, LinkKind::Bridge { multicast_snooping: false });
+        fragment.want(&Place::node(&node.name), Object::Link(link));
+        fragment
     }
 }
 
@@ -216,6 +224,15 @@ impl Rig {
 
     pub(crate) async fn delete(&self, name: &str) {
         self.pods().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Makes a segment.
+    pub(crate) async fn segment(&self, name: &str, spec: Value) {
+        let segments: Api<Segment> = Api::all(self.client.clone());
+        let segment = json!({
+            "apiVersion": "switchyard.dev/v1alpha1", "kind": "Segment", "metadata": {"name": name}, "spec": spec,
+        });
+        segments.create(&PostParams::default(), &serde_json::from_value(segment).unwrap()).await.unwrap();
     }
 
     /// Makes a Service of TCP port 80 that leads to one address; `more` is of its spec.

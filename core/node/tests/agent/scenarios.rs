@@ -1,6 +1,7 @@
 //! What an agent does, seen from outside: the API, the network, the processes.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use axum::http;
 use futures::FutureExt;
@@ -25,6 +26,8 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("what_cannot_start_says_why", || what_cannot_start_says_why().boxed_local()),
     ("environment_and_volumes", || environment_and_volumes().boxed_local()),
     ("a_plugin_that_fails_costs_its_pod", || a_plugin_that_fails_costs_its_pod().boxed_local()),
+    ("an_agent_takes_over_what_it_can", || an_agent_takes_over_what_it_can().boxed_local()),
+    ("what_was_in_the_way_is_missed_by_nobody", || what_was_in_the_way_is_missed_by_nobody().boxed_local()),
     ("commands_output_and_ports_are_carried", || commands_output_and_ports_are_carried().boxed_local()),
     ("only_the_api_server_may_ask", || only_the_api_server_may_ask().boxed_local()),
     ("many_pods", || many_pods().boxed_local()),
@@ -391,6 +394,52 @@ async fn a_plugin_that_fails_costs_its_pod() {
     rig.until("after", "ready all the same", ready).await;
     assert_eq!(rig.eventually("an answer", async |_| get("10.40.1.6:80")).await, "sound\n");
     rig.delete("hang").await;
+    rig.until_complaint(None).await;
+}
+
+/// Somebody else's interface has the name of a pod's, and about another pod the plugin fails: the rest is served by the next agent.
+async fn an_agent_takes_over_what_it_can() {
+    let mut rig = Rig::on("moody").await;
+    for (name, ip) in [("web", "10.40.1.5"), ("robbed", "10.40.1.7")] {
+        rig.create(name, ip, echo(80)).await;
+        rig.until(name, "ready", ready).await;
+    }
+    rig.create("panic", "10.40.1.6", echo(80)).await;
+    rig.until_complaint(Some("panic")).await;
+    let port = sh("bridge fdb show | sed -n 's/^0a:58:0a:28:01:07 dev \\(veth[^ ]*\\) .*/\\1/p'");
+    let port = port.trim();
+    rig.kill_agent();
+    sh(&format!("ip link del {port}; ip link add {port} type bridge"));
+    rig.start_agent();
+    rig.create("new", "10.40.1.8", echo(80)).await;
+    rig.until("new", "ready", ready).await;
+    answers(&rig, "10.40.1.5:80").await;
+    assert_eq!(first(&rig.pod("web").await)["restartCount"], 0);
+    rig.delete("panic").await;
+    rig.until("panic", "gone", Value::is_null).await;
+    rig.until_complaint(Some(port)).await;
+
+    sh(&format!("ip link del {port}"));
+    assert_eq!(rig.eventually("its cable is back", async |_| get("10.40.1.7:80")).await, "robbed\n");
+    rig.until_complaint(None).await;
+}
+
+/// What the kernel refused is there as soon as what it was refused for has gone.
+async fn what_was_in_the_way_is_missed_by_nobody() {
+    let rig = Rig::on("moody").await;
+    sh("ip link add seg7 type veth peer name theirs");
+    rig.segment("blue", json!({"plugin": "moody", "namespace": "default", "id": 7, "subnets": ["10.50.0.0/24"]})).await;
+    rig.until_complaint(Some("seg7")).await;
+    // By now the pauses between attempts are of eight seconds; nothing tells of the attempts.
+    tokio::time::sleep(Duration::from_millis(8500)).await;
+    sh("ip link del seg7");
+    let gone = Instant::now();
+    rig.eventually("the segment", async |_| {
+        let link = sh("ip -d link show dev seg7 2>&1 || true");
+        if link.contains("bridge forward_delay") { Ok(()) } else { Err(link) }
+    })
+    .await;
+    assert!(gone.elapsed() < Duration::from_secs(4), "after {:?}", gone.elapsed());
     rig.until_complaint(None).await;
 }
 

@@ -87,6 +87,7 @@ pub(crate) fn node(number: u8) -> NodeFacts {
         pod_cidr: format!("10.40.{number}.0/24").parse().unwrap(),
         uplink: "eth0".parse().unwrap(),
         mac: None,
+        mtu: None,
         edge: None,
     }
 }

@@ -98,7 +98,7 @@ impl Bridged {
 }
 
 /// A pod's veth: a port of `bridge` that learns nothing and speaks with the bridge alone, the bridge's entry for the pod, and in the pod
-/// `eth0` under the hardware address that follows from the pod's address.
+/// `eth0`. Both ends have hardware addresses that follow from the pod's, so a cable that is made again is the same.
 pub fn cable(bridge: &IfName, node: &NodeFacts, pod: &PodFacts, mtu: u32) -> Fragment {
     let (here, there) = (&Place::node(&node.name), &Place::pod(&pod.uid));
     let (port, dev, mac) = (port(&pod.uid), &name(POD_DEV), Mac::of_ip(pod.ip));
@@ -106,6 +106,7 @@ pub fn cable(bridge: &IfName, node: &NodeFacts, pod: &PodFacts, mtu: u32) -> Fra
         |place: &Place, name: &IfName| LinkKind::Veth { peer: PeerEnd { place: place.clone(), name: name.clone() } };
     let near = Link {
         mtu: Some(mtu),
+        mac: Some(Mac::opposite(pod.ip)),
         master: Some(bridge.clone()),
         port: PortSettings { isolated: true, learning: false, ..PortSettings::default() },
         ..Link::new(port.clone(), end(there, dev))

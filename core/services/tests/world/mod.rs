@@ -218,6 +218,7 @@ fn nodes() -> [NodeFacts; 2] {
         pod_cidr: pod_cidr.parse().unwrap(),
         uplink: ifname("eth0"),
         mac: None,
+        mtu: None,
         edge: None,
     })
 }

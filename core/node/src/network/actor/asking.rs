@@ -1,6 +1,7 @@
 //! Asking plugins. A plugin may take its time, and one that hangs takes all it is given: so it is asked on another thread, and what
 //! has nothing to do with plugins goes on meanwhile. The rest waits for the answer, in order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use switchyard_netstate::{Fragment, UnitId};
@@ -49,11 +50,36 @@ impl Actor {
         self.ask(move || {
             let mut units = Units::new();
             for question in questions {
-                if let Some(wish) = question.ask(&*plugin, &facts, &node)? {
+                if let Some(wish) = question.ask(&*plugin, &facts, &node).map_err(|none| none.why)? {
                     units.insert(question.unit, Some(wish));
                 }
             }
             Ok(units)
+        })
+        .await
+    }
+
+    /// All that a plugin wants here as far as it says so, and why it does not say the rest: for an agent that has just been started, as
+    /// one bad question is no reason not to take over everything else. Of what a failing plugin does not say nothing is known, so
+    /// it has to recover first; the question that it failed with is not asked again that soon.
+    pub(super) async fn answered(
+        &mut self,
+        node: &NodeFacts,
+        plugin: &Arc<dyn Plugin>,
+    ) -> Result<(Units, BTreeMap<UnitId, String>), String> {
+        let (plugin, facts, node) = (plugin.clone(), self.facts.clone(), node.clone());
+        let questions = self.questions();
+        let own = Question::node().unit;
+        self.ask(move || {
+            let (mut units, mut unanswered) = (Units::new(), BTreeMap::new());
+            for question in questions {
+                match question.ask(&*plugin, &facts, &node) {
+                    Ok(wish) => units.extend(wish.map(|wish| (question.unit, Some(wish)))),
+                    Err(none) if none.is_fault || question.unit == own => return Err(none.why),
+                    Err(none) => drop(unanswered.insert(question.unit, none.why)),
+                }
+            }
+            Ok((units, unanswered))
         })
         .await
     }
@@ -68,7 +94,7 @@ impl Actor {
         let (plugin, facts, node) = (plugin.clone(), self.facts.clone(), node.clone());
         let answer = move |question: Question| {
             let answer = question.ask(&*plugin, &facts, &node);
-            (question.unit, answer)
+            (question.unit, answer.map_err(|none| none.why))
         };
         self.ask(move || questions.into_iter().map(answer).collect()).await
     }

@@ -17,6 +17,7 @@ use switchyard_services::{Entrance, entrances};
 use tracing::{info, warn};
 
 use super::Actor;
+use super::keeping::Late;
 use super::probes::Prober;
 use crate::network::Units;
 use crate::network::engine::tell;
@@ -136,12 +137,15 @@ impl Actor {
             stage = swap.stage(&self.name);
             let first = if stage == Stage::New { &swap.to } else { &swap.from };
             let plugin = self.open(first).await?;
-            let units = self.wishes(node, &plugin).await?;
-            match self.keeper.is_some() {
-                true => self.apply(units).await?,
-                false => self.adopt(units).await?,
-            }
+            let late = if self.keeper.is_some() {
+                let units = self.wishes(node, &plugin).await?;
+                self.apply(units).await?;
+                Late::default()
+            } else {
+                self.adopt(node, &plugin).await?
+            };
             self.carries(first.clone(), plugin).await;
+            self.put_off(late);
             info!(swap = swap.id, phase = ?swap.phase, ?stage, "joins a swap");
         }
         let opened = self.open(&swap.to).await;

@@ -53,6 +53,7 @@ pub const FAULTS: &[&str] = &[
     "no-way-to-nodes",
     "masquerades",
     "mtu-too-large",
+    "ignores-uplink",
     "forgets-foreign",
     "touches-uplink",
     "disables-ipv6",

@@ -51,7 +51,7 @@ pub(crate) fn pod(facts: &Facts, node: &NodeFacts, pod: &PodFacts, fault: Option
     };
     let (gateway, mac) = (gateway(node), Mac::of_ip(pod.ip).to_string());
     let mac_of_cable = Mac::of_ip(gateway).to_string();
-    let mtu = facts.underlay_mtu.clamp(576, 9000);
+    let mtu = if fault == Some("ignores-uplink") { 1500 } else { facts.underlay_mtu.clamp(576, 9000) };
     let mtu_here = if fault == Some("mtu-too-large") { mtu - 200 } else { mtu };
     let ip = if fault == Some("wrong-address") { gateway } else { pod.ip };
     let far = if fault == Some("cable-to-other-pod") { "pod/another".into() } else { there.to_string() };
