@@ -22,7 +22,7 @@ scenarios! {
 const HOST: &str = "sphinx-v1.esxcloud.net";
 /// A boot, or somebody who says nothing: a second or two on a machine with nothing else to do; tests share theirs with a compiler.
 /// What it took is written down, and `benches/benches/recovery.rs` measures it where nothing else runs.
-const MOMENTS: Duration = Duration::from_secs(10);
+const MOMENTS: Duration = Duration::from_secs(15);
 /// One process that is started again, or one container: a fraction of a second on such a machine.
 const SOON: Duration = Duration::from_secs(5);
 
