@@ -5,6 +5,7 @@
 //! A run leaves `NAME.json` in `target/switchyard/`, and criterion's results in `target/criterion/`; `yard-bench-page` makes
 //! `docs/benchmarks.md` of what is there.
 
+pub mod asking;
 pub mod byhand;
 pub mod cni;
 pub mod figures;

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::utils::Backoff;
+use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -216,7 +216,8 @@ fn events<K>(client: &Client) -> BoxStream<'static, Event<K>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).backoff(Pause(FIRST_PAUSE));
+    let pauses = ResetTimerBackoff::new(Pause(FIRST_PAUSE), WELL);
+    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).backoff(pauses);
     let heard = events.filter_map(|event| {
         ready(event.inspect_err(|error| debug!(%error, kind = %K::kind(&()), "watch interrupted")).ok())
     });
@@ -228,6 +229,8 @@ struct Pause(Duration);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A watch that was not interrupted for so long was well, although it may have had nothing to tell.
+const WELL: Duration = Duration::from_secs(10);
 
 impl Iterator for Pause {
     type Item = Duration;

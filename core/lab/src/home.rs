@@ -208,14 +208,15 @@ impl Directory {
         matches!(self.lock(), Ok(None))
     }
 
-    /// Removes what a killed supervisor could not. The lock shows that there is none.
-    pub fn clean(&self, _: &Lock) -> io::Result<()> {
-        let gone = |result: io::Result<()>| match result {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+    /// Removes what a killed supervisor could not, and says whether one was. The lock shows that there is none.
+    pub fn clean(&self, _: &Lock) -> io::Result<bool> {
+        let was_there = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|()| true),
         };
-        gone(fs::remove_file(self.socket()))?;
-        gone(fs::remove_dir_all(self.run()))
+        let was_killed = was_there(fs::remove_file(self.socket()))?;
+        was_there(fs::remove_dir_all(self.run()))?;
+        Ok(was_killed)
     }
 }
 
@@ -250,7 +251,8 @@ mod tests {
         drop(copy);
         let lock = directory.lock().unwrap().expect("free again");
         fs::write(directory.socket(), "").unwrap();
-        directory.clean(&lock).unwrap();
+        assert!(directory.clean(&lock).unwrap(), "its socket is what a killed supervisor leaves");
         assert!(!directory.socket().exists());
+        assert!(!directory.clean(&lock).unwrap());
     }
 }

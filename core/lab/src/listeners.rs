@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use switchyard_api::{DnsSpec, HostPort};
@@ -15,6 +16,12 @@ use crate::home::Directory;
 
 /// Connections that may wait for the process that serves them.
 const BACKLOG: i32 = 4096;
+
+/// How long ports may still be busy after a supervisor was killed: of all that a process had open, the kernel may give back the lock
+/// before it closes the listeners.
+pub const CLOSING: Duration = Duration::from_secs(1);
+/// Between two attempts to take such a port: its closing is nothing that anybody could be told.
+const BETWEEN: Duration = Duration::from_millis(1);
 
 /// Which ports a cluster has on the host. Those taken from port 0 are taken again next time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,17 +103,24 @@ pub fn name(index: usize) -> String {
 /// Name of the host's sockets for DNS in a handover; see [`put_dns`].
 pub const HOST_DNS: &str = "host/dns";
 
-/// Opens all listeners and puts them into `handover`, or opens none.
-pub fn open(wanted: &[HostPort], dns: &DnsSpec, before: &Ports, handover: &mut Handover) -> Result<Ports, Error> {
+/// Opens all listeners and puts them into `handover`, or opens none. What is busy may become free within `patience`.
+pub fn open(
+    wanted: &[HostPort],
+    dns: &DnsSpec,
+    before: &Ports,
+    patience: Duration,
+    handover: &mut Handover,
+) -> Result<Ports, Error> {
+    let until = Instant::now() + patience;
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (api, address) = again(any, before.api, "the API server's port")?;
-    let (names, names_address) = open_dns(dns.listen, before.dns)?;
+    let (api, address) = again(any, before.api, until, "the API server's port")?;
+    let (names, names_address) = open_dns(dns.listen, before.dns, until)?;
     let mut ports = Ports { api: Some(address), host: Vec::new(), dns: Some(names_address) };
     let mut opened = vec![(API.to_owned(), api)];
     for (index, port) in wanted.iter().enumerate() {
         let last = before.host.iter().find(|last| last.wanted == port.listen && last.to == port.to);
         let field = format!("spec.hostPorts[{index}].listen");
-        let (listener, listen) = again(port.listen, last.map(|last| last.listen), &field)?;
+        let (listener, listen) = again(port.listen, last.map(|last| last.listen), until, &field)?;
         ports.host.push(Forward { wanted: port.listen, listen, to: port.to });
         opened.push((name(index), listener));
     }
@@ -135,14 +149,14 @@ pub fn take_dns(name: &str, handover: &mut Handover) -> io::Result<Sockets> {
     Ok(Sockets { udp: UdpSocket::from(handover.take(&udp)?), tcp: handover.listener(&tcp)? })
 }
 
-fn open_dns(wanted: SocketAddr, before: Option<SocketAddr>) -> Result<(Sockets, SocketAddr), Error> {
+fn open_dns(wanted: SocketAddr, before: Option<SocketAddr>, until: Instant) -> Result<(Sockets, SocketAddr), Error> {
     let field = "spec.dns.listen";
     let before = before.filter(|before| wanted.port() == 0 && before.ip() == wanted.ip());
-    let kept = before.and_then(|before| Sockets::bind(before).ok());
+    let kept = before.and_then(|before| once_free(until, || Sockets::bind(before)).ok());
     let opened = match kept {
         Some(sockets) => Ok(sockets),
         None if wanted.port() == 0 => Sockets::bind_free(wanted.ip()),
-        None => Sockets::bind(wanted),
+        None => once_free(until, || Sockets::bind(wanted)),
     };
     let opened = opened.and_then(|sockets| sockets.udp.local_addr().map(|address| (sockets, address)));
     opened.map_err(|source| failed(wanted, field, source))
@@ -155,20 +169,37 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-fn again(wanted: SocketAddr, before: Option<SocketAddr>, field: &str) -> Result<(TcpListener, SocketAddr), Error> {
+fn again(
+    wanted: SocketAddr,
+    before: Option<SocketAddr>,
+    until: Instant,
+    field: &str,
+) -> Result<(TcpListener, SocketAddr), Error> {
     let before = before.filter(|before| wanted.port() == 0 && before.ip() == wanted.ip());
-    match before.map(|before| bind(before, field)) {
+    match before.map(|before| bind(before, until, field)) {
         Some(Ok(bound)) => Ok(bound),
-        _ => bind(wanted, field),
+        _ => bind(wanted, until, field),
     }
 }
 
-fn bind(address: SocketAddr, field: &str) -> Result<(TcpListener, SocketAddr), Error> {
-    let bound = listen(address).and_then(|listener| {
+fn bind(address: SocketAddr, until: Instant, field: &str) -> Result<(TcpListener, SocketAddr), Error> {
+    let bound = once_free(until, || listen(address)).and_then(|listener| {
         let address = listener.local_addr()?;
         Ok((listener, address))
     });
     bound.map_err(|source| failed(address, field, source))
+}
+
+/// Opens something, waiting for its address to become free.
+fn once_free<T>(until: Instant, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(BETWEEN);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn failed(address: SocketAddr, field: &str, source: io::Error) -> Error {
@@ -221,12 +252,31 @@ mod tests {
         HostPort { listen, to: "192.168.100.244:80".parse().unwrap() }
     }
 
+    fn opened(port: &HostPort, before: &Ports, patience: Duration, into: &mut Handover) -> Result<Ports, Error> {
+        open(std::slice::from_ref(port), &DnsSpec::default(), before, patience, into)
+    }
+
     #[test]
     fn a_free_port_is_taken_again_next_time() {
         let any = port("127.0.0.1:0".parse().unwrap());
-        let first =
-            open(std::slice::from_ref(&any), &DnsSpec::default(), &Ports::default(), &mut Handover::default()).unwrap();
-        let second = open(&[any], &DnsSpec::default(), &first, &mut Handover::default()).unwrap();
+        let first = opened(&any, &Ports::default(), Duration::ZERO, &mut Handover::default()).unwrap();
+        let second = opened(&any, &first, Duration::ZERO, &mut Handover::default()).unwrap();
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn ports_that_are_being_closed_are_waited_for() {
+        let any = port("127.0.0.1:0".parse().unwrap());
+        let mut killed = Handover::default();
+        let first = opened(&any, &Ports::default(), Duration::ZERO, &mut killed).unwrap();
+        let moved = opened(&any, &first, Duration::ZERO, &mut Handover::default()).unwrap();
+        assert_ne!(first, moved, "they are busy");
+        let closing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(killed);
+        });
+        let second = opened(&any, &first, Duration::from_secs(30), &mut Handover::default()).unwrap();
+        closing.join().unwrap();
         assert_eq!(first, second);
     }
 
@@ -234,9 +284,8 @@ mod tests {
     fn a_busy_port_is_reported_with_its_holder() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let error = open(&[port(address)], &DnsSpec::default(), &Ports::default(), &mut Handover::default())
-            .unwrap_err()
-            .to_string();
+        let error = opened(&port(address), &Ports::default(), Duration::ZERO, &mut Handover::default());
+        let error = error.unwrap_err().to_string();
         let me = format!("(pid {})", std::process::id());
         assert!(error.contains(&me) && error.contains("spec.hostPorts[0].listen"), "{error}");
     }

@@ -20,7 +20,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
     runtime::{
         WatchStreamExt,
-        utils::Backoff,
+        utils::{Backoff, ResetTimerBackoff},
         watcher::{self, Event},
     },
 };
@@ -71,6 +71,9 @@ pub(super) enum Step<K> {
     /// The kind as it is; true the first time.
     Replace(BTreeMap<Name, Arc<K>>, bool),
 }
+
+/// A watch that was not interrupted for so long was well, although it may have had nothing to tell.
+const WELL: Duration = Duration::from_secs(10);
 
 /// Tries again soon: an API server that restarts is back within a second or two.
 #[derive(Debug, Default)]
@@ -134,7 +137,7 @@ fn follow<K>(api: Api<K>, config: watcher::Config, optional: bool) -> BoxStream<
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let events = watcher::watcher(api, config).backoff(Soon::default());
+    let events = watcher::watcher(api, config).backoff(ResetTimerBackoff::new(Soon::default(), WELL));
     let gathered: BTreeMap<Name, Arc<K>> = BTreeMap::new();
     events
         .scan((gathered, true), move |(gathered, first), event| {

@@ -196,12 +196,14 @@ fn supervise(directory: &Directory, loaded: &Loaded, progress: &Progress) -> any
 }
 
 fn start(directory: &Directory, loaded: &Loaded, lock: Lock) -> anyhow::Result<()> {
-    directory.clean(&lock).context("remove what the last run left")?;
+    let was_killed = directory.clean(&lock).context("remove what the last run left")?;
+    let patience = if was_killed { listeners::CLOSING } else { Duration::ZERO };
     let mut handover = Handover::default();
     let ports = listeners::open(
         &loaded.cluster.spec.host_ports,
         &loaded.cluster.spec.dns,
         &Ports::remembered(directory),
+        patience,
         &mut handover,
     )?;
     ports.remember(directory).context("note the ports")?;

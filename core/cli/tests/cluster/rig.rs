@@ -268,6 +268,12 @@ impl Cluster {
         status["ports"]["host"][0]["listen"].as_str().expect("a host port").parse().expect("an address")
     }
 
+    /// All ports that the cluster has on the host.
+    #[track_caller]
+    pub(crate) fn ports(&self) -> Value {
+        self.status()["ports"].clone()
+    }
+
     /// Where the cluster's names are answered on the host.
     #[track_caller]
     pub(crate) fn names(&self) -> SocketAddr {

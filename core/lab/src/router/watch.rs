@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, future};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::utils::Backoff;
+use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -35,13 +35,16 @@ struct Pause(Duration);
 /// First and longest pause after an error. The control plane is on the same machine and comes back within a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A watch that was not interrupted for so long was well, although it may have had nothing to tell.
+const WELL: Duration = Duration::from_secs(10);
 
 /// Events of one kind, for ever: an error is retried.
 pub(super) fn watch<K>(api: Api<K>, config: watcher::Config) -> BoxStream<'static, Event<K>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let events = watcher(api, config).backoff(Pause(FIRST_PAUSE)).filter_map(|event| {
+    let pauses = ResetTimerBackoff::new(Pause(FIRST_PAUSE), WELL);
+    let events = watcher(api, config).backoff(pauses).filter_map(|event| {
         future::ready(event.inspect_err(|error| debug!(%error, kind = %K::kind(&()), "watch interrupted")).ok())
     });
     events.boxed()

@@ -12,6 +12,8 @@ const FIRST_BACK_OFF: Duration = Duration::from_secs(10);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(300);
 /// A container that ran this long starts with the first pause again.
 const GOOD_RUN: Duration = Duration::from_secs(600);
+/// From one start to the next of a container whose pod dies again and again.
+const BETWEEN_STARTS: Duration = Duration::from_secs(1);
 
 /// One container of a pod, over all its runs.
 #[derive(Clone, Debug)]
@@ -113,7 +115,7 @@ impl Slot {
     /// It ran and ended. Says how long it is to wait, if it is to run again.
     pub(crate) fn ended(&mut self, run: Run, policy: Policy, now: Instant) -> Option<Duration> {
         (self.started, self.ready) = (false, false);
-        let lasted = u64::try_from(run.exit.finished_us - run.started_us).map_or(Duration::ZERO, Duration::from_micros);
+        let lasted = run.lasted();
         let again = policy.restarts(run.exit.code);
         self.state = State::Terminated(run);
         if !again {
@@ -127,6 +129,15 @@ impl Slot {
         self.back_off = if pause.is_zero() { FIRST_BACK_OFF } else { (pause * 2).min(LONGEST_BACK_OFF) };
         self.retry_at = Some(now + pause);
         Some(pause)
+    }
+
+    /// Its pod's first process died and took it along, which says nothing of it: its pauses stay as they were, and it may start again
+    /// at once, unless it has just been started.
+    pub(crate) fn taken_along(&mut self, run: Run, policy: Policy, now: Instant) {
+        let (rest, back_off) = (BETWEEN_STARTS.saturating_sub(run.lasted()), self.back_off);
+        if self.ended(run, policy, now).is_some() {
+            (self.back_off, self.retry_at) = (back_off, Some(now + rest));
+        }
     }
 
     /// It could not be started; the same pauses as after an end.
@@ -167,6 +178,14 @@ impl Slot {
             self.last = Some(run.clone());
             self.state = State::Waiting { reason: "CrashLoopBackOff", message };
         }
+    }
+}
+
+// === impl Run ===
+
+impl Run {
+    fn lasted(&self) -> Duration {
+        u64::try_from(self.exit.finished_us - self.started_us).map_or(Duration::ZERO, Duration::from_micros)
     }
 }
 
@@ -285,6 +304,20 @@ mod tests {
         assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 300, 300]);
         assert_eq!(ended(GOOD_RUN), 0);
         assert_eq!(ended(short), 10);
+    }
+
+    #[test]
+    fn what_goes_with_its_pod_is_not_held_back() {
+        let (mut slot, now) = (Slot::default(), Instant::now());
+        let long = BETWEEN_STARTS * 2;
+        slot.ended(run(137, long), Policy::Always, now);
+        slot.taken_along(run(137, long), Policy::Always, now);
+        assert_eq!(slot.step(Policy::Always, now), Step::Start);
+        slot.taken_along(run(137, BETWEEN_STARTS / 4), Policy::Always, now);
+        assert_eq!(slot.retry_at, Some(now + BETWEEN_STARTS * 3 / 4), "a pod that dies again and again");
+        assert_eq!(slot.ended(run(1, long), Policy::Always, now), Some(FIRST_BACK_OFF), "it ends for the second time");
+        slot.taken_along(run(137, long), Policy::Never, now);
+        assert_eq!(slot.step(Policy::Never, now), Step::Over { failed: true });
     }
 
     #[test]

@@ -39,14 +39,10 @@ impl Worker {
         }
         let message = self.last_words(&ended.name, ended.restart, &exit);
         let run = Run { started_us: ended.started_us, exit, reason: containers::reason(&exit), message };
-        self.run_over(&ended.name, run);
-    }
-
-    fn run_over(&mut self, name: &str, run: Run) {
-        debug!(pod = %self.pod.name_any(), container = name, code = run.exit.code, "container ended");
-        self.live.remove(name);
-        let policy = self.policy(name);
-        if let Some(slot) = self.slots.get_mut(name) {
+        debug!(pod = %self.pod.name_any(), container = ended.name, code = exit.code, "container ended");
+        self.live.remove(&ended.name);
+        let policy = self.policy(&ended.name);
+        if let Some(slot) = self.slots.get_mut(&ended.name) {
             slot.ended(run, policy, Instant::now());
         }
     }
@@ -69,7 +65,11 @@ impl Worker {
                 _ => now,
             };
             let message = "the pod's first process died".to_owned();
-            self.run_over(&name, Run { started_us, exit, reason: "Error", message });
+            self.live.remove(&name);
+            let policy = self.policy(&name);
+            if let Some(slot) = self.slots.get_mut(&name) {
+                slot.taken_along(Run { started_us, exit, reason: "Error", message }, policy, Instant::now());
+            }
         }
         if self.attached {
             self.attached = false;
