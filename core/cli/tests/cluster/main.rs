@@ -11,6 +11,7 @@ mod naming;
 mod policy;
 mod reaching;
 mod rig;
+mod rolling;
 mod segments;
 mod serving;
 mod swapping;
