@@ -23,21 +23,20 @@ pub(super) async fn serve(
     RawQuery(query): RawQuery,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade.protocols(PROTOCOLS),
-        Err(rejection) => {
-            return AskError::BadRequest(format!("attach needs a WebSocket: {rejection}")).into_response();
-        }
-    };
     if wants_input(query.as_deref().unwrap_or_default()) {
         let error = "stdin: containers read from /dev/null: attach without it, or run a command with exec";
         return AskError::BadRequest(error.to_owned()).into_response();
     }
     let (reply, answer) = oneshot::channel();
     let wanted = Ask::Log { container: ContainerRef { namespace, pod, container }, previous: false, reply };
-    match ask(&asks, wanted, answer).await.and_then(|log| log) {
-        Ok(log) => upgrade.on_upgrade(|socket| converse(socket, log)),
-        Err(error) => error.into_response(),
+    let log = match ask(&asks, wanted, answer).await.and_then(|log| log) {
+        Ok(log) => log,
+        Err(error) => return error.into_response(),
+    };
+    // What kept a WebSocket from being one was said already: whom it is refused, kubectl asks again without, and shows that answer.
+    match upgrade {
+        Ok(upgrade) => upgrade.protocols(PROTOCOLS).on_upgrade(|socket| converse(socket, log)),
+        Err(rejection) => AskError::BadRequest(format!("attach needs a WebSocket: {rejection}")).into_response(),
     }
 }
 
