@@ -16,3 +16,4 @@ mod segments;
 mod serving;
 mod swapping;
 mod table;
+mod verbs;
