@@ -124,14 +124,54 @@ fn operation(kind: &Kind, action: &str, parameters: &[&str]) -> Value {
     })
 }
 
+/// The first level, which is what `kubectl explain` shows of a kind.
 fn schema(kind: &Kind) -> Value {
+    let mut properties = json!({
+        "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"},
+    });
+    for (name, form) in fields(kind) {
+        properties[*name] = match *form {
+            "list" => json!({"type": "array", "items": {"type": "object"}}),
+            form => json!({ "type": form }),
+        };
+    }
     json!({
         "type": "object", "description": format!("{} of {}", kind.kind, kind.api_version()),
-        "properties": {
-            "apiVersion": {"type": "string"}, "kind": {"type": "string"},
-            "metadata": {"type": "object"}, "spec": {"type": "object"}, "status": {"type": "object"},
-        },
+        "properties": properties,
         "x-kubernetes-preserve-unknown-fields": true,
         "x-kubernetes-group-version-kind": [{"group": kind.group, "version": kind.version, "kind": kind.kind}],
     })
+}
+
+/// Fields beside those that every kind has, and their forms.
+fn fields(kind: &Kind) -> &'static [(&'static str, &'static str)] {
+    match (kind.group.as_str(), kind.kind.as_str()) {
+        ("", "ConfigMap") => &[("data", "object"), ("binaryData", "object"), ("immutable", "boolean")],
+        ("", "Secret") => &[("data", "object"), ("stringData", "object"), ("type", "string"), ("immutable", "boolean")],
+        ("", "ServiceAccount") => {
+            &[("secrets", "list"), ("imagePullSecrets", "list"), ("automountServiceAccountToken", "boolean")]
+        }
+        ("", "Endpoints") => &[("subsets", "list")],
+        ("", "Event") => &[
+            ("involvedObject", "object"),
+            ("type", "string"),
+            ("reason", "string"),
+            ("message", "string"),
+            ("count", "integer"),
+        ],
+        ("events.k8s.io", "Event") => &[
+            ("regarding", "object"),
+            ("type", "string"),
+            ("reason", "string"),
+            ("note", "string"),
+            ("action", "string"),
+        ],
+        ("apps", "ControllerRevision") => &[("revision", "integer"), ("data", "object")],
+        ("discovery.k8s.io", "EndpointSlice") => &[("addressType", "string"), ("endpoints", "list"), ("ports", "list")],
+        ("rbac.authorization.k8s.io", "Role") => &[("rules", "list")],
+        ("rbac.authorization.k8s.io", "ClusterRole") => &[("rules", "list"), ("aggregationRule", "object")],
+        ("rbac.authorization.k8s.io", _) => &[("roleRef", "object"), ("subjects", "list")],
+        _ if kind.status => &[("spec", "object"), ("status", "object")],
+        _ => &[("spec", "object")],
+    }
 }

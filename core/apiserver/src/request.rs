@@ -102,7 +102,9 @@ impl Target {
             [plural, name, subresource] => (plural, Some(*name), Some(*subresource)),
             _ => return Err(ApiError::no_such_path()),
         };
-        let kind = table.get(group, version, plural).ok_or_else(ApiError::no_such_path)?.clone();
+        let place = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let kind = table.get(group, version, plural);
+        let kind = kind.ok_or_else(|| ApiError::not_served(format_args!("{plural} of {place}")))?.clone();
         if namespace.is_some() && !kind.namespaced || namespace.is_none() && kind.namespaced && name.is_some() {
             return Err(ApiError::no_such_path());
         }
@@ -116,7 +118,7 @@ impl Target {
                 || subresource == "scale" && kind.scale
                 || kind.subresources.iter().any(|(name, _)| *name == subresource);
             if !known {
-                return Err(ApiError::no_such_path());
+                return Err(ApiError::not_served(format_args!("{plural}/{subresource} of {place}")));
             }
         }
         let owned = |part: Option<&str>| part.map(ToOwned::to_owned);

@@ -57,6 +57,13 @@ impl ApiError {
         error
     }
 
+    /// A kind, or a part of one, that this server does not have: which it is, `kubectl` does not say.
+    pub fn not_served(what: impl fmt::Display) -> Self {
+        let mut error = Self::no_such_path();
+        error.message = format!("{}: {what} is not served", error.message);
+        error
+    }
+
     pub fn exists(kind: &Kind, name: &str) -> Self {
         Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", kind.resource())).about(kind, name)
     }

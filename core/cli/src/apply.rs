@@ -43,8 +43,8 @@ enum Done {
 
 /// Requests under way at once.
 const AT_ONCE: usize = 8;
-/// Who owns the fields we apply.
-const MANAGER: &str = "fieldManager=yard&force=true";
+/// Who owns the fields we apply; fields that a kind does not have are refused, as kubectl does.
+const MANAGER: &str = "fieldManager=yard&force=true&fieldValidation=Strict";
 
 pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
     let objects = cluster::objects(&args.file)?;

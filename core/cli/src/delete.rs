@@ -71,7 +71,7 @@ async fn delete_objects(args: &Args, cluster: &Which) -> anyhow::Result<()> {
         }
         (None, Some((first, names))) => {
             let words: Vec<(&str, &str)> = match first.split_once('/') {
-                Some(_) => args.what.iter().filter_map(|word| word.split_once('/')).collect(),
+                Some(_) => args.what.iter().map(|word| kind_and_name(word)).collect::<anyhow::Result<_>>()?,
                 None => names.iter().map(|name| (first.as_str(), name.as_str())).collect(),
             };
             ensure!(!words.is_empty(), "say which {first}: yard delete {first} NAME");
@@ -91,6 +91,11 @@ async fn delete_objects(args: &Args, cluster: &Which) -> anyhow::Result<()> {
         }
     }
     failed.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// `KIND/NAME`, taken apart.
+pub(crate) fn kind_and_name(word: &str) -> anyhow::Result<(&str, &str)> {
+    word.split_once('/').with_context(|| format!("{word}: must be KIND/NAME, as the others"))
 }
 
 /// Deletes one object and waits until it is gone.

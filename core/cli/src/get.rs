@@ -5,7 +5,8 @@ use futures::TryStreamExt as _;
 use kube::core::WatchEvent;
 use serde_json::{Value, json};
 
-use crate::api::{Api, JSON, Kind, TABLE, block_on};
+use crate::api::{Api, JSON, Kind, TABLE, block_on, is_missing};
+use crate::delete::kind_and_name;
 use crate::output::{self, Format};
 use crate::which::Which;
 
@@ -55,14 +56,28 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
             return follow(&api, query, args).await;
         }
         let accept = if args.is_for_people() { TABLE } else { JSON };
-        let mut answers = Vec::new();
-        for query in &queries {
-            answers.push(api.get(&query.path(args), accept).await?);
+        let (mut found, mut answers, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        for query in queries {
+            match api.get(&query.path(args), accept).await {
+                Ok(answer) => {
+                    found.push(query);
+                    answers.push(answer);
+                }
+                Err(error) if is_missing(&error) => missing.push(error),
+                Err(error) => return Err(error),
+            }
         }
-        let text =
-            if args.is_for_people() { tables(&queries, &answers, args) } else { documents(&queries, answers, args)? };
-        output::print(&text)?;
-        Ok(())
+        // What is there is shown, whatever is not.
+        if !found.is_empty() {
+            let text =
+                if args.is_for_people() { tables(&found, &answers, args) } else { documents(&found, answers, args)? };
+            output::print(&text)?;
+        }
+        match missing.len() {
+            0 => Ok(()),
+            1 => Err(missing.remove(0)),
+            _ => bail!("{}", missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        }
     })
 }
 
@@ -70,7 +85,7 @@ async fn queries(api: &Api, args: &Args) -> anyhow::Result<Vec<Query>> {
     let mut queries = Vec::new();
     if args.kinds.contains('/') {
         for word in std::iter::once(&args.kinds).chain(&args.names) {
-            let Some((kind, name)) = word.split_once('/') else { bail!("{word}: must be KIND/NAME, as the others") };
+            let (kind, name) = kind_and_name(word)?;
             queries.push(Query { kind: Kind::named(api, kind).await?, name: Some(name.into()) });
         }
         return Ok(queries);

@@ -31,9 +31,18 @@ pub(crate) async fn answer(
     remote: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    let mut response = route(&identity, port, remote, request).await;
+    if identity.leaving.get() {
+        response.headers_mut().insert(hyper::header::CONNECTION, hyper::header::HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// The answer that the path asks for.
+async fn route(identity: &Identity, port: u16, remote: SocketAddr, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let mut parts = path.trim_matches('/').splitn(2, '/');
-    Ok(match (parts.next().unwrap_or_default(), parts.next()) {
+    match (parts.next().unwrap_or_default(), parts.next()) {
         ("healthz", None) => text(StatusCode::OK, "ok\n"),
         ("readyz", None) if identity.ready.get() => text(StatusCode::OK, "ok\n"),
         ("readyz", None) => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
@@ -48,7 +57,7 @@ pub(crate) async fn answer(
         ("delay", Some(seconds)) => match seconds.parse::<f64>() {
             Ok(seconds) if (0.0..=LONGEST_DELAY).contains(&seconds) => {
                 tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-                describe(&identity, port, remote, &request)
+                describe(identity, port, remote, &request)
             }
             _ => text(StatusCode::BAD_REQUEST, "delay: must be seconds from 0 to 3600\n"),
         },
@@ -57,8 +66,8 @@ pub(crate) async fn answer(
             Err(_) => text(StatusCode::BAD_REQUEST, "bytes: must be a number\n"),
         },
         ("echo", None) => echo(request).await,
-        _ => describe(&identity, port, remote, &request),
-    })
+        _ => describe(identity, port, remote, &request),
+    }
 }
 
 /// Who answers, and what was asked.

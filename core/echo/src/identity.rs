@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-/// Names and address of the pod; readiness can be turned from outside.
+/// Names and address of the pod; readiness can be turned from outside, and once it is asked to end it is leaving.
 pub(crate) struct Identity {
     pub(crate) pod: String,
     pub(crate) namespace: String,
@@ -10,6 +10,7 @@ pub(crate) struct Identity {
     pub(crate) address: String,
     pub(crate) container: String,
     pub(crate) ready: Cell<bool>,
+    pub(crate) leaving: Cell<bool>,
 }
 
 impl Identity {
@@ -27,6 +28,7 @@ impl Identity {
             address: var("POD_IP"),
             container: var("CONTAINER_NAME"),
             ready: Cell::new(true),
+            leaving: Cell::new(false),
         }
     }
 }

@@ -33,7 +33,10 @@ struct Args {
     /// UDP port whose datagrams are sent back with the pod's name in front; may be given several times.
     #[arg(long = "udp", value_name = "PORT")]
     udp_ports: Vec<u16>,
-    /// Seconds to finish requests in after SIGTERM.
+    /// Seconds to go on serving after SIGTERM, every answer the last one of its connection.
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
+    drain_delay: f64,
+    /// Seconds to finish requests in after that.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     grace: u64,
 }
@@ -48,6 +51,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let identity = Rc::new(Identity::from_env());
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let drain_delay = Duration::try_from_secs_f64(args.drain_delay).context("--drain-delay")?;
     let (stop, stopped) = tokio::sync::watch::channel(());
     let mut servers = Vec::new();
     for port in args.ports {
@@ -67,6 +71,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    // Whoever sends requests hears of the end no sooner than this process does, so they come for a while longer; quiet connections
+    // stay open, as the next request may be on its way.
+    identity.leaving.set(true);
+    tokio::time::sleep(drain_delay).await;
     drop(stop);
     futures::future::join_all(servers).await;
     Ok(())

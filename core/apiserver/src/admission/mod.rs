@@ -1,6 +1,7 @@
 //! What happens to an object between the request and the store: defaults, checks, allocations, quota.
 
 mod defaults;
+mod job;
 mod limits;
 mod pod;
 mod quota;
@@ -65,6 +66,9 @@ impl Admission<'_> {
         if self.kind.is("", "Pod") {
             pod::mutate(self, object)?;
             limits::pod_defaults(self, object)?;
+        }
+        if self.kind.is("batch", "Job") {
+            job::mutate(object);
         }
         if self.kind.is("networking.k8s.io", "Ingress") {
             self.ingress_class(object);
@@ -142,6 +146,9 @@ pub fn defaults(kind: &Kind, object: &mut Value) {
 pub fn keep(kind: &Kind, old: &Value, new: &mut Value) {
     if kind.is("", "Service") {
         service::keep(old, new);
+    }
+    if kind.is("batch", "Job") {
+        job::keep(old, new);
     }
     if kind.is("", "Pod") || kind.is("", "Secret") {
         pod::keep(kind, old, new);

@@ -25,13 +25,7 @@ pub fn object(server: &Inner, kind: &Kind, object: &Value, old: Option<&Value>, 
         }
         ("", "Service") => rest::service(object, old, errors),
         ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") => workload(kind, object, old, errors),
-        ("batch", "Job") => {
-            let policy = meta::text(object, "/spec/template/spec/restartPolicy");
-            if policy == "Always" {
-                errors.unsupported("spec.template.spec.restartPolicy", policy, &["OnFailure", "Never"]);
-            }
-            template(object, errors);
-        }
+        ("batch", "Job") => job(object, old, errors),
         ("networking.k8s.io", "Ingress") => rest::ingress(object, errors),
         ("networking.k8s.io", "NetworkPolicy") => policies::network_policy(object, errors),
         ("", "ConfigMap" | "Secret") => rest::data(kind, object, old, errors),
@@ -63,6 +57,23 @@ pub fn object(server: &Inner, kind: &Kind, object: &Value, old: Option<&Value>, 
         (switchyard_api::names::GROUP, "Group") => firewall::group(object, errors),
         (switchyard_api::names::GROUP, "Segment") => segments::segment(server, object, old, errors),
         _ => {}
+    }
+}
+
+fn job(object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+    let policy = meta::text(object, "/spec/template/spec/restartPolicy");
+    if policy == "Always" {
+        errors.unsupported("spec.template.spec.restartPolicy", policy, &["OnFailure", "Never"]);
+    }
+    template(object, errors);
+    let Some(old) = old else { return };
+    // A Job that waits to be started may still become another one.
+    let waits = old["spec"]["suspend"] == true && old["status"]["startTime"].is_null();
+    for field in ["selector", "template"] {
+        let (before, after) = (&old["spec"][field], &object["spec"][field]);
+        if before != after && !(waits && field == "template") {
+            errors.invalid(format!("spec.{field}"), after.clone(), "field is immutable");
+        }
     }
 }
 

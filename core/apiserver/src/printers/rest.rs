@@ -120,8 +120,8 @@ pub fn of(kind: &str) -> Option<Printer> {
                 vec![
                     json!(name(o)),
                     json!(meta::list(o, "/spec/nodes").len()),
-                    json!(or_none(meta::text(o, "/spec/podCidr"))),
-                    json!(or_none(meta::text(o, "/spec/serviceCidr"))),
+                    json!(or_none(meta::text(o, "/spec/podCIDR"))),
+                    json!(or_none(meta::text(o, "/spec/serviceCIDR"))),
                     json!(age(o)),
                 ]
             },

@@ -32,6 +32,8 @@ pub enum Deleted {
 }
 
 const ATTEMPTS: usize = 16;
+/// Namespaces that the cluster cannot be without.
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 // === impl DeleteOptions ===
 
@@ -102,6 +104,9 @@ impl Write<'_> {
     async fn try_remove(&self, name: &str, options: &DeleteOptions) -> Result<Deleted> {
         let kind = self.kind;
         let old = self.current(name)?;
+        if kind.is("", "Namespace") && IMMORTAL.contains(&name) {
+            return Err(ApiError::forbidden(kind, name, "this namespace may not be deleted"));
+        }
         let key = kind.key(self.namespace, name);
         self.preconditions(name, &old, options)?;
         let mut new = old.value.clone();

@@ -69,8 +69,8 @@ pub enum Part {
 impl FieldValidation {
     pub fn parse(query: &Query) -> Result<Self> {
         match query.get("fieldValidation") {
-            None | Some("Ignore") => Ok(Self::Ignore),
-            Some("Warn") => Ok(Self::Warn),
+            Some("Ignore") => Ok(Self::Ignore),
+            None | Some("Warn") => Ok(Self::Warn),
             Some("Strict") => Ok(Self::Strict),
             Some(other) => Err(ApiError::bad_request(format!(
                 "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""

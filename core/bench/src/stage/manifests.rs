@@ -202,7 +202,11 @@ fn idle_pods(count: u16) -> Value {
             "selector": {"matchLabels": {"app": "idle"}},
             "template": {
                 "metadata": {"labels": {"app": "idle"}},
-                "spec": {"containers": [{"name": "idle", "image": "yard/echo"}], "terminationGracePeriodSeconds": 1},
+                "spec": {
+                    // Nobody sends them requests, so they need not wait for any.
+                    "containers": [{"name": "idle", "image": "yard/echo", "args": ["--drain-delay=0"]}],
+                    "terminationGracePeriodSeconds": 1,
+                },
             },
         },
     })

@@ -218,6 +218,22 @@ impl Cluster {
         command
     }
 
+    /// `kubectl` with arguments, as the cluster's owner; must succeed. Gives its standard output.
+    #[track_caller]
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.kubectl_command().args(arguments).output().expect("kubectl runs");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "kubectl {arguments:?}: {}\n{out}\n{err}", output.status);
+        out.into_owned()
+    }
+
+    /// `kubectl`, to be given arguments.
+    pub(crate) fn kubectl_command(&self) -> Command {
+        let mut command = self.command(Path::new("kubectl"));
+        command.env("KUBECONFIG", self.directory().join("kubeconfig")).current_dir(self.folder.path());
+        command
+    }
+
     /// What `yard status -o json` says about the cluster.
     #[track_caller]
     pub(crate) fn status(&self) -> Value {

@@ -24,7 +24,7 @@ impl Worker {
                 self.pod.name_any()
             ))
         };
-        let run = if previous { latest.checked_sub(1).ok_or_else(none)? } else { latest };
+        let run = if previous { slot.previous().ok_or_else(none)? } else { latest };
         let ended = match self.live.get(&name).filter(|_| !previous) {
             Some(live) => live.ended.subscribe(),
             None => watch::channel(true).1,

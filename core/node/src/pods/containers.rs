@@ -102,11 +102,18 @@ impl Slot {
         }
     }
 
+    /// The number of the run before the present one, which `last` is about. A container that waits to be started again has no present run.
+    pub(crate) fn previous(&self) -> Option<u32> {
+        let latest = self.runs.checked_sub(1)?;
+        match self.state {
+            State::Waiting { .. } => Some(latest),
+            State::Running { .. } | State::Terminated(_) => latest.checked_sub(1),
+        }
+    }
+
     /// Its run of this number runs.
     pub(crate) fn running(&mut self, restart: u32, started_us: i64) {
-        if let State::Terminated(run) = &self.state {
-            self.last = Some(run.clone());
-        }
+        self.put_aside();
         (self.restarts, self.runs) = (restart, restart + 1);
         self.state = State::Running { started_us };
         self.retry_at = None;
@@ -145,6 +152,7 @@ impl Slot {
         self.back_off =
             if self.back_off.is_zero() { FIRST_BACK_OFF } else { (self.back_off * 2).min(LONGEST_BACK_OFF) };
         self.retry_at = Some(now + self.back_off);
+        self.put_aside();
         self.state = State::Waiting { reason, message };
     }
 
@@ -174,10 +182,16 @@ impl Slot {
 
     /// Turns an ended run into the last one, and says why the container waits.
     pub(crate) fn hold_back(&mut self, message: String) {
-        if let State::Terminated(run) = &self.state {
-            self.last = Some(run.clone());
+        if self.put_aside() {
             self.state = State::Waiting { reason: "CrashLoopBackOff", message };
         }
+    }
+
+    /// An ended run becomes the last one; whether there was one.
+    fn put_aside(&mut self) -> bool {
+        let State::Terminated(run) = &self.state else { return false };
+        self.last = Some(run.clone());
+        true
     }
 }
 
@@ -340,7 +354,10 @@ mod tests {
         for _ in 0..2 {
             slot.ended(run(1, Duration::ZERO), Policy::Always, now);
         }
+        slot.runs = 2;
+        assert_eq!(slot.previous(), Some(0), "while its end is all there is, the one before it");
         slot.hold_back("back-off 10s".into());
+        assert_eq!(slot.previous(), Some(1), "then that one");
         assert_eq!(slot.step(Policy::Always, now), Step::Wait);
         assert_eq!(slot.step(Policy::Always, now + FIRST_BACK_OFF), Step::Start);
         assert_eq!(slot.last.unwrap().exit.code, 1);

@@ -224,7 +224,7 @@ impl View<'_> {
                     State::Terminated(run) => json!({"terminated": terminated(run, &id(slot.restarts))}),
                 },
                 "lastState": last.map_or(json!({}), |run| {
-                    json!({"terminated": terminated(run, &id(slot.restarts.saturating_sub(1)))})
+                    json!({"terminated": terminated(run, &id(slot.previous().unwrap_or(0)))})
                 }),
             })
         };

@@ -1,4 +1,4 @@
-//! One connection between pods of two nodes, over which requests and answers follow each other without a pause.
+//! Requests and answers inside the cluster that follow each other without a pause.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Cluster;
 
-/// A connection that is in use until it is ended.
+/// Requests of one client, until it is ended.
 pub(crate) struct Dialogue {
     shell: Child,
     stop: Arc<AtomicBool>,
@@ -33,7 +33,7 @@ const REQUESTS: &str = "[1-1000000]";
 // === impl Dialogue ===
 
 impl Dialogue {
-    /// From a pod on one worker to a pod on the other.
+    /// One connection, from a pod on one worker to a pod on the other.
     pub(crate) fn between_nodes(cluster: &Cluster) -> Self {
         let pods = cluster.get(&["pods", "-l", "version=v1"]);
         let on = |node: &str| {
@@ -43,9 +43,18 @@ impl Dialogue {
         let (from, to) = (on("worker-1"), on("worker-2"));
         let text = |value: &Value| value.as_str().expect("text").to_owned();
         let place = format!("pod/{}", text(&from["metadata"]["name"]));
-        let url = format!("http://{}/?{REQUESTS}", text(&to["status"]["podIP"]));
+        Self::start(cluster, &place, &text(&to["status"]["podIP"]), &[])
+    }
+
+    /// From a place to an address, each request on a new connection.
+    pub(crate) fn of_strangers(cluster: &Cluster, place: &str, to: &str) -> Self {
+        Self::start(cluster, place, to, &["-H", "Connection: close"])
+    }
+
+    fn start(cluster: &Cluster, place: &str, to: &str, how: &[&str]) -> Self {
+        let url = format!("http://{to}/?{REQUESTS}");
         let mut command = cluster.command(cluster.program());
-        command.args(["shell", &place, "--", "curl", "-sS", "-o", "/dev/null"]);
+        command.args(["shell", place, "--", "curl", "-sS", "-o", "/dev/null"]).args(how);
         command.args(["-w", "%{num_connects} %{http_code} %{time_total}\\n", &url]);
         let mut shell = command.stdout(Stdio::piped()).spawn().expect("yard runs");
         let out = BufReader::new(shell.stdout.take().expect("piped"));
@@ -85,5 +94,11 @@ impl Told {
     pub(crate) fn was_one_connection(&self) {
         assert!(self.strange.is_none() && self.connections == 1 && self.answers > 100, "{self:?}");
         eprintln!("{} answers over one connection, the slowest after {:.1} ms", self.answers, self.longest * 1e3);
+    }
+
+    /// Every request was answered.
+    #[track_caller]
+    pub(crate) fn lost_nothing(&self) {
+        assert!(self.strange.is_none() && self.answers > 100, "{self:?}");
     }
 }

@@ -7,19 +7,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::http;
+use super::http::{self, Client, Request};
 
-/// Clients that ask one host name again and again, each request on a new connection.
+/// Clients that ask one host name again and again.
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<()>>,
     log: Arc<Mutex<Vec<Outcome>>>,
 }
 
+/// How a client asks.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    /// With a body, that has to come back.
+    posts: bool,
+    /// On the connection of the request before, as long as the server lets it.
+    keeps: bool,
+}
+
 /// One request.
 #[derive(Clone, Debug)]
 struct Outcome {
     ended: Instant,
+    kind: Kind,
     error: Option<String>,
 }
 
@@ -30,27 +40,39 @@ pub(crate) struct Report {
 }
 
 const CLIENTS: usize = 3;
+/// What is posted.
+const BODY: &str = "Two roads diverged in a yellow wood, and sorry I could not travel both";
 
 // === impl Traffic ===
 
 impl Traffic {
+    /// Each request is a GET on a new connection.
     pub(crate) fn start(door: SocketAddr, host: &'static str) -> Self {
+        Self::of(door, host, &[Kind { posts: false, keeps: false }; CLIENTS])
+    }
+
+    /// Requests of each kind: without and with a body, on a new connection and on the one before.
+    pub(crate) fn of_all_kinds(door: SocketAddr, host: &'static str) -> Self {
+        let kinds = [(false, false), (false, true), (true, false), (true, true)];
+        let kinds = kinds.map(|(posts, keeps)| [Kind { posts, keeps }; CLIENTS]);
+        Self::of(door, host, kinds.as_flattened())
+    }
+
+    fn of(door: SocketAddr, host: &'static str, kinds: &[Kind]) -> Self {
         let (stop, log) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-        let client = |_| {
+        let client = |kind: &Kind| {
             let (stop, log): (Arc<AtomicBool>, Arc<Mutex<Vec<Outcome>>>) = (stop.clone(), log.clone());
+            let kind = *kind;
             std::thread::spawn(move || {
+                let mut client = Client::new(door);
                 while !stop.load(Ordering::Relaxed) {
-                    let error = match http::get(door, host, "/") {
-                        Ok(answer) if answer.status == 200 => None,
-                        Ok(answer) => Some(format!("{} {}", answer.status, answer.body)),
-                        Err(error) => Some(error.to_string()),
-                    };
-                    log.lock().unwrap().push(Outcome { ended: Instant::now(), error });
+                    let error = kind.ask(door, host, &mut client);
+                    log.lock().unwrap().push(Outcome { ended: Instant::now(), kind, error });
                     std::thread::sleep(Duration::from_millis(2));
                 }
             })
         };
-        let clients = (0..CLIENTS).map(client).collect();
+        let clients = kinds.iter().map(client).collect();
         Self { stop, clients, log }
     }
 
@@ -74,21 +96,45 @@ impl Traffic {
     }
 }
 
+// === impl Kind ===
+
+impl Kind {
+    /// Asks, and says what was wrong with the answer.
+    fn ask(self, door: SocketAddr, host: &str, client: &mut Client) -> Option<String> {
+        let request = match self.posts {
+            true => Request { host, path: "/echo", body: Some(BODY) },
+            false => Request { host, path: "/", body: None },
+        };
+        let answer = if self.keeps { client.ask(request) } else { http::once(door, request) };
+        match answer {
+            Ok(answer) if answer.status == 200 && (!self.posts || answer.body == BODY) => None,
+            Ok(answer) => Some(format!("{} {}", answer.status, answer.body)),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
 // === impl Report ===
 
 impl Report {
     /// Nobody noticed anything.
     #[track_caller]
     pub(crate) fn lost_nothing(&self) {
-        let lost: Vec<_> = self.outcomes.iter().filter_map(|outcome| outcome.error.as_ref()).collect();
-        assert!(lost.is_empty(), "lost {} of {}, the first: {}", lost.len(), self.outcomes.len(), lost[0]);
+        self.lost_at_most(0);
     }
 
     /// So many at most noticed something.
     #[track_caller]
     pub(crate) fn lost_at_most(&self, most: usize) {
-        let lost: Vec<_> = self.outcomes.iter().filter_map(|outcome| outcome.error.as_ref()).collect();
-        assert!(lost.len() <= most, "lost {} of {}, the first: {}", lost.len(), self.outcomes.len(), lost[0]);
+        let lost: Vec<_> = self.outcomes.iter().filter(|outcome| outcome.error.is_some()).collect();
+        assert!(
+            lost.len() <= most,
+            "lost {} of {}, the first: {} to {:?}",
+            lost.len(),
+            self.outcomes.len(),
+            lost[0].error.as_deref().unwrap_or_default(),
+            lost[0].kind
+        );
     }
 
     /// From the first failure to the last it took no longer than this. Says how long.
