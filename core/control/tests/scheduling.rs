@@ -95,6 +95,18 @@ async fn a_pod_on_the_hosts_network_gets_no_address() {
 }
 
 #[tokio::test]
+async fn a_pod_that_names_its_node_gets_an_address_of_it() {
+    let cluster = Cluster::with_nodes(&["a", "b"]).await;
+    cluster.create::<Pod>(pod("mine", json!({"nodeName": "b"}))).await;
+    cluster.create::<Pod>(pod("other", json!({"nodeName": "b"}))).await;
+    eventually!("the pods to be ready", cluster.ready_pods().await == 2);
+    let addresses: Vec<_> = cluster.pods().await.iter().filter_map(ip_of).collect();
+    assert!(addresses[0] != addresses[1] && addresses.iter().all(|ip| ip.starts_with("10.40.1.")), "{addresses:?}");
+    cluster.create::<Pod>(pod("nowhere", json!({"nodeName": "c"}))).await;
+    eventually!("a reason", message(&cluster, "nowhere").await.contains("no address or no block"));
+}
+
+#[tokio::test]
 async fn a_full_block_is_said_and_an_address_is_free_when_its_pod_is_gone() {
     let mut cluster = Cluster::still().await;
     cluster.start();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use switchyard_api::names::POD_IP;
 use switchyard_store::Entry;
 
 use super::{DeleteOptions, Part, Write};
@@ -82,7 +83,10 @@ impl Write<'_> {
                 return Err(refuse(format!("pod {name} is being deleted, cannot be assigned to a host")));
             }
             let bound = meta::text(old, "/spec/nodeName");
-            if !bound.is_empty() {
+            let has_address = meta::map(old, "/metadata/annotations").is_some_and(|all| all.contains_key(POD_IP));
+            // A pod that named its node itself has no address yet.
+            let completes = bound == node && annotations.contains_key(POD_IP) && !has_address;
+            if !bound.is_empty() && !completes {
                 return Err(refuse(format!("pod {name} is already assigned to node \"{bound}\"")));
             }
             let mut new = old.clone();

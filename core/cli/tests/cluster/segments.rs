@@ -69,6 +69,12 @@ fn floods(cluster: &Cluster, node: &str) -> u64 {
     counters.map(|packets: Option<u64>| packets.expect("a number")).sum()
 }
 
+/// A pod's gateway. Which namespace has which subnet depends on whose pods come first.
+fn gateway(cluster: &Cluster, pod: &str) -> String {
+    let route = cluster.shell(pod, &["ip", "route", "show", "default"]).expect("a route");
+    route.split_whitespace().nth(2).unwrap_or_else(|| panic!("default via GATEWAY: {route}")).to_owned()
+}
+
 /// Whether a pod answers another one over HTTP.
 fn hears(cluster: &Cluster, from: &str, to: &str) -> bool {
     let url = format!("http://{}:8080/", address(cluster, to));
@@ -113,7 +119,7 @@ fn namespaces_are_segments_with_an_address_outside(powers: Powers) {
         }
     }
     // The gateway is the same on both nodes, and the pod's own.
-    let gateway = "10.40.128.1";
+    let gateway = &gateway(&cluster, &pod);
     for pod in cluster.get(&["pods", "-l", "app=sphinx"])["items"].as_array().unwrap() {
         let pod = format!("pod/{}", pod["metadata"]["name"].as_str().unwrap());
         let neighbour = cluster.shell(&pod, &["ip", "neighbour", "show", gateway]).unwrap();
@@ -284,7 +290,7 @@ fn a_pod_sends_with_its_own_addresses_or_not_at_all(powers: Powers) {
     eventually("the pod is heard as itself", || (heard() >= 6).then_some(()));
 
     // With a stranger's address, with its neighbour's, and with its own from another card.
-    let gateway = "10.40.128.1";
+    let gateway = &gateway(&cluster, "pod/liar");
     let routes = |what: &str| {
         let lines = [&near, &far].map(|to| format!("ip route replace {to}/32 via {gateway} {what} onlink"));
         shell(&lines.join("; "));

@@ -173,6 +173,10 @@ impl Scheduler {
     }
 
     async fn choose(&mut self, key: &Key, info: &PodInfo) -> Result<(String, Option<IpAddr>), String> {
+        if let Some(named) = pod::node(&info.pod).map(str::to_owned) {
+            let ip = self.take_address(key, info, &named).await.map_err(|reason| filter::sentence(1, &[reason]))?;
+            return Ok((named, Some(ip)));
+        }
         let total = self.snapshot.nodes.values().filter(|node| node.fixed.is_some()).count();
         let (ranked, mut reasons) = self.ranked(info);
         if pod::is_host_network(&info.pod) {
@@ -272,12 +276,15 @@ impl Scheduler {
     }
 }
 
-/// Whether a pod is ours to place.
+/// Whether a pod is ours to place, or has a node, which it named itself or another scheduler gave it, and no address.
 fn waits(pod: &Pod) -> bool {
     let Some(spec) = pod::spec(pod) else { return false };
+    if pod::node(pod).is_some() {
+        return !pod::is_host_network(pod) && snapshot::address(pod).is_none() && pod::is_active(pod);
+    }
     let ours = spec.scheduler_name.as_deref().is_none_or(|name| name.is_empty() || name == NAME);
     let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
-    ours && !gated && pod::node(pod).is_none() && pod::is_active(pod)
+    ours && !gated && pod::is_active(pod)
 }
 
 fn pod_facts(info: &PodInfo, node: &NodeFacts) -> PodFacts {

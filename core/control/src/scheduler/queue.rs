@@ -46,7 +46,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 // === impl Pending ===
 
 impl Pending {
-    /// A pod without a node, or a new state of one.
+    /// A pod without a node or an address, or a new state of one.
     pub(super) fn put(&mut self, key: Key, pod: Arc<Pod>) {
         match self.waiting.get_mut(&key) {
             Some(waiting) if waiting.pod.metadata.uid == pod.metadata.uid => {

@@ -150,15 +150,19 @@ impl Snapshot {
             self.release(&key);
             self.held.insert(key.clone(), (info.uid.clone(), ip));
         }
-        self.place(key, node, info, true);
+        // A pod that named its node is there already.
+        if !self.placed.contains_key(&key) {
+            self.place(key, node, info, true);
+        }
     }
 
     /// Takes back a decision that did not come true.
     pub(super) fn forget(&mut self, key: &Key, uid: &str) {
-        if self.placed.get(key).is_some_and(|placed| placed.assumed && placed.info.uid == uid) {
+        let Some(placed) = self.placed.get(key).filter(|placed| placed.info.uid == uid) else { return };
+        if placed.assumed {
             self.remove(key);
-            self.release(key);
         }
+        self.release(key);
     }
 
     fn hold(&mut self, key: &Key, uid: &str, ip: IpAddr) -> Option<String> {

@@ -99,7 +99,11 @@ pub(super) const ROWS: &[Row] = &[
         &["spec.template: Invalid value", "field is immutable"],
     ),
     ("kubectl delete job sum", 0, &["deleted"]),
-    ("kubectl port-forward $POD 0:80", 1, &["use yard port-forward"]),
+    (
+        "exec 3< <(exec kubectl port-forward --address 127.0.0.1 $POD :80); read -r _ _ at _ <&3; curl -sS http://$at/; kill $!",
+        0,
+        &["\"pod\":\"sphinx-rs-1-"],
+    ),
     (
         "exec 3< <(exec yard port-forward $POD 0:80); read -r _ _ at _ <&3; curl -sS http://$at/; kill $!",
         0,
