@@ -34,11 +34,10 @@ check:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
-# Programs and plugin first: the end-to-end tests boot real clusters with them. Those wait more than they compute, so there is one more
-# at a time than there are processors.
+# Programs and plugin first: the end-to-end tests boot real clusters with them.
 test: tools
 	$(CARGO) build --workspace --lib --bins --tests
-	RUST_TEST_THREADS=$$(($$(nproc) + 1)) $(CARGO) test --workspace
+	$(CARGO) test --workspace
 
 tools:
 	@$(call installed,tests,$(TOOLS))

@@ -7,12 +7,15 @@ scenarios! {
     labels_decide
 }
 
-/// Sends a datagram to each of some addresses, over and over, from its first instant.
+/// Sends a datagram to each of some addresses, over and over, from its first instant. Without pauses a few of them would keep a machine from
+/// anything else.
 pub(crate) fn sender(name: &str, node: &str, to: &str) -> String {
+    let pause = if to.contains(' ') { "0.01" } else { "0.001" };
     format!(
         r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "{name}", "labels": {{"app": "{name}"}}}},
             "spec": {{"nodeSelector": {{"kubernetes.io/hostname": "{node}"}}, "terminationGracePeriodSeconds": 0, "containers": [{{"name": "c",
-            "image": "host", "command": ["bash", "-c", "while :; do for to in {to}; do echo x > /dev/udp/$to/9; done; done 2> /dev/null"]}}]}}}}"#
+            "image": "host", "command": ["bash", "-c",
+            "exec 3<> <(:); while :; do for to in {to}; do echo x > /dev/udp/$to/9; done; read -t {pause} -u 3; done 2> /dev/null"]}}]}}}}"#
     )
 }
 

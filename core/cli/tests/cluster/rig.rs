@@ -37,7 +37,7 @@ pub(crate) struct Cluster {
 }
 
 /// Longest that anything may take.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 /// The cluster of the tests, as written for people.
 const SPHINX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sphinx");
 /// What a cluster needs beside `yard`.
@@ -165,7 +165,8 @@ impl Cluster {
     /// `yard up` to its end.
     #[track_caller]
     pub(crate) fn up(&self) -> String {
-        self.yard(&["up", "-f", self.file("sphinx").to_str().unwrap()])
+        let limit = DEADLINE.as_secs().to_string();
+        self.yard(&["up", "-f", self.file("sphinx").to_str().unwrap(), "--timeout", &limit])
     }
 
     /// A path in the test's folder.

@@ -1,6 +1,7 @@
 //! Pods are replaced, and there are more and fewer of them, under requests of all kinds that notice nothing.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use crate::policy::apply;
 use crate::rig::{Cluster, Dialogue, Powers, Traffic, eventually, measured, scenarios};
@@ -12,7 +13,8 @@ scenarios! {
 }
 
 const HOST: &str = "web.esxcloud.net";
-/// A Deployment behind a Service behind an Ingress, nothing said about how it rolls.
+/// A Deployment behind a Service behind an Ingress, nothing said about how it rolls. Its pods serve on for longer than by default, as
+/// everything takes longer on a machine with other clusters on it, the withdrawal of endpoints too.
 const WEB: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
@@ -26,7 +28,7 @@ spec:
       containers:
         - name: web
           image: yard/echo
-          args: [--port=80]
+          args: [--port=80, --drain-delay=5]
           ports: [{name: web, containerPort: 80}]
           readinessProbe: {httpGet: {path: /readyz, port: web}, periodSeconds: 1}
 ---
@@ -46,7 +48,12 @@ spec:
 
 /// A cluster whose `web` answers.
 fn boot(powers: Powers) -> Cluster {
-    let cluster = Cluster::boot(powers);
+    let cluster = Cluster::prepare_with(powers, |folder| {
+        let file = folder.join("controller.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("- --https=", "- --drain-delay=5\n            - --https=")).unwrap();
+    });
+    cluster.up();
     apply(&cluster, &[WEB.to_owned()]);
     cluster.kubectl(&["rollout", "status", "deploy/web", "--timeout=60s"]);
     eventually("web answers", || (cluster.ask(HOST).status == 200).then_some(()));

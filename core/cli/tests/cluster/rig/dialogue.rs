@@ -48,7 +48,7 @@ impl Dialogue {
 
     /// From a place to an address, each request on a new connection.
     pub(crate) fn of_strangers(cluster: &Cluster, place: &str, to: &str) -> Self {
-        Self::start(cluster, place, to, &["-H", "Connection: close"])
+        Self::start(cluster, place, to, &["-H", "Connection: close", "--rate", "200/s"])
     }
 
     fn start(cluster: &Cluster, place: &str, to: &str, how: &[&str]) -> Self {
