@@ -327,7 +327,7 @@ impl Drop for Cluster {
 
 /// Ends a process with signal 9.
 ///
-/// Until it has ended it may still take what others send: a thread that waits for a datagram takes one with it.
+/// Until it has ended it may still take what others send.
 pub(crate) fn kill(pid: u32) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};

@@ -6,7 +6,7 @@
 //! TCP message --------> hickory: decode -> reply: our index, or whoever is upstream -> hickory: encode
 //! ```
 //!
-//! What hickory encoded once is kept as bytes until a name of it changes, so that a query costs a look-up and its share of two system
+//! What hickory encoded once is kept as bytes until a name of it changes, so that a query costs a look-up and its share of three system
 //! calls. Limits are per client, and an excess is dropped, as an answer would only help who forges addresses. A message that makes us
 //! panic costs its own answer, and whatever else ends serving is only a pause.
 
