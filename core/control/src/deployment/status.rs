@@ -16,6 +16,8 @@ use crate::queue::Next;
 
 const AVAILABLE: &str = "Available";
 const PROGRESSING: &str = "Progressing";
+const COMPLETE: &str = "NewReplicaSetAvailable";
+const EXCEEDED: &str = "ProgressDeadlineExceeded";
 
 pub(super) async fn write(context: &Context, deployment: &Deployment, sets: &Sets) -> Result<Next> {
     // The steps before may have written it.
@@ -90,10 +92,11 @@ fn progress(
         sets.new.is_some() && new.updated_replicas == all && new.replicas == all && new.available_replicas == all;
     if complete {
         let message = format!("ReplicaSet \"{name}\" has successfully progressed.");
-        return (Some(condition(PROGRESSING, "True", "NewReplicaSetAvailable", &message)), Next::Change);
+        return (Some(condition(PROGRESSING, "True", COMPLETE, &message)), Next::Change);
     }
+    let reason = before.and_then(|before| before.reason.as_deref());
     let advanced = before.is_none()
-        || before.and_then(|before| before.reason.as_deref()) == Some("NewReplicaSetAvailable")
+        || reason == Some(COMPLETE)
         || old.updated_replicas < new.updated_replicas
         || old.ready_replicas < new.ready_replicas
         || old.available_replicas < new.available_replicas
@@ -106,9 +109,10 @@ fn progress(
         return (Some(progressing), Next::After(deadline));
     }
     let stuck = before.and_then(|before| before.last_update_time.as_ref()).map(meta::age).unwrap_or_default();
-    if stuck >= deadline {
+    // Once said, it holds until something moves: the time of the condition is now that of its own change.
+    if stuck >= deadline || reason == Some(EXCEEDED) {
         let message = format!("ReplicaSet \"{name}\" has timed out progressing.");
-        return (Some(condition(PROGRESSING, "False", "ProgressDeadlineExceeded", &message)), Next::Change);
+        return (Some(condition(PROGRESSING, "False", EXCEEDED, &message)), Next::Change);
     }
     // Times of the API are whole seconds.
     (Some(progressing), Next::After((deadline - stuck).max(Duration::from_secs(1))))
@@ -137,4 +141,27 @@ fn since(mut new: DeploymentCondition, old: &[DeploymentCondition]) -> Deploymen
     new.last_transition_time =
         old.filter(|_| same).and_then(|old| old.last_transition_time.clone()).or_else(|| Some(meta::now()));
     new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_that_passed_stays_passed_until_something_moves() {
+        let spec = json!({"replicas": 1, "progressDeadlineSeconds": 1, "selector": {}, "template": {}});
+        let deployment: Deployment =
+            serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).expect("a deployment");
+        let sets = Sets { new: None, old: Vec::new() };
+        let mut status = of(&deployment, &DeploymentStatus::default(), &sets).0;
+        let long_ago = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH);
+        status.conditions.as_mut().expect("conditions")[1].last_update_time = Some(long_ago);
+        let reason = |status: &DeploymentStatus| status.conditions.as_ref()?.get(1)?.reason.clone();
+        for _ in 0..3 {
+            status = of(&deployment, &status, &sets).0;
+            assert_eq!(reason(&status).as_deref(), Some(EXCEEDED));
+        }
+        let before = DeploymentStatus { ready_replicas: Some(-1), ..status };
+        assert_eq!(reason(&of(&deployment, &before, &sets).0).as_deref(), Some("ReplicaSetUpdated"));
+    }
 }
