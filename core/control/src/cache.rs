@@ -10,7 +10,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -170,7 +170,7 @@ where
 
     /// Watches for ever.
     pub(crate) async fn run(self, api: Api<K>, config: watcher::Config) {
-        let mut events = watcher(api, config).default_backoff().boxed();
+        let mut events = switchyard_watch::watch(api, config).boxed();
         let mut listed = HashSet::new();
         while let Some(event) = events.next().await {
             match event {

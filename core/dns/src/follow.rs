@@ -3,16 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::future::ready;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, select_all};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::utils::{Backoff, ResetTimerBackoff};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -216,33 +213,9 @@ fn events<K>(client: &Client) -> BoxStream<'static, Event<K>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let pauses = ResetTimerBackoff::new(Pause(FIRST_PAUSE), WELL);
-    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).backoff(pauses);
+    let events = switchyard_watch::watch(Api::<K>::all(client.clone()), watcher::Config::default());
     let heard = events.filter_map(|event| {
         ready(event.inspect_err(|error| debug!(%error, kind = %K::kind(&()), "watch interrupted")).ok())
     });
     heard.boxed()
-}
-
-/// How long to wait after the next error.
-struct Pause(Duration);
-
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// A watch that was not interrupted for so long was well, although it may have had nothing to tell.
-const WELL: Duration = Duration::from_secs(10);
-
-impl Iterator for Pause {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let longer = LONGEST_PAUSE.min(self.0 * 2);
-        Some(std::mem::replace(&mut self.0, longer))
-    }
-}
-
-impl Backoff for Pause {
-    fn reset(&mut self) {
-        self.0 = FIRST_PAUSE;
-    }
 }

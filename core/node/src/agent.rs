@@ -2,16 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::{Backoff, ResetTimerBackoff};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use switchyard_api::names::{AGENT_PORT, NETWORK, OWNER_AGENT};
@@ -294,46 +291,5 @@ fn follow<K>(client: &Client, config: watcher::Config) -> impl Stream<Item = wat
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    watcher(Api::<K>::all(client.clone()), config).backoff(again(WELL))
-}
-
-/// Pauses between attempts to reach the API server: short ones first, as it comes back within moments when it is restarted. A watch
-/// that is taken up again says nothing before something happens, so time tells, too, that it was `well`.
-fn again(well: Duration) -> impl Backoff {
-    ResetTimerBackoff::new(Again::default(), well)
-}
-
-/// A watch that was not interrupted for so long was well.
-const WELL: Duration = Duration::from_secs(10);
-
-#[derive(Clone, Debug, Default)]
-struct Again {
-    last: Option<Duration>,
-}
-
-impl Iterator for Again {
-    type Item = Duration;
-    fn next(&mut self) -> Option<Duration> {
-        let next = self.last.map_or(Duration::from_millis(50), |last| (last * 2).min(Duration::from_secs(5)));
-        self.last = Some(next);
-        Some(next)
-    }
-}
-
-impl Backoff for Again {
-    fn reset(&mut self) {
-        self.last = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_was_well_for_a_while_is_tried_again_at_once() {
-        let pauses = |well| again(well).take(9).map(|pause| pause.as_millis()).collect::<Vec<_>>();
-        assert_eq!(pauses(Duration::from_secs(3600)), [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        assert_eq!(pauses(Duration::ZERO), [50; 9]);
-    }
+    switchyard_watch::watch(Api::<K>::all(client.clone()), config)
 }

@@ -18,11 +18,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
-    runtime::{
-        WatchStreamExt,
-        utils::{Backoff, ResetTimerBackoff},
-        watcher::{self, Event},
-    },
+    runtime::watcher::{self, Event},
 };
 use serde::de::DeserializeOwned;
 
@@ -71,13 +67,6 @@ pub(super) enum Step<K> {
     /// The kind as it is; true the first time.
     Replace(BTreeMap<Name, Arc<K>>, bool),
 }
-
-/// A watch that was not interrupted for so long was well, although it may have had nothing to tell.
-const WELL: Duration = Duration::from_secs(10);
-
-/// Tries again soon: an API server that restarts is back within a second or two.
-#[derive(Debug, Default)]
-struct Soon(u32);
 
 /// A client from the given file, `$KUBECONFIG`, the pod's service account, or the user's kubeconfig, in this order.
 ///
@@ -137,7 +126,7 @@ fn follow<K>(api: Api<K>, config: watcher::Config, optional: bool) -> BoxStream<
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let events = watcher::watcher(api, config).backoff(ResetTimerBackoff::new(Soon::default(), WELL));
+    let events = switchyard_watch::watch(api, config);
     let gathered: BTreeMap<Name, Arc<K>> = BTreeMap::new();
     events
         .scan((gathered, true), move |(gathered, first), event| {
@@ -220,23 +209,5 @@ impl<K: Resource> Step<K> {
                 first
             }
         }
-    }
-}
-
-// === impl Soon ===
-
-impl Iterator for Soon {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let wait = Duration::from_millis(20 << self.0);
-        self.0 = (self.0 + 1).min(6);
-        Some(wait)
-    }
-}
-
-impl Backoff for Soon {
-    fn reset(&mut self) {
-        self.0 = 0;
     }
 }

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use kube::api::DynamicObject;
 use kube::core::{ApiResource, PartialObjectMeta};
 use kube::discovery::{Discovery, Scope, verbs};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
@@ -102,7 +102,7 @@ pub(super) async fn watch(collector: Arc<Collector>, covered: Vec<String>) {
 
 async fn watch_kind(collector: Arc<Collector>, resource: Arc<ApiResource>, redefined: Arc<Notify>) {
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(collector.context.client.clone(), resource.as_ref());
-    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut events = switchyard_watch::watch(api, watcher::Config::default()).boxed();
     let mut known = HashSet::<String>::default();
     let mut listed = HashSet::<String>::default();
     while let Some(event) = events.next().await {

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, future};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::utils::{Backoff, ResetTimerBackoff};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tracing::debug;
@@ -29,42 +26,15 @@ pub(super) struct Mirror<K> {
     complete: bool,
 }
 
-/// How long to wait after the next error.
-struct Pause(Duration);
-
-/// First and longest pause after an error. The control plane is on the same machine and comes back within a second.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// A watch that was not interrupted for so long was well, although it may have had nothing to tell.
-const WELL: Duration = Duration::from_secs(10);
-
 /// Events of one kind, for ever: an error is retried.
 pub(super) fn watch<K>(api: Api<K>, config: watcher::Config) -> BoxStream<'static, Event<K>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let pauses = ResetTimerBackoff::new(Pause(FIRST_PAUSE), WELL);
-    let events = watcher(api, config).backoff(pauses).filter_map(|event| {
+    let events = switchyard_watch::watch(api, config).filter_map(|event| {
         future::ready(event.inspect_err(|error| debug!(%error, kind = %K::kind(&()), "watch interrupted")).ok())
     });
     events.boxed()
-}
-
-// === impl Pause ===
-
-impl Iterator for Pause {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let longer = LONGEST_PAUSE.min(self.0 * 2);
-        Some(std::mem::replace(&mut self.0, longer))
-    }
-}
-
-impl Backoff for Pause {
-    fn reset(&mut self) {
-        self.0 = FIRST_PAUSE;
-    }
 }
 
 // === impl ObjectName ===
