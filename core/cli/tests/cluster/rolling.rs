@@ -66,13 +66,37 @@ fn pods(cluster: &Cluster, namespace: &str, label: &str) -> BTreeSet<String> {
     names.lines().map(str::to_owned).collect()
 }
 
-/// Waits for the end of a rollout, and of the pods that were there before.
-#[track_caller]
-fn rolled(cluster: &Cluster, namespace: &str, name: &str, before: &BTreeSet<String>) {
-    let told = cluster.kubectl(&["rollout", "status", "-n", namespace, &format!("deploy/{name}"), "--timeout=60s"]);
-    assert!(told.ends_with("successfully rolled out\n"), "{told}");
-    let left = || pods(cluster, namespace, &format!("app={name}")).is_disjoint(before).then_some(());
-    measured("every pod was replaced", left);
+/// The Deployment's rollouts so far, under whatever traffic there is.
+struct Rollouts<'a> {
+    cluster: &'a Cluster,
+    namespace: &'a str,
+    name: &'a str,
+    replicas: usize,
+    /// Pods of before, some of which may still be serving their last requests.
+    replaced: BTreeSet<String>,
+}
+
+impl Rollouts<'_> {
+    fn pods(&self) -> BTreeSet<String> {
+        pods(self.cluster, self.namespace, &format!("app={}", self.name))
+    }
+
+    /// Starts one more, and waits until it has rolled out.
+    #[track_caller]
+    fn roll(&mut self, verb: &[&str]) {
+        self.replaced.extend(self.pods());
+        self.cluster.kubectl(&[verb, &["-n", self.namespace]].concat());
+        let name = format!("deploy/{}", self.name);
+        let told = self.cluster.kubectl(&["rollout", "status", &name, "-n", self.namespace, "--timeout=60s"]);
+        assert!(told.ends_with("successfully rolled out\n"), "{told}");
+    }
+
+    /// Waits until every pod was replaced.
+    #[track_caller]
+    fn end(self) {
+        measured("every pod was replaced", || self.pods().is_disjoint(&self.replaced).then_some(()));
+        assert_eq!(self.pods().len(), self.replicas);
+    }
 }
 
 fn backends_roll(powers: Powers) {
@@ -81,11 +105,10 @@ fn backends_roll(powers: Powers) {
     let address = cluster.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"]);
     let inside = Dialogue::of_strangers(&cluster, "worker-1", &address);
     traffic.more(100);
-    let roll = |verb: &[&str]| {
-        let before = pods(&cluster, "default", "app=web");
-        cluster.kubectl(verb);
-        rolled(&cluster, "default", "web", &before);
-        assert_eq!(pods(&cluster, "default", "app=web").len(), 3);
+    let mut rollouts =
+        Rollouts { cluster: &cluster, namespace: "default", name: "web", replicas: 3, replaced: BTreeSet::new() };
+    let mut roll = |verb: &[&str]| {
+        rollouts.roll(verb);
         traffic.more(50);
     };
     roll(&["rollout", "restart", "deploy/web"]);
@@ -103,6 +126,7 @@ fn backends_roll(powers: Powers) {
     assert!(third.contains("green"), "{third}");
     roll(&["rollout", "undo", "deploy/web", "--to-revision=3"]);
     assert!(colour());
+    rollouts.end();
     inside.end().lost_nothing();
     traffic.stop().lost_nothing();
 }
@@ -116,13 +140,20 @@ fn the_ingress_rolls(powers: Powers) {
     let cluster = boot(powers);
     let traffic = Traffic::of_all_kinds(cluster.door(), HOST);
     traffic.more(100);
-    for verb in [&["rollout", "restart"][..], &["set", "env"], &["rollout", "undo"]] {
-        let before = pods(&cluster, "ingress", "app=yard-ingress");
-        let value: &[&str] = if verb[0] == "set" { &["RUST_LOG=warn"] } else { &[] };
-        cluster.kubectl(&[verb, &["-n", "ingress", "deploy/yard-ingress"], value].concat());
-        rolled(&cluster, "ingress", "yard-ingress", &before);
+    let mut rollouts = Rollouts {
+        cluster: &cluster,
+        namespace: "ingress",
+        name: "yard-ingress",
+        replicas: 1,
+        replaced: BTreeSet::new(),
+    };
+    const NAME: &str = "deploy/yard-ingress";
+    for verb in [&["rollout", "restart", NAME][..], &["set", "env", NAME, "RUST_LOG=warn"], &["rollout", "undo", NAME]]
+    {
+        rollouts.roll(verb);
         traffic.more(50);
     }
+    rollouts.end();
     traffic.stop().lost_nothing();
 }
 
@@ -133,8 +164,8 @@ fn replicas_come_and_go(powers: Powers) {
     for count in [5, 1, 3] {
         cluster.kubectl(&["scale", "deploy/web", &format!("--replicas={count}")]);
         cluster.kubectl(&["rollout", "status", "deploy/web", "--timeout=60s"]);
-        measured("as many as asked for", || (pods(&cluster, "default", "app=web").len() == count).then_some(()));
         traffic.more(100);
     }
+    measured("as many as asked for", || (pods(&cluster, "default", "app=web").len() == 3).then_some(()));
     traffic.stop().lost_nothing();
 }
