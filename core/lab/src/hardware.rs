@@ -38,6 +38,9 @@ pub fn build(directory: &Directory, topology: &Topology) -> anyhow::Result<Hardw
     for node in &topology.nodes {
         units.insert(UnitId(format!("node/{}", node.name)), Some(self::node(topology, node)));
     }
+    if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        units.insert(UnitId("ipv4".into()), Some(without_ipv6(topology)));
+    }
     let nodes = topology.nodes.iter().map(|node| Place::node(&node.name));
     for place in std::iter::once(Place::Router).chain(nodes) {
         let netns = Netns::create().context("make a network namespace")?;
@@ -115,6 +118,17 @@ fn port(node: &str) -> IfName {
         Ok(own) if !["lo", UNDERLAY, EXTERNAL].contains(&node) => own,
         _ => IfName::derived("port", node),
     }
+}
+
+/// The cluster speaks IPv4, and policies judge nothing else. An interface that is not told so has an address of IPv6 all the same,
+/// routes and multicast groups, and announces each of them; most of the work of attaching a pod to a bridge is that.
+fn without_ipv6(topology: &Topology) -> Fragment {
+    let mut fragment = Fragment::new();
+    let nodes = topology.nodes.iter().map(|node| Place::node(&node.name));
+    for place in std::iter::once(Place::Router).chain(nodes) {
+        fragment.want(&place, sysctl("net/ipv6/conf/default/disable_ipv6", "1"));
+    }
+    fragment
 }
 
 /// A namespace inherits IPv4 settings from the host's; these are the ones that decide where packets go.

@@ -37,6 +37,7 @@ fn make() -> Result<()> {
     // Before the mount namespace is left, as others look for it there.
     let netns = sandbox.dir.join(NETNS);
     if !sandbox.host_network {
+        without_ipv6()?;
         keep_netns(&netns)?;
     }
     spawn(sandbox, logs, socket).inspect_err(|_| {
@@ -66,6 +67,16 @@ fn bind_socket(dir: &Path) -> Result<OwnedFd> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).context(what)?;
     bind(socket.as_raw_fd(), &UnixAddr::new(&path).context(what)?).context(what)?;
     Ok(socket)
+}
+
+/// Interfaces that the pod gets have IPv4 only, as nodes' have; its loopback has `::1`.
+fn without_ipv6() -> Result<()> {
+    const SWITCH: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+    match std::fs::write(SWITCH, "1") {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        written => written.context(|| format!("write {SWITCH}")),
+    }
 }
 
 fn keep_netns(at: &Path) -> Result<()> {

@@ -35,7 +35,8 @@ pub struct Unit {
 pub struct Index {
     zones: Vec<Zone>,
     names: HashMap<LowerName, Node, foldhash::fast::RandomState>,
-    units: HashMap<Unit, Vec<Entry>, foldhash::fast::RandomState>,
+    /// No larger than what they hold: most units say one thing, and every pod is one.
+    units: HashMap<Unit, Box<[Entry]>, foldhash::fast::RandomState>,
     changes: Changes,
     first_serial: u32,
 }
@@ -79,7 +80,7 @@ impl Index {
     /// What a unit says from now on; nothing: it is gone. Answers whether that changed anything.
     pub fn set(&mut self, unit: Unit, entries: Vec<Entry>) -> bool {
         let before = self.units.remove(&unit).unwrap_or_default();
-        let changed = before != entries;
+        let changed = *before != *entries;
         if changed {
             self.changes.generation += 1;
             let (new, gone) = difference(&before, &entries);
@@ -88,7 +89,7 @@ impl Index {
             gone.into_iter().for_each(|entry| self.take(entry));
         }
         if !entries.is_empty() {
-            self.units.insert(unit, entries);
+            self.units.insert(unit, entries.into());
         }
         changed
     }

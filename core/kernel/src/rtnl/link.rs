@@ -45,6 +45,9 @@ pub(crate) fn create(link: &Link, owner: u8, related: &Related<'_>) -> Message {
     let flags = sys::NLM_F_CREATE | sys::NLM_F_EXCL | sys::NLM_F_ECHO;
     let mut message = Message::new(sys::RTM_NEWLINK, flags, &header(0, link.up));
     common(&mut message, &link.name, Some(link), owner);
+    if peer_of(link).is_some() {
+        one_queue(&mut message);
+    }
     if let Some(master) = related.master {
         message.u32(sys::IFLA_MASTER, master);
     }
@@ -269,6 +272,12 @@ fn common(message: &mut Message, name: &IfName, link: Option<&Link>, owner: u8) 
     }
 }
 
+/// One queue each way. A veth device would get as many as there may be processors (`veth_get_num_queues`), each with its files in
+/// sysfs, and has no use for them: it takes no lock to send, and receives by the processor that sent.
+fn one_queue(message: &mut Message) {
+    message.u32(sys::IFLA_NUM_TX_QUEUES, 1).u32(sys::IFLA_NUM_RX_QUEUES, 1);
+}
+
 /// What is inside IFLA_LINKINFO.
 fn kind(info: &mut Message, link: &Link, owner: u8, related: &Related<'_>) {
     match &link.kind {
@@ -286,6 +295,7 @@ fn kind(info: &mut Message, link: &Link, owner: u8, related: &Related<'_>) {
                     // Not up yet: the kernel joins the two only after this end is configured (veth_open: ENOTCONN).
                     end.raw(&[0; 16]);
                     common(end, peer.name, peer.link, owner);
+                    one_queue(end);
                     end.u32(sys::IFLA_NET_NS_FD, peer.netns.as_fd().as_raw_fd() as u32);
                 });
             });
