@@ -25,7 +25,7 @@ use crate::{
     stream::Pace,
     table::{Backend, BackendId, Miss, SharedTable, Table, normal_host},
     tunnel,
-    upstream::{ConnectError, Connection, Pool, RequestBody, ResponseBody, is_dead},
+    upstream::{ConnectError, Connection, Load, Pool, RequestBody, ResponseBody, To},
 };
 
 /// What all requests of one core share. Nothing in it is touched by another core on the way of a request, but for a backend's turn.
@@ -183,6 +183,7 @@ impl Core {
         state: &Arc<ConnState>,
     ) -> Result<Response<AnswerBody>, ProxyError> {
         let body = RequestBody::new(body, self.limits.max_body, state);
+        let load = body.load();
         let again = parts.method.is_idempotent() && body.is_end_stream();
         let mut spare =
             again.then(|| Spare { method: parts.method.clone(), uri: target.clone(), headers: parts.headers.clone() });
@@ -205,7 +206,7 @@ impl Core {
             tries += 1;
             let address = endpoint.address;
             let next = |pick: &mut _| if tries < self.limits.tries { backend.next(pick) } else { None };
-            let mut connection = match self.connection(address).await {
+            let mut connection = match self.connection(To { address, load }).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     endpoint.failed();
@@ -235,7 +236,7 @@ impl Core {
             };
             // A kept connection that broke says nothing about its endpoint, and costs it no try of others; but one whose peer was
             // silent says that the endpoint is gone, with everything that is kept for it.
-            let dead = is_dead(&broken);
+            let dead = connection.lost_its_peer(&broken);
             if dead {
                 endpoint.failed();
                 self.pool.forget(address);
@@ -257,13 +258,13 @@ impl Core {
         }
     }
 
-    async fn connection(&self, address: std::net::SocketAddr) -> Result<Box<Connection>, ConnectError> {
-        if let Some(kept) = self.pool.take(address) {
+    async fn connection(&self, to: To) -> Result<Box<Connection>, ConnectError> {
+        if let Some(kept) = self.pool.take(to) {
             metrics::add(&self.metrics.reused, 1);
             return Ok(kept);
         }
         metrics::add(&self.metrics.connects, 1);
-        self.pool.connect(address).await
+        self.pool.connect(to).await
     }
 
     fn answer(&self, response: Response<Incoming>, mut connection: Box<Connection>) -> Response<AnswerBody> {
@@ -298,7 +299,8 @@ impl Core {
         let (stream, address) = loop {
             let Some(endpoint) = backend.next(&mut pick) else { return Err(unavailable(backend)) };
             metrics::add(&self.metrics.connects, 1);
-            match self.pool.connect_stream(endpoint.address).await {
+            // Nobody knows how much goes through a tunnel.
+            match self.pool.connect_stream(To { address: endpoint.address, load: Load::Any }).await {
                 Ok(stream) => break (stream, endpoint.address),
                 Err(error) => {
                     endpoint.failed();
