@@ -26,6 +26,7 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Whether its word about earlier hops counts.
     pub trusted: bool,
+    local: SocketAddr,
     ip: HeaderValue,
     proto: HeaderValue,
     port: HeaderValue,
@@ -51,7 +52,14 @@ impl Peer {
             proto: HeaderValue::from_static(if tls { "https" } else { "http" }),
             address,
             trusted,
+            local,
         }
+    }
+
+    /// The address it asked, for want of a name.
+    pub(crate) fn asked(&self) -> HeaderValue {
+        let local = SocketAddr::new(self.local.ip().to_canonical(), self.local.port());
+        HeaderValue::try_from(local.to_string()).expect("an address is a valid header value")
     }
 }
 

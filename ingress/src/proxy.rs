@@ -164,6 +164,10 @@ impl Core {
         let table = &self.table().0;
         let backend = find(table, &normal_host(host), parts.uri.path())?;
         let target = origin_form(&parts.uri)?;
+        if !parts.headers.contains_key(header::HOST) {
+            // HTTP/1.0 may do without; what is passed on is HTTP/1.1, which may not.
+            parts.headers.insert(header::HOST, peer.asked());
+        }
         headers::to_upstream(&mut parts.headers, peer, parts.version, upgrade, &self.ids);
 
         let backend = &table.backends[backend as usize];
@@ -192,6 +196,10 @@ impl Core {
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = target;
         *request.headers_mut() = std::mem::take(&mut parts.headers);
+        if !request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_LENGTH) {
+            // Said aloud: of a method that has no body as a rule, the library would send none that has no length.
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         // What an error's answer shows.
         if let Some(id) = id {
             parts.headers.insert(REQUEST_ID, id);

@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -32,7 +32,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     config::Limits,
-    gate::{ConnState, Refusal},
+    gate::{self, ConnState, Refusal},
 };
 
 /// Bytes of a body that fit, after a head, into what the kernel of a peer takes before anybody reads.
@@ -357,7 +357,7 @@ impl Body for RequestBody {
                     };
                     *left = rest;
                 }
-                frame.map(|frame| frame.map(|result| result.map_err(UploadError::Broken)))
+                frame.map(|frame| frame.map(|result| result.map(without_forbidden).map_err(UploadError::Broken)))
             }
             None => Poll::Ready(None),
         }
@@ -370,6 +370,18 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.0.as_ref().map_or(SizeHint::with_exact(0), |upload| upload.body.size_hint())
     }
+}
+
+/// A frame without trailers that must not be any. On HTTP/1 the gate refuses them; HTTP/2 has none.
+fn without_forbidden(frame: Frame<Bytes>) -> Frame<Bytes> {
+    let mut trailers = match frame.into_trailers() {
+        Ok(trailers) => trailers,
+        Err(frame) => return frame,
+    };
+    let forbidden = |name: &&HeaderName| gate::is_forbidden_trailer(name.as_str().replace('_', "-").as_bytes());
+    let names: Vec<HeaderName> = trailers.keys().filter(forbidden).cloned().collect();
+    names.iter().for_each(|name| _ = trailers.remove(name));
+    Frame::trailers(trailers)
 }
 
 // === impl ResponseBody ===

@@ -22,6 +22,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::chunk::Chunks;
+pub(crate) use self::chunk::is_forbidden as is_forbidden_trailer;
 pub use self::{
     head::{Framing, Head, HeadLimits, check_http2},
     refusal::Refusal,
