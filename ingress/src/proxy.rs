@@ -110,7 +110,7 @@ impl Core {
             Ok(response) => response.into_parts(),
             Err(error) => {
                 // A body the gate cut short broke the connection to the backend; say the cause, not the effect.
-                let error = match open.state.body_refusal() {
+                let error = match open.state.body_refusal(number).or(error.refusal()) {
                     Some(refusal) => refusal.into(),
                     None => error,
                 };
@@ -172,8 +172,8 @@ impl Core {
 
         let backend = &table.backends[backend as usize];
         match decision {
-            Some(decision) => self.upgrade(parts, body, target, backend, decision, state).await,
-            None => self.relay(parts, body, target, backend, state).await,
+            Some(decision) => self.upgrade(parts, body, target, backend, decision).await,
+            None => self.relay(parts, body, target, backend).await,
         }
     }
 
@@ -184,9 +184,8 @@ impl Core {
         body: Incoming,
         target: Uri,
         backend: &Backend,
-        state: &Arc<ConnState>,
     ) -> Result<Response<AnswerBody>, ProxyError> {
-        let body = RequestBody::new(body, self.limits.max_body, state);
+        let body = RequestBody::new(body, self.limits.max_body);
         let load = body.load();
         let again = parts.method.is_idempotent() && body.is_end_stream();
         let mut spare =
@@ -301,7 +300,6 @@ impl Core {
         target: Uri,
         backend: &Backend,
         decision: tunnel::Decision,
-        state: &Arc<ConnState>,
     ) -> Result<Response<AnswerBody>, ProxyError> {
         let mut pick = backend.pick();
         let (stream, address) = loop {
@@ -318,7 +316,7 @@ impl Core {
                 }
             }
         };
-        let mut request = Request::new(RequestBody::new(body, self.limits.max_body, state));
+        let mut request = Request::new(RequestBody::new(body, self.limits.max_body));
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = target;
         *request.headers_mut() = parts.headers.clone();

@@ -32,7 +32,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     config::Limits,
-    gate::{self, ConnState, Refusal},
+    gate::{self, Refusal},
 };
 
 /// Bytes of a body that fit, after a head, into what the kernel of a peer takes before anybody reads.
@@ -62,7 +62,6 @@ struct Upload {
     progress: Progress,
     /// Bytes that may still come, if there is a limit.
     left: Option<u64>,
-    state: Arc<ConnState>,
 }
 
 /// One connection, ready for a request or busy with one.
@@ -310,13 +309,13 @@ fn step(drive: &mut Option<http1::Connection<TokioIo<TcpStream>, RequestBody>>, 
 // === impl RequestBody ===
 
 impl RequestBody {
-    /// Streams what the client sends, up to `limit` bytes (0 means any); what is over it is noted in `state`.
-    pub fn new(body: Incoming, limit: u64, state: &Arc<ConnState>) -> Self {
+    /// Streams what the client sends, up to `limit` bytes (0 means any).
+    pub fn new(body: Incoming, limit: u64) -> Self {
         if body.is_end_stream() {
             return Self(None);
         }
         let left = (limit != 0).then_some(limit);
-        Self(Some(Upload { body, progress: Progress::default(), left, state: Arc::clone(state) }))
+        Self(Some(Upload { body, progress: Progress::default(), left }))
     }
 
     /// How much it is, at most.
@@ -352,7 +351,6 @@ impl Body for RequestBody {
                 if let (Some(left), Poll::Ready(Some(Ok(frame)))) = (&mut upload.left, &frame) {
                     let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                     let Some(rest) = left.checked_sub(length) else {
-                        upload.state.refuse_body(Refusal::BodyTooLong);
                         return Poll::Ready(Some(Err(UploadError::Refused(Refusal::BodyTooLong))));
                     };
                     *left = rest;

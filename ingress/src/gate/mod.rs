@@ -169,7 +169,7 @@ impl<T: AsyncRead + Unpin> Gate<T> {
             self.held.extend_from_slice(STAND_IN);
             self.passed += STAND_IN.len();
         } else {
-            self.state.refuse_body(refusal);
+            self.state.refuse_body(self.stream.heads, refusal);
         }
     }
 
@@ -186,7 +186,7 @@ impl<T: AsyncRead + Unpin> Gate<T> {
     }
 
     fn end(&self) -> Poll<io::Result<()>> {
-        match self.state.body_refusal() {
+        match self.state.body_refusal(self.stream.heads) {
             Some(refusal) => Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal))),
             None => Poll::Ready(Ok(())),
         }
