@@ -93,7 +93,7 @@ pub struct Limits {
     /// Seconds a connection may be quiet between requests.
     #[arg(long, default_value = "75", value_parser = seconds)]
     pub idle_timeout: Duration,
-    /// Seconds a client may be quiet in the middle of a body, or refuse to take ours.
+    /// Seconds a client may be quiet in the middle of a body, or refuse to take ours; and a backend refuse to take a client's.
     #[arg(long, default_value = "60", value_parser = seconds)]
     pub body_timeout: Duration,
     /// Seconds for a backend to accept a connection.

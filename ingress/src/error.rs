@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use crate::{gate::Refusal, table::Unavailable};
+use crate::{gate::Refusal, table::Unavailable, upstream::UploadError};
 
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +126,16 @@ impl ProxyError {
     /// Whether asking again, elsewhere or later, is safe: the request was not sent.
     pub fn may_retry(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Unavailable { .. })
+    }
+
+    /// The refusal that is behind it: a body that was cut short breaks the connection to the backend.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let Self::Broken { source, .. } = self else { return None };
+        let mut causes = std::iter::successors(std::error::Error::source(source), |cause| cause.source());
+        causes.find_map(|cause| match cause.downcast_ref() {
+            Some(UploadError::Refused(refusal)) => Some(*refusal),
+            _ => None,
+        })
     }
 
     /// A short, stable name for metrics and programs.

@@ -26,6 +26,7 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Whether its word about earlier hops counts.
     pub trusted: bool,
+    local: SocketAddr,
     ip: HeaderValue,
     proto: HeaderValue,
     port: HeaderValue,
@@ -51,7 +52,14 @@ impl Peer {
             proto: HeaderValue::from_static(if tls { "https" } else { "http" }),
             address,
             trusted,
+            local,
         }
+    }
+
+    /// The address it asked, for want of a name.
+    pub(crate) fn asked(&self) -> HeaderValue {
+        let local = SocketAddr::new(self.local.ip().to_canonical(), self.local.port());
+        HeaderValue::try_from(local.to_string()).expect("an address is a valid header value")
     }
 }
 
@@ -89,6 +97,7 @@ impl Default for Ids {
 
 /// Makes a client's headers into those for the backend. `upgrade` keeps the fields that ask for it.
 pub fn to_upstream(headers: &mut HeaderMap, peer: &Peer, version: Version, upgrade: bool, ids: &Ids) {
+    join(headers, header::UPGRADE, ", ");
     let protocol = if upgrade { headers.remove(header::UPGRADE) } else { None };
     let trailers = headers.get(header::TE).is_some_and(|te| contains_token(te, "trailers"));
     remove_hop_by_hop(headers);
@@ -156,9 +165,14 @@ fn join(headers: &mut HeaderMap, name: HeaderName, between: &str) {
     }
 }
 
+/// The parts of a comma-separated field.
+pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}
+
 /// Whether a comma-separated field has a token.
 pub fn contains_token(value: &HeaderValue, token: &str) -> bool {
-    value.as_bytes().split(|b| *b == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    tokens(value.as_bytes()).any(|part| part.eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// Removes the fields that are meant for one hop, and those that `Connection` names, except such as are ours to keep.
@@ -172,8 +186,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         header::TRANSFER_ENCODING,
     ];
     while let Some(value) = headers.remove(header::CONNECTION) {
-        for token in value.as_bytes().split(|b| *b == b',') {
-            let token = token.trim_ascii();
+        for token in tokens(value.as_bytes()) {
             if token.eq_ignore_ascii_case(b"close") || token.eq_ignore_ascii_case(b"keep-alive") {
                 continue;
             }

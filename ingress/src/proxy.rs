@@ -25,7 +25,7 @@ use crate::{
     stream::Pace,
     table::{Backend, BackendId, Miss, SharedTable, Table, normal_host},
     tunnel,
-    upstream::{ConnectError, Connection, Pool, RequestBody, ResponseBody, is_dead},
+    upstream::{ConnectError, Connection, Load, Pool, RequestBody, ResponseBody, To},
 };
 
 /// What all requests of one core share. Nothing in it is touched by another core on the way of a request, but for a backend's turn.
@@ -110,7 +110,7 @@ impl Core {
             Ok(response) => response.into_parts(),
             Err(error) => {
                 // A body the gate cut short broke the connection to the backend; say the cause, not the effect.
-                let error = match open.state.body_refusal() {
+                let error = match open.state.body_refusal(number).or(error.refusal()) {
                     Some(refusal) => refusal.into(),
                     None => error,
                 };
@@ -164,12 +164,16 @@ impl Core {
         let table = &self.table().0;
         let backend = find(table, &normal_host(host), parts.uri.path())?;
         let target = origin_form(&parts.uri)?;
+        if !parts.headers.contains_key(header::HOST) {
+            // HTTP/1.0 may do without; what is passed on is HTTP/1.1, which may not.
+            parts.headers.insert(header::HOST, peer.asked());
+        }
         headers::to_upstream(&mut parts.headers, peer, parts.version, upgrade, &self.ids);
 
         let backend = &table.backends[backend as usize];
         match decision {
-            Some(decision) => self.upgrade(parts, body, target, backend, decision, state).await,
-            None => self.relay(parts, body, target, backend, state).await,
+            Some(decision) => self.upgrade(parts, body, target, backend, decision).await,
+            None => self.relay(parts, body, target, backend).await,
         }
     }
 
@@ -180,9 +184,9 @@ impl Core {
         body: Incoming,
         target: Uri,
         backend: &Backend,
-        state: &Arc<ConnState>,
     ) -> Result<Response<AnswerBody>, ProxyError> {
-        let body = RequestBody::new(body, self.limits.max_body, state);
+        let body = RequestBody::new(body, self.limits.max_body);
+        let load = body.load();
         let again = parts.method.is_idempotent() && body.is_end_stream();
         let mut spare =
             again.then(|| Spare { method: parts.method.clone(), uri: target.clone(), headers: parts.headers.clone() });
@@ -191,6 +195,10 @@ impl Core {
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = target;
         *request.headers_mut() = std::mem::take(&mut parts.headers);
+        if !request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_LENGTH) {
+            // Said aloud: of a method that has no body as a rule, the library would send none that has no length.
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         // What an error's answer shows.
         if let Some(id) = id {
             parts.headers.insert(REQUEST_ID, id);
@@ -205,7 +213,7 @@ impl Core {
             tries += 1;
             let address = endpoint.address;
             let next = |pick: &mut _| if tries < self.limits.tries { backend.next(pick) } else { None };
-            let mut connection = match self.connection(address).await {
+            let mut connection = match self.connection(To { address, load }).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     endpoint.failed();
@@ -235,7 +243,7 @@ impl Core {
             };
             // A kept connection that broke says nothing about its endpoint, and costs it no try of others; but one whose peer was
             // silent says that the endpoint is gone, with everything that is kept for it.
-            let dead = is_dead(&broken);
+            let dead = connection.lost_its_peer(&broken);
             if dead {
                 endpoint.failed();
                 self.pool.forget(address);
@@ -257,13 +265,13 @@ impl Core {
         }
     }
 
-    async fn connection(&self, address: std::net::SocketAddr) -> Result<Box<Connection>, ConnectError> {
-        if let Some(kept) = self.pool.take(address) {
+    async fn connection(&self, to: To) -> Result<Box<Connection>, ConnectError> {
+        if let Some(kept) = self.pool.take(to) {
             metrics::add(&self.metrics.reused, 1);
             return Ok(kept);
         }
         metrics::add(&self.metrics.connects, 1);
-        self.pool.connect(address).await
+        self.pool.connect(to).await
     }
 
     fn answer(&self, response: Response<Incoming>, mut connection: Box<Connection>) -> Response<AnswerBody> {
@@ -292,13 +300,13 @@ impl Core {
         target: Uri,
         backend: &Backend,
         decision: tunnel::Decision,
-        state: &Arc<ConnState>,
     ) -> Result<Response<AnswerBody>, ProxyError> {
         let mut pick = backend.pick();
         let (stream, address) = loop {
             let Some(endpoint) = backend.next(&mut pick) else { return Err(unavailable(backend)) };
             metrics::add(&self.metrics.connects, 1);
-            match self.pool.connect_stream(endpoint.address).await {
+            // Nobody knows how much goes through a tunnel.
+            match self.pool.connect_stream(To { address: endpoint.address, load: Load::Any }).await {
                 Ok(stream) => break (stream, endpoint.address),
                 Err(error) => {
                     endpoint.failed();
@@ -308,7 +316,7 @@ impl Core {
                 }
             }
         };
-        let mut request = Request::new(RequestBody::new(body, self.limits.max_body, state));
+        let mut request = Request::new(RequestBody::new(body, self.limits.max_body));
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = target;
         *request.headers_mut() = parts.headers.clone();

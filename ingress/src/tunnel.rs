@@ -42,10 +42,13 @@ impl Drop for Decision {
     }
 }
 
-/// Whether a request asks to leave HTTP. Must agree with what the gate thinks.
+/// Whether a request asks to leave HTTP. Who offers h2c beside other things would have it chosen by the backend, and it is HTTP that
+/// nobody here judges. Must agree with what the gate thinks.
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
+    let asked = || headers.get_all(header::UPGRADE).iter().flat_map(|line| headers::tokens(line.as_bytes()));
     headers.get_all(header::CONNECTION).iter().any(|value| headers::contains_token(value, "upgrade"))
-        && headers.get_all(header::UPGRADE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c"))
+        && asked().next().is_some()
+        && !asked().any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
 /// Sends a request over a connection of its own, which may be upgraded.

@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -32,8 +32,11 @@ use tokio::net::TcpStream;
 
 use crate::{
     config::Limits,
-    gate::{ConnState, Refusal},
+    gate::{self, Refusal},
 };
+
+/// Bytes of a body that fit, after a head, into what the kernel of a peer takes before anybody reads.
+const SMALL: u64 = 16 * 1024;
 
 /// What is sent to an endpoint.
 #[derive(Debug)]
@@ -59,7 +62,6 @@ struct Upload {
     progress: Progress,
     /// Bytes that may still come, if there is a limit.
     left: Option<u64>,
-    state: Arc<ConnState>,
 }
 
 /// One connection, ready for a request or busy with one.
@@ -67,21 +69,40 @@ struct Upload {
 pub struct Connection {
     send: http1::SendRequest<RequestBody>,
     drive: Option<http1::Connection<TokioIo<TcpStream>, RequestBody>>,
-    address: SocketAddr,
+    to: To,
     /// Taken from the pool: it may have died without our knowing.
     pub reused: bool,
     /// Not to be used again: what it says cannot be relied on.
     pub doubtful: bool,
 }
 
+/// Where a connection leads, and what may be sent on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct To {
+    /// Where.
+    pub address: SocketAddr,
+    /// What.
+    pub load: Load,
+}
+
+/// How much is sent at once, which decides what it means that a peer takes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Load {
+    /// What fits into any peer's buffer, whether anybody reads it or not: who does not acknowledge it is gone.
+    Small,
+    /// More than that: a peer that is full acknowledges nothing either.
+    Any,
+}
+
 /// Idle connections of one core.
 #[derive(Debug)]
 pub struct Pool {
-    idle: RefCell<HashMap<SocketAddr, Vec<Idle>, foldhash::fast::RandomState>>,
+    idle: RefCell<HashMap<To, Vec<Idle>, foldhash::fast::RandomState>>,
     max_idle: usize,
     idle_timeout: Duration,
     connect_timeout: Duration,
     peer_timeout: Duration,
+    body_timeout: Duration,
     /// Connections opened, for metrics.
     pub connects: Cell<u64>,
 }
@@ -120,14 +141,15 @@ impl Pool {
             idle_timeout: limits.upstream_idle_timeout,
             connect_timeout: limits.connect_timeout,
             peer_timeout: limits.peer_timeout,
+            body_timeout: limits.body_timeout,
             connects: Cell::new(0),
         }
     }
 
     /// An idle connection that is alive as far as the kernel has told us.
-    pub fn take(&self, address: SocketAddr) -> Option<Box<Connection>> {
+    pub fn take(&self, to: To) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
-        let list = idle.get_mut(&address)?;
+        let list = idle.get_mut(&to)?;
         while let Some(mut found) = list.pop() {
             if found.connection.is_usable() {
                 found.connection.reused = true;
@@ -141,31 +163,35 @@ impl Pool {
     ///
     /// # Errors
     /// When the endpoint refuses, or does not accept in time.
-    pub async fn connect(&self, address: SocketAddr) -> Result<Box<Connection>, ConnectError> {
-        let stream = self.connect_stream(address).await?;
+    pub async fn connect(&self, to: To) -> Result<Box<Connection>, ConnectError> {
+        let stream = self.connect_stream(to).await?;
         let (send, drive) =
             builder().handshake(TokioIo::new(stream)).await.map_err(|e| ConnectError::Io(io::Error::other(e)))?;
-        Ok(Box::new(Connection { send, drive: Some(drive), address, reused: false, doubtful: false }))
+        Ok(Box::new(Connection { send, drive: Some(drive), to, reused: false, doubtful: false }))
     }
 
     /// A new connection as a plain stream.
     ///
     /// # Errors
     /// When the endpoint refuses, or does not accept in time.
-    pub async fn connect_stream(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    pub async fn connect_stream(&self, to: To) -> Result<TcpStream, ConnectError> {
         self.connects.set(self.connects.get() + 1);
-        let stream = match tokio::time::timeout(self.connect_timeout, TcpStream::connect(address)).await {
+        let stream = match tokio::time::timeout(self.connect_timeout, TcpStream::connect(to.address)).await {
             Err(_) => return Err(ConnectError::Timeout),
             Ok(stream) => stream.map_err(ConnectError::Io)?,
         };
         let _ = stream.set_nodelay(true);
-        notice_death(&stream, self.peer_timeout);
+        let stuck = match to.load {
+            Load::Small => self.peer_timeout,
+            Load::Any => self.body_timeout,
+        };
+        notice_death(&stream, self.peer_timeout, stuck);
         Ok(stream)
     }
 
     /// Closes what is idle to an endpoint that does not acknowledge any more: its other connections are as dead.
     pub fn forget(&self, address: SocketAddr) {
-        self.idle.borrow_mut().remove(&address);
+        self.idle.borrow_mut().retain(|to, _| to.address != address);
     }
 
     /// Closes what has been idle too long.
@@ -199,32 +225,29 @@ impl Pool {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        let list = idle.entry(connection.address).or_default();
+        let list = idle.entry(connection.to).or_default();
         if list.len() < self.max_idle {
             list.push(Idle { connection, since: Instant::now() });
         }
     }
 }
 
-/// Has the kernel break the connection when its peer has acknowledged nothing for so long: neither what was sent nor, while nothing
-/// is sent, a probe. A node that is lost says no last word, and who waits for its answer would wait as long as for a slow one.
-fn notice_death(stream: &TcpStream, within: Duration) {
+/// Has the kernel break the connection when its peer answers no probe `within` a time, while nothing is sent, and when it takes nothing
+/// of what was sent for as long as `stuck`. A node that is lost says no last word, and who waits for its answer would wait as long as
+/// for a slow one. To the kernel, a peer that is there and whose buffer is full takes nothing either.
+fn notice_death(stream: &TcpStream, within: Duration, stuck: Duration) {
     let socket = SockRef::from(stream);
-    let probe = (within / 2).max(Duration::from_secs(1));
-    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe).with_interval(probe));
-    let _ = socket.set_tcp_user_timeout(Some(within));
+    let second = Duration::from_secs(1);
+    let (quiet, between) = ((within / 2).max(second), (within / 4).max(second));
+    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(quiet).with_interval(between).with_retries(2));
+    let _ = socket.set_tcp_user_timeout(Some(stuck));
 }
 
-/// Whether a connection broke because its peer did not acknowledge any more.
-pub fn is_dead(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return error.kind() == io::ErrorKind::TimedOut;
-        }
-        cause = error.source();
-    }
-    false
+/// Whether the kernel gave a connection up.
+fn timed_out(error: &hyper::Error) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let io = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// How we speak to endpoints.
@@ -263,6 +286,11 @@ impl Connection {
         }
     }
 
+    /// Whether an error means that the endpoint is gone, and not only this connection: its peer did not acknowledge any more.
+    pub fn lost_its_peer(&self, error: &hyper::Error) -> bool {
+        self.to.load == Load::Small && timed_out(error)
+    }
+
     /// Polls an idle connection: it must have nothing to say.
     fn is_usable(&mut self) -> bool {
         step(&mut self.drive, &mut Context::from_waker(Waker::noop()));
@@ -281,13 +309,21 @@ fn step(drive: &mut Option<http1::Connection<TokioIo<TcpStream>, RequestBody>>, 
 // === impl RequestBody ===
 
 impl RequestBody {
-    /// Streams what the client sends, up to `limit` bytes (0 means any); what is over it is noted in `state`.
-    pub fn new(body: Incoming, limit: u64, state: &Arc<ConnState>) -> Self {
+    /// Streams what the client sends, up to `limit` bytes (0 means any).
+    pub fn new(body: Incoming, limit: u64) -> Self {
         if body.is_end_stream() {
             return Self(None);
         }
         let left = (limit != 0).then_some(limit);
-        Self(Some(Upload { body, progress: Progress::default(), left, state: Arc::clone(state) }))
+        Self(Some(Upload { body, progress: Progress::default(), left }))
+    }
+
+    /// How much it is, at most.
+    pub fn load(&self) -> Load {
+        match self.size_hint().upper() {
+            Some(0..=SMALL) => Load::Small,
+            _ => Load::Any,
+        }
     }
 
     /// Its progress, if it has any to make.
@@ -315,12 +351,11 @@ impl Body for RequestBody {
                 if let (Some(left), Poll::Ready(Some(Ok(frame)))) = (&mut upload.left, &frame) {
                     let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                     let Some(rest) = left.checked_sub(length) else {
-                        upload.state.refuse_body(Refusal::BodyTooLong);
                         return Poll::Ready(Some(Err(UploadError::Refused(Refusal::BodyTooLong))));
                     };
                     *left = rest;
                 }
-                frame.map(|frame| frame.map(|result| result.map_err(UploadError::Broken)))
+                frame.map(|frame| frame.map(|result| result.map(without_forbidden).map_err(UploadError::Broken)))
             }
             None => Poll::Ready(None),
         }
@@ -333,6 +368,18 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.0.as_ref().map_or(SizeHint::with_exact(0), |upload| upload.body.size_hint())
     }
+}
+
+/// A frame without trailers that must not be any. On HTTP/1 the gate refuses them; HTTP/2 has none.
+fn without_forbidden(frame: Frame<Bytes>) -> Frame<Bytes> {
+    let mut trailers = match frame.into_trailers() {
+        Ok(trailers) => trailers,
+        Err(frame) => return frame,
+    };
+    let forbidden = |name: &&HeaderName| gate::is_forbidden_trailer(name.as_str().replace('_', "-").as_bytes());
+    let names: Vec<HeaderName> = trailers.keys().filter(forbidden).cloned().collect();
+    names.iter().for_each(|name| _ = trailers.remove(name));
+    Frame::trailers(trailers)
 }
 
 // === impl ResponseBody ===
@@ -398,10 +445,15 @@ mod tests {
     async fn the_kernel_watches_over_a_connection() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let limits = Limits { peer_timeout: Duration::from_secs(8), ..crate::config::Config::default().limits };
-        let stream = Pool::new(&limits).connect_stream(listener.local_addr().expect("address")).await.expect("connect");
-        let socket = SockRef::from(&stream);
-        assert!(socket.keepalive().expect("an option"));
-        assert_eq!(socket.tcp_keepalive_time().expect("an option"), Duration::from_secs(4));
-        assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_secs(8)));
+        let address = listener.local_addr().expect("address");
+        for (load, stuck) in [(Load::Small, 8), (Load::Any, 60)] {
+            let stream = Pool::new(&limits).connect_stream(To { address, load }).await.expect("connect");
+            let socket = SockRef::from(&stream);
+            assert!(socket.keepalive().expect("an option"));
+            assert_eq!(socket.tcp_keepalive_time().expect("an option"), Duration::from_secs(4));
+            assert_eq!(socket.tcp_keepalive_interval().expect("an option"), Duration::from_secs(2));
+            assert_eq!(socket.tcp_keepalive_retries().expect("an option"), 2);
+            assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_secs(stuck)));
+        }
     }
 }

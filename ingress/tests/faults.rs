@@ -13,6 +13,7 @@ use std::{
 };
 
 use http::Request;
+use http_body_util::BodyExt;
 use rig::{Client, Ingress, Upstream, World, eventually, full, nobody};
 use socket2::{SockFilter, SockRef};
 use tokio::{
@@ -245,6 +246,35 @@ async fn an_endpoint_that_is_silent_costs_no_idempotent_request() {
     for _ in 0..4 {
         assert_eq!(client.get("a.net", "/").await.pod(), "b");
     }
+}
+
+/// To the kernel, a full peer is as silent as a lost one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_reads_late_is_not_lost() {
+    const LENGTH: usize = 16 << 20;
+    let (say, ready) = tokio::sync::watch::channel(false);
+    let late = Upstream::start(move |request: Request<hyper::body::Incoming>| {
+        let mut ready = ready.clone();
+        async move {
+            let _ = ready.wait_for(|ready| *ready).await;
+            let body = BodyExt::collect(request.into_body()).await.expect("a body").to_bytes();
+            http::Response::builder().header("x-pod", "late").body(full(body.len().to_string())).expect("response")
+        }
+    })
+    .await;
+    let ingress = Ingress::start_with(world(&[late.address]), |config| {
+        (config.threads, config.limits.peer_timeout) = (1, Duration::from_millis(300));
+    })
+    .await;
+    let mut client = ingress.client().await;
+    let post = Request::post("/").header("host", "a.net").body(full(vec![b'x'; LENGTH])).expect("request");
+    let mut reply = std::pin::pin!(client.send(post));
+    // What the kernel would do it has done by now: its probes come 0.2, 0.6 and 1.4 s after the window closed.
+    let early = tokio::time::timeout(Duration::from_secs(2), reply.as_mut()).await;
+    assert!(early.is_err(), "{early:?}");
+    say.send_replace(true);
+    let reply = reply.await.expect("an answer");
+    assert_eq!((reply.pod(), reply.text()), ("late", LENGTH.to_string()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,6 +115,54 @@ async fn bodies_stream_both_ways_with_trailers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn any_method_may_have_a_body_of_unknown_length() {
+    let a = Upstream::echo("a").await;
+    let ingress = ingress_for(&a).await;
+    let (mut http2, _end) = ingress.http2().await;
+    for method in ["GET", "DELETE", "POST"] {
+        let (send, body) = channel();
+        send.send(Frame::data("some".into())).expect("open");
+        drop(send);
+        let request = Request::builder().method(method).uri("http://a.net/").body(body).expect("request");
+        let answer = http2.send_request(request).await.expect("an answer").into_body();
+        let said: serde_json::Value =
+            serde_json::from_slice(&answer.collect().await.expect("body").to_bytes()).expect("JSON");
+        assert_eq!(said["body"], "some", "HTTP/2 {method}");
+        let chunked = "transfer-encoding: chunked\r\nconnection: close\r\n\r\n4\r\nsome\r\n0\r\n\r\n";
+        let answer = ingress.raw(format!("{method} / HTTP/1.1\r\nhost: a.net\r\n{chunked}").as_bytes()).await;
+        assert!(answer.contains("\"body\":\"some\""), "{method}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_trailers_are_those_that_the_gate_lets_through() {
+    let a = Upstream::echo("a").await;
+    let ingress = ingress_for(&a).await;
+    let (mut http2, _end) = ingress.http2().await;
+    let (send, body) = channel();
+    let mut trailers = http::HeaderMap::new();
+    for name in ["x-sum", "cookie", "x-forwarded-for", "x_forwarded_for", "range"] {
+        trailers.insert(name, "1".parse().expect("value"));
+    }
+    send.send(Frame::trailers(trailers)).expect("open");
+    drop(send);
+    let request = Request::post("http://a.net/").header("te", "trailers");
+    let request = request.header("trailer", "x-sum, cookie, x-forwarded-for, x_forwarded_for, range").body(body);
+    let answer = http2.send_request(request.expect("request")).await.expect("an answer").into_body();
+    let said: serde_json::Value =
+        serde_json::from_slice(&answer.collect().await.expect("body").to_bytes()).expect("JSON");
+    assert_eq!(said["trailers"], serde_json::json!({ "x-sum": "1" }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_client_without_a_host_gets_through() {
+    let a = Upstream::echo("a").await;
+    let ingress = Ingress::start(World::new().service("a", &[a.address]).rule("", "/", "a")).await;
+    let answer = ingress.raw(b"GET / HTTP/1.0\r\n\r\n").await;
+    assert!(answer.contains(&format!("\"host\":\"{}\"", ingress.http)), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_arrive_whole() {
     let a = Upstream::start(|request: Request<hyper::body::Incoming>| async move {
         Response::new(full(request.into_body().collect().await.expect("body").to_bytes()))
@@ -212,6 +260,25 @@ async fn after_a_refused_upgrade_http_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn protocols_are_offered_together_and_h2c_never() {
+    let a = Upstream::echo("a").await;
+    let ingress = ingress_for(&a).await;
+    for (lines, offered) in [
+        ("upgrade: foo, bar\r\nupgrade: baz\r\n", Some("foo, bar, baz")),
+        ("upgrade: h2c\r\n", None),
+        ("upgrade: h2c, foo\r\n", None),
+        ("upgrade: foo\r\nupgrade: H2C\r\n", None),
+        ("upgrade: ,\r\n", None),
+    ] {
+        let ask = format!("GET / HTTP/1.1\r\nhost: a.net\r\nconnection: upgrade, close\r\n{lines}\r\n");
+        let answer = ingress.raw(ask.as_bytes()).await;
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let said: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(said["headers"]["upgrade"].as_str(), offered, "{lines}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http2_without_tls_is_spoken_too() {
     let a = Upstream::echo("a").await;
     let ingress = ingress_for(&a).await;
@@ -242,6 +309,8 @@ async fn http2_passes_the_same_checks() {
         ("http://a.net/", "b.net", "", 400),
         ("http://a.net/", "a.net", "12345", 200),
         ("http://a.net/", "", "123456", 413),
+        // What one request did wrong is not said of the next.
+        ("http://b.net/", "", "", 404),
     ];
     for (uri, host, body, status) in cases {
         let mut request = Request::builder().method("POST").uri(uri);
@@ -448,4 +517,9 @@ async fn a_body_over_the_limit_is_answered_413() {
         .raw(b"POST / HTTP/1.1\r\nhost: a.net\r\ntransfer-encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n")
         .await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    // Nor is it said of the one before, though that has not been answered yet.
+    let answer = ingress
+        .raw(b"GET / HTTP/1.1\r\nhost: b.net\r\n\r\nPOST / HTTP/1.1\r\nhost: a.net\r\ntransfer-encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("HTTP/1.1 413 "), "{answer}");
 }

@@ -91,21 +91,51 @@ async fn http2_is_agreed_on_in_the_handshake() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_without_hosts_is_for_those_of_the_rules() {
+    let a = Upstream::echo("a").await;
+    let identities = [identity("one", "one.net"), identity("two", "two.net")];
+    let rules = |host| json!([{ "host": host, "http": { "paths": [] } }]);
+    let (mut world, no_rules) = (World::new().service("a", &[a.address]), json!(null));
+    for (name, rules) in [("one", rules("one.net")), ("two", rules("two.net")), ("zero", no_rules)] {
+        let tls = json!([{ "secretName": if name == "zero" { "one" } else { name } }]);
+        let default = json!({ "service": { "name": "a", "port": { "number": 80 } } });
+        let spec = json!({ "ingressClassName": "yard", "tls": tls, "rules": rules, "defaultBackend": default });
+        world = world.ingress(name, json!({}), spec);
+    }
+    let https = start(with_secrets(world, &identities));
+    for identity in &identities {
+        connect(https, identity, &[]).await;
+    }
+}
+
 /// An ingress for `hosts` with these certificates; where its HTTPS is.
 async fn serve(upstream: &Upstream, identities: &[Identity], hosts: &[&str]) -> SocketAddr {
     let rule = |host: &&str| {
         let backend = json!({ "service": { "name": "a", "port": { "number": 80 } } });
         json!({ "host": host, "http": { "paths": [{ "path": "/", "pathType": "Prefix", "backend": backend }] } })
     };
-    let name = |identity: &Identity| identity.secret["metadata"]["name"].as_str().expect("name").to_owned();
     let pairs = hosts.iter().zip(identities);
     let tls: Vec<_> = pairs.map(|(host, identity)| json!({ "hosts": [host], "secretName": name(identity) })).collect();
     let rules: Vec<_> = hosts.iter().map(rule).collect();
     let spec = json!({ "ingressClassName": "yard", "tls": tls, "rules": rules });
-    let mut world = World::new().service("a", &[upstream.address]).ingress("tls", json!({}), spec);
+    let world = World::new().service("a", &[upstream.address]).ingress("tls", json!({}), spec);
+    start(with_secrets(world, identities))
+}
+
+fn name(identity: &Identity) -> String {
+    identity.secret["metadata"]["name"].as_str().expect("name").to_owned()
+}
+
+fn with_secrets(mut world: World, identities: &[Identity]) -> World {
     for identity in identities {
         world.0.secrets.insert(("default".into(), name(identity)), Arc::new(rig::from(identity.secret.clone())));
     }
+    world
+}
+
+/// An ingress; where its HTTPS is.
+fn start(world: World) -> SocketAddr {
     let any = "127.0.0.1:0".parse().expect("address");
     let config = Config { http: any, https: Some(any), admin: any, threads: 1, ..Config::default() };
     let sockets = Sockets::bind(&config).expect("sockets");

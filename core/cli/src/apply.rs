@@ -52,15 +52,15 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
     block_on(async {
         let api = Api::of(cluster).await?;
         let targets = targets(&api, objects, &args.namespace).await?;
-        let mut failures = Vec::new();
+        let (mut failures, mut printed) = (Vec::new(), Ok(()));
         for (target, outcome) in apply(&api, targets).await {
             match outcome {
-                Ok(done) => output::print(&format!("{} {done}\n", target.title))?,
+                Ok(done) => printed = printed.and(output::print(&format!("{} {done}\n", target.title))),
                 Err(error) => failures.push(error.context(target.title)),
             }
         }
         match failures.len() {
-            0 => Ok(()),
+            0 => printed,
             1 => Err(failures.remove(0)),
             n => Err(failures.remove(0).context(format!("{n} objects failed, the first one"))),
         }

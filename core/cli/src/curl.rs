@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -94,15 +94,7 @@ async fn way(ports: &Ports, host: &str, port: u16) -> anyhow::Result<(SocketAddr
 /// The same command again, in the router's network.
 fn from_router(args: &Args, cluster: &Which, address: SocketAddr) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("find this program")?;
-    let mut command = vec![program.display().to_string(), "curl".into(), args.url.to_string()];
-    command.extend(["--connect".into(), address.to_string()]);
-    command.extend(args.include.then(|| "--include".to_owned()));
-    for (option, values) in
-        [("--request", args.request.iter().map(Method::to_string).collect()), ("--header", args.headers.clone())]
-    {
-        command.extend(values.into_iter().flat_map(|value| [option.to_owned(), value]));
-    }
-    command.extend(args.data.iter().flat_map(|data| ["--data".to_owned(), data.clone()]));
+    let command = [vec![program.display().to_string()], again(args, address)].concat();
     let (_, control) = cluster.control()?;
     let order = Order::Shell { place: ShellPlace::Place(Place::Router), command, env: Vec::new() };
     control.channel().send(&order, &[io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()])?;
@@ -113,6 +105,32 @@ fn from_router(args: &Args, cluster: &Which, address: SocketAddr) -> anyhow::Res
     }
 }
 
+/// The words of a command that says the same, but where to connect. A value is part of its option, as it may begin with '-'.
+fn again(args: &Args, address: SocketAddr) -> Vec<String> {
+    let mut words = vec!["curl".to_owned(), args.url.to_string(), format!("--connect={address}")];
+    words.extend(args.include.then(|| "--include".to_owned()));
+    words.extend(args.request.iter().map(|method| format!("--request={method}")));
+    words.extend(args.headers.iter().map(|header| format!("--header={header}")));
+    words.extend(args.data.iter().map(|data| format!("--data={data}")));
+    words
+}
+
+/// What was given, each as often as it was, and what goes without saying.
+fn headers(args: &Args, authority: &str) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for header in &args.headers {
+        let (name, value) = header.split_once(':').with_context(|| format!("{header:?}: must be NAME: VALUE"))?;
+        let name = HeaderName::try_from(name.trim()).with_context(|| format!("{header:?}"))?;
+        headers.append(name, HeaderValue::from_str(value.trim()).with_context(|| format!("{header:?}"))?);
+    }
+    headers.entry(http::header::HOST).or_insert(HeaderValue::from_str(authority)?);
+    headers
+        .entry(http::header::USER_AGENT)
+        .or_insert(HeaderValue::from_static(concat!("yard/", env!("CARGO_PKG_VERSION"))));
+    headers.entry(http::header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+    Ok(headers)
+}
+
 async fn exchange(args: &Args, host: &str, door: SocketAddr) -> anyhow::Result<Vec<u8>> {
     let stream = TcpStream::connect(door).await.with_context(|| format!("connect to {door}"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -121,15 +139,7 @@ async fn exchange(args: &Args, host: &str, door: SocketAddr) -> anyhow::Result<V
     let authority = args.url.authority().map_or_else(|| host.to_owned(), ToString::to_string);
     let path = args.url.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::builder().method(args.request.clone().unwrap_or(default)).uri(path);
-    let headers = request.headers_mut().context("a request")?;
-    headers.insert(http::header::HOST, HeaderValue::from_str(&authority)?);
-    headers.insert(http::header::USER_AGENT, HeaderValue::from_static(concat!("yard/", env!("CARGO_PKG_VERSION"))));
-    headers.insert(http::header::ACCEPT, HeaderValue::from_static("*/*"));
-    for header in &args.headers {
-        let (name, value) = header.split_once(':').with_context(|| format!("{header:?}: must be NAME: VALUE"))?;
-        let name = HeaderName::try_from(name.trim()).with_context(|| format!("{header:?}"))?;
-        headers.insert(name, HeaderValue::from_str(value.trim()).with_context(|| format!("{header:?}"))?);
-    }
+    *request.headers_mut().context("a request")? = headers(args, &authority)?;
     let body = Full::new(Bytes::from(args.data.clone().unwrap_or_default()));
     let response = sender.send_request(request.body(body)?).await.context("ask")?;
     let mut text = Vec::new();
@@ -143,4 +153,36 @@ async fn exchange(args: &Args, host: &str, door: SocketAddr) -> anyhow::Result<V
     let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?;
     text.extend(body.to_bytes());
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{Cli, Verb};
+
+    fn parse(words: &[String]) -> Args {
+        let words = std::iter::once("yard").chain(words.iter().map(String::as_str));
+        let Verb::Curl(args) = Cli::try_parse_from(words).expect("understood").verb else { panic!("curl") };
+        args
+    }
+
+    #[test]
+    fn the_router_is_asked_the_same() {
+        let words = ["curl", "http://a.net/", "-i", "-XPUT", "--data=-1", "-HX-A: 1", "--header=-b: 2"];
+        let args = parse(&words.map(str::to_owned));
+        let there = parse(&again(&args, ([192, 0, 2, 1], 80).into()));
+        assert_eq!(there.connect, Some(([192, 0, 2, 1], 80).into()));
+        assert_eq!((&there.url, there.include, &there.request), (&args.url, args.include, &args.request));
+        assert_eq!((there.headers, there.data), (args.headers, args.data));
+    }
+
+    #[test]
+    fn headers_are_sent_as_often_as_they_are_given() {
+        let words = ["curl", "http://a.net/", "-H", "cookie: a=1", "-H", "cookie: b=2", "-H", "Host: b.net"];
+        let headers = headers(&parse(&words.map(str::to_owned)), "a.net").expect("headers");
+        let all = |name| headers.get_all(name).iter().map(|value| value.to_str().expect("text")).collect::<Vec<_>>();
+        assert_eq!((all("cookie"), all("host"), all("accept")), (vec!["a=1", "b=2"], vec!["b.net"], vec!["*/*"]));
+    }
 }

@@ -82,15 +82,16 @@ async fn delete_objects(args: &Args, cluster: &Which) -> anyhow::Result<()> {
         }
         (None, None) => bail!("say what to delete"),
     }
-    let mut failed = Vec::new();
+    let (mut failed, mut printed) = (Vec::new(), Ok(()));
     for (title, path) in wanted {
         match delete(&api, &path, args).await {
-            Ok(()) => output::print(&format!("{title} deleted\n"))?,
+            // Everything is deleted, whether anybody reads on or not.
+            Ok(()) => printed = printed.and(output::print(&format!("{title} deleted\n"))),
             Err(error) if is_missing(&error) && args.file.is_some() => eprintln!("{title} was not there"),
             Err(error) => failed.push(error),
         }
     }
-    failed.into_iter().next().map_or(Ok(()), Err)
+    output::joined(failed).and(printed)
 }
 
 /// `KIND/NAME`, taken apart.

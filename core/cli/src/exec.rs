@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{Api, block_on, default_container};
+use crate::output;
 use crate::shell::Raw;
 use crate::which::Which;
 
@@ -89,7 +90,7 @@ async fn exec(args: &Args, cluster: &Which) -> anyhow::Result<u8> {
 async fn carry(
     from: Option<impl tokio::io::AsyncRead + Unpin>,
     mut to: impl tokio::io::AsyncWrite + Unpin,
-) -> io::Result<()> {
+) -> anyhow::Result<()> {
     let Some(mut from) = from else { return Ok(()) };
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -97,8 +98,8 @@ async fn carry(
         if read == 0 {
             return Ok(());
         }
-        to.write_all(&buffer[..read]).await?;
-        to.flush().await?;
+        to.write_all(&buffer[..read]).await.map_err(output::unprinted)?;
+        to.flush().await.map_err(output::unprinted)?;
     }
 }
 

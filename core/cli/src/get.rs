@@ -51,6 +51,7 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
     block_on(async {
         let api = Api::of(cluster).await?;
         let queries = queries(&api, args).await?;
+        agree(&queries, args)?;
         if args.watch {
             let [query] = &queries[..] else { bail!("--watch follows one kind, or one object") };
             return follow(&api, query, args).await;
@@ -68,16 +69,13 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
             }
         }
         // What is there is shown, whatever is not.
-        if !found.is_empty() {
-            let text =
-                if args.is_for_people() { tables(&found, &answers, args) } else { documents(&found, answers, args)? };
-            output::print(&text)?;
-        }
-        match missing.len() {
-            0 => Ok(()),
-            1 => Err(missing.remove(0)),
-            _ => bail!("{}", missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-        }
+        let text = match found.is_empty() {
+            true => String::new(),
+            false if args.is_for_people() => tables(&found, &answers, args),
+            false => documents(&found, answers, args)?,
+        };
+        let printed = output::print(&text);
+        output::joined(missing).and(printed)
     })
 }
 
@@ -101,6 +99,16 @@ async fn queries(api: &Api, args: &Args) -> anyhow::Result<Vec<Query>> {
     }
     ensure!(!queries.is_empty(), "{:?}: must name a kind, such as pods", args.kinds);
     Ok(queries)
+}
+
+/// A name says which object; whatever else would say so must not be passed over.
+fn agree(queries: &[Query], args: &Args) -> anyhow::Result<()> {
+    let Some(named) = queries.iter().find(|query| query.name.is_some()) else { return Ok(()) };
+    let title = named.kind.title(named.name.as_deref().unwrap_or_default());
+    ensure!(args.selector.is_none(), "{title}: a name and --selector do not go together");
+    let everywhere = args.scope.all_namespaces && named.kind.namespaced;
+    ensure!(!everywhere, "{title}: a name and --all-namespaces do not go together");
+    Ok(())
 }
 
 /// Tables of one kind are joined into one.
@@ -267,4 +275,26 @@ impl Query {
 pub(crate) fn escape(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{Cli, Verb};
+
+    fn agrees(namespaced: bool, words: &[&str]) -> bool {
+        let Verb::Get(args) = Cli::parse_from([&["yard", "get"], words].concat()).verb else { panic!("get") };
+        let (group, version) = (String::new(), "v1".to_owned());
+        let kind = Kind { group, version, plural: "things".into(), kind: "Thing".into(), namespaced };
+        agree(&[Query { kind, name: args.names.first().cloned() }], &args).is_ok()
+    }
+
+    #[test]
+    fn names_stand_alone() {
+        assert!(agrees(true, &["things", "a"]) && agrees(true, &["things", "-A", "-l", "app=b"]));
+        assert!(!agrees(true, &["things", "a", "-l", "app=b"]) && !agrees(false, &["things", "a", "-l", "app=b"]));
+        assert!(!agrees(true, &["things", "a", "-A"]) && agrees(false, &["things", "a", "-A"]));
+    }
 }

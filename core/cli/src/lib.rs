@@ -25,7 +25,6 @@ mod status;
 mod up;
 mod which;
 
-use std::io;
 use std::process::ExitCode;
 
 pub use args::{Cli, Verb};
@@ -80,13 +79,32 @@ fn version() -> anyhow::Result<()> {
 
 /// Prints an error, once, on one line, cause after cause; a reader that went away is no error.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    let closed_pipe = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(closed_pipe) {
-        return ExitCode::from(OK);
+    let code = code(error);
+    if code != OK {
+        eprintln!("yard: {}", output::one_line(error));
     }
-    eprintln!("yard: {}", output::one_line(error));
-    let code = if error.is::<which::NoCluster>() { NO_CLUSTER } else { FAILED };
     ExitCode::from(code)
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    match error {
+        error if error.is::<output::Closed>() => OK,
+        error if error.is::<which::NoCluster>() => NO_CLUSTER,
+        _ => FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn only_a_reader_of_our_output_may_leave() {
+        assert_eq!(code(&anyhow::Error::new(output::Closed).context("print")), OK);
+        let socket = anyhow::Error::new(io::Error::from(ErrorKind::BrokenPipe)).context("ask the API server");
+        assert_eq!(code(&socket), FAILED);
+        assert_eq!(code(&which::NoCluster::None.into()), NO_CLUSTER);
+    }
 }

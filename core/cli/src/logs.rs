@@ -1,13 +1,12 @@
 //! `yard logs`.
 
-use std::io::{self, Write as _};
-
 use anyhow::Context as _;
 use futures::AsyncReadExt as _;
 use http::Request;
 
 use crate::api::{Api, block_on, default_container};
 use crate::get::escape;
+use crate::output;
 use crate::which::Which;
 
 /// Print what a container wrote.
@@ -55,9 +54,7 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
             if read == 0 {
                 return Ok(());
             }
-            let mut out = io::stdout().lock();
-            out.write_all(&buffer[..read])?;
-            out.flush()?;
+            output::print_bytes(&buffer[..read])?;
         }
     })
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use anyhow::bail;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -22,16 +23,37 @@ pub(crate) enum Format {
     Name,
 }
 
-/// Prints text on standard output.
-pub(crate) fn print(text: &str) -> io::Result<()> {
+/// Whoever read standard output has seen enough.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output any more")]
+pub(crate) struct Closed;
+
+/// Prints text on standard output. Where something else decides how the command ends, that is decided first.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     print_bytes(text.as_bytes())
 }
 
 /// Prints whatever it is on standard output.
-pub(crate) fn print_bytes(bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(unprinted)
+}
+
+/// What an error of writing to standard output means.
+pub(crate) fn unprinted(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Closed.into(),
+        _ => anyhow::Error::new(error).context("standard output"),
+    }
+}
+
+/// All that went wrong, as one error.
+pub(crate) fn joined(mut errors: Vec<anyhow::Error>) -> anyhow::Result<()> {
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => bail!("{}", errors.iter().map(one_line).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// Names in a sentence: all, or the first ones and how many there are besides.
@@ -102,6 +124,13 @@ mod tests {
     fn columns_line_up() {
         let rows = vec![vec!["a".into(), "ready".into()], vec!["longer".into(), "".into()]];
         assert_eq!(table(&["NAME", "STATE"], &rows), "NAME     STATE\na        ready\nlonger\n");
+    }
+
+    #[test]
+    fn no_failure_hides_another() {
+        assert!(joined(Vec::new()).is_ok());
+        let errors = ["a", "b"].map(|name| anyhow::anyhow!("not found").context(name)).into();
+        assert_eq!(joined(errors).unwrap_err().to_string(), "a: not found, b: not found");
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Follower {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stale {
     Nothing,
+    /// Only what others see of an Ingress.
+    Status,
     Endpoints,
     Rules,
 }
@@ -113,8 +115,10 @@ impl Follower {
             if waiting > 0 || stale == Stale::Nothing {
                 continue;
             }
-            resolver.want(objects.external_names());
-            self.publish(&objects, stale);
+            if stale > Stale::Status {
+                resolver.want(objects.external_names());
+                self.publish(&objects, stale);
+            }
             if let Some(publisher) = &mut publisher {
                 publisher.update(&objects);
             }

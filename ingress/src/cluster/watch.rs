@@ -172,12 +172,12 @@ impl Change {
     pub(super) fn apply(self, objects: &mut Objects) -> (Stale, bool) {
         match self {
             Self::Ingress(step) => {
-                // Our own status writes come back as changes; they mean nothing to a table.
+                // Our own status writes come back as changes, as others' do; they mean nothing to a table.
                 let same = matches!(&step, Step::Apply(new) if objects.ingresses.get(&name(&new.metadata)).is_some_and(|old| {
                     old.spec == new.spec && old.metadata.annotations == new.metadata.annotations
                 }));
                 let first = step.apply(&mut objects.ingresses);
-                (if same { Stale::Nothing } else { Stale::Rules }, first)
+                (if same { Stale::Status } else { Stale::Rules }, first)
             }
             Self::Class(step) => (Stale::Rules, step.apply(&mut objects.classes)),
             Self::Secret(step) => (Stale::Rules, step.apply(&mut objects.secrets)),

@@ -151,28 +151,31 @@ impl Chunks {
         Ok(())
     }
 
-    /// Fields that frame, route, authenticate or describe the message must come before it (RFC 9110 6.5.1).
     fn is_forbidden(&self) -> bool {
-        let name = self.name.get(..usize::from(self.name_length)).unwrap_or(&self.name);
-        const NAMES: [&[u8]; 17] = [
-            b"content-length",
-            b"transfer-encoding",
-            b"host",
-            b"te",
-            b"trailer",
-            b"connection",
-            b"upgrade",
-            b"keep-alive",
-            b"authorization",
-            b"cookie",
-            b"set-cookie",
-            b"expect",
-            b"max-forwards",
-            b"content-encoding",
-            b"content-type",
-            b"content-range",
-            b"range",
-        ];
-        NAMES.contains(&name) || name.starts_with(b"x-forwarded-") || name.starts_with(b"proxy-")
+        is_forbidden(self.name.get(..usize::from(self.name_length)).unwrap_or(&self.name))
     }
+}
+
+/// Fields that frame, route, authenticate or describe the message must come before it (RFC 9110 6.5.1). The name in lower case.
+pub(crate) fn is_forbidden(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 17] = [
+        b"content-length",
+        b"transfer-encoding",
+        b"host",
+        b"te",
+        b"trailer",
+        b"connection",
+        b"upgrade",
+        b"keep-alive",
+        b"authorization",
+        b"cookie",
+        b"set-cookie",
+        b"expect",
+        b"max-forwards",
+        b"content-encoding",
+        b"content-type",
+        b"content-range",
+        b"range",
+    ];
+    NAMES.contains(&name) || name.starts_with(b"x-forwarded-") || name.starts_with(b"proxy-")
 }

@@ -6,6 +6,7 @@
 use memchr::memchr;
 
 use super::Refusal;
+use crate::headers::tokens;
 
 /// Bounds of a head.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,7 @@ struct Seen<'a> {
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
+    h2c: bool,
     connection_upgrade: bool,
 }
 
@@ -197,10 +199,12 @@ impl<'a> Seen<'a> {
                 let known = value.eq_ignore_ascii_case(b"100-continue");
                 return if known { Ok(()) } else { Err(Refusal::Expect) };
             }
-            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade |= !value.eq_ignore_ascii_case(b"h2c"),
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+                self.upgrade |= tokens(value).next().is_some();
+                self.h2c |= tokens(value).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"));
+            }
             10 if name.eq_ignore_ascii_case(b"connection") => {
-                self.connection_upgrade |=
-                    value.split(|b| *b == b',').any(|token| trim(token).eq_ignore_ascii_case(b"upgrade"));
+                self.connection_upgrade |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
             }
             _ => {}
         }
@@ -219,7 +223,7 @@ impl<'a> Seen<'a> {
             (false, Some(0)) | (false, None) => Framing::Empty,
             (false, Some(length)) => Framing::Length(length),
         };
-        let upgrade = self.upgrade && self.connection_upgrade && request.one_one;
+        let upgrade = self.upgrade && !self.h2c && self.connection_upgrade && request.one_one;
         if upgrade && framing != Framing::Empty {
             return Err(Refusal::UpgradeWithBody);
         }

@@ -22,6 +22,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::chunk::Chunks;
+pub(crate) use self::chunk::is_forbidden as is_forbidden_trailer;
 pub use self::{
     head::{Framing, Head, HeadLimits, check_http2},
     refusal::Refusal,
@@ -168,7 +169,7 @@ impl<T: AsyncRead + Unpin> Gate<T> {
             self.held.extend_from_slice(STAND_IN);
             self.passed += STAND_IN.len();
         } else {
-            self.state.refuse_body(refusal);
+            self.state.refuse_body(self.stream.heads, refusal);
         }
     }
 
@@ -185,7 +186,7 @@ impl<T: AsyncRead + Unpin> Gate<T> {
     }
 
     fn end(&self) -> Poll<io::Result<()>> {
-        match self.state.body_refusal() {
+        match self.state.body_refusal(self.stream.heads) {
             Some(refusal) => Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal))),
             None => Poll::Ready(Ok(())),
         }

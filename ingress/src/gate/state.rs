@@ -46,7 +46,8 @@ pub struct ConnState {
     upgrade: AtomicU8,
     refused_at: AtomicU32,
     refusal: Mutex<Option<Refusal>>,
-    body_refusal: Mutex<Option<Refusal>>,
+    /// Of the last request: its body is the end.
+    body_refusal: Mutex<Option<(u32, Refusal)>>,
     task: AtomicWaker,
 }
 
@@ -141,9 +142,9 @@ impl ConnState {
         *lock(&self.refusal)
     }
 
-    /// Why the body of the current request ended early.
-    pub fn body_refusal(&self) -> Option<Refusal> {
-        *lock(&self.body_refusal)
+    /// Why the body of request number `request` ended early, if that is where the gate cut.
+    pub fn body_refusal(&self, request: u32) -> Option<Refusal> {
+        lock(&self.body_refusal).and_then(|(at, refusal)| (at == request).then_some(refusal))
     }
 
     /// Tells the gate how an upgrade ended.
@@ -157,9 +158,8 @@ impl ConnState {
         self.refused_at.store(request, Relaxed);
     }
 
-    /// Notes why the body of the current request ended early.
-    pub fn refuse_body(&self, refusal: Refusal) {
-        *lock(&self.body_refusal) = Some(refusal);
+    pub(super) fn refuse_body(&self, request: u32, refusal: Refusal) {
+        *lock(&self.body_refusal) = Some((request, refusal));
     }
 
     pub(super) fn upgrade(&self) -> Upgrade {
@@ -225,6 +225,6 @@ impl ConnState {
     }
 }
 
-fn lock(slot: &Mutex<Option<Refusal>>) -> std::sync::MutexGuard<'_, Option<Refusal>> {
+fn lock<T>(slot: &Mutex<Option<T>>) -> std::sync::MutexGuard<'_, Option<T>> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

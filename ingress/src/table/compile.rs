@@ -10,7 +10,7 @@ use k8s_openapi::{
     api::{
         core::v1::{Secret, Service},
         discovery::v1::EndpointSlice,
-        networking::v1::{Ingress, IngressBackend, IngressClass},
+        networking::v1::{Ingress, IngressBackend, IngressClass, IngressTLS},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -213,8 +213,12 @@ impl Draft {
             let certificate = secret.ok_or_else(|| "does not exist".to_owned()).and_then(|s| certificates::read(s));
             match certificate {
                 Ok(certificate) => {
-                    let hosts = tls.hosts.iter().flatten().filter_map(|host| HostPattern::parse(host).ok());
-                    certificates.extend(hosts.map(|host| (host, Arc::clone(&certificate))));
+                    for host in tls_hosts(ingress, tls) {
+                        match HostPattern::parse(host) {
+                            Ok(host) => certificates.push((host, Arc::clone(&certificate))),
+                            Err(error) => self.warnings.push(format!("ingress {label}: TLS {error}")),
+                        }
+                    }
                 }
                 Err(why) => self.warnings.push(format!("ingress {label}: secret {name} {why}")),
             }
@@ -242,6 +246,17 @@ impl Draft {
         }
         Route { backend: id, ingress: Arc::clone(label) }
     }
+}
+
+/// What a certificate is for: the hosts it is given for, else those of the Ingress's rules, else any.
+fn tls_hosts<'a>(ingress: &'a Ingress, tls: &'a IngressTLS) -> Vec<&'a str> {
+    let said: Vec<&str> = tls.hosts.iter().flatten().map(String::as_str).collect();
+    if !said.is_empty() {
+        return said;
+    }
+    let rules = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
+    let of_rules: Vec<&str> = rules.map(|rule| rule.host.as_deref().unwrap_or_default()).collect();
+    if of_rules.is_empty() { vec![""] } else { of_rules }
 }
 
 /// Ready addresses of one backend, sorted.

@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let report = make(&experiment, &files)?;
     let analysis = Analysis::of(&report);
     files.put(&report)?;
-    output::print(&switchyard_bench::table(&report, &analysis))?;
+    let printed = output::print(&switchyard_bench::table(&report, &analysis));
     eprintln!("\n{files}");
     if report.ended_by == EndedBy::Failure {
         let why = report.failures.last().map_or_else(String::new, |failure| format!(": {failure}"));
@@ -119,7 +119,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for reason in &failed {
         eprintln!("yard: --fail-if {reason}");
     }
-    Ok(ExitCode::from(if failed.is_empty() { crate::OK } else { GATE }))
+    match failed.is_empty() {
+        true => printed.map(|()| ExitCode::from(crate::OK)),
+        false => Ok(ExitCode::from(GATE)),
+    }
 }
 
 fn experiment(args: &Args) -> anyhow::Result<Experiment> {

@@ -35,11 +35,11 @@ pub(super) async fn run(api: &Api, args: &UseArgs) -> anyhow::Result<()> {
         Format::Json | Format::Yaml => output::document(&json!({"swap": swap, "plans": plans}), args.output)?,
         _ => people(&swap, &plans),
     };
-    output::print(&text)?;
+    let printed = output::print(&text);
     let failed = swap.participants.iter().find_map(|(name, one)| Some(format!("{name}: {}", one.error.as_ref()?)));
     match failed {
         Some(failed) => bail!("the swap would not begin: {failed}"),
-        None => Ok(()),
+        None => printed,
     }
 }
 

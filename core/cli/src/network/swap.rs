@@ -23,24 +23,20 @@ pub(super) async fn run(api: &Api, args: &UseArgs) -> anyhow::Result<()> {
     let status = ended.status.clone().unwrap_or_default();
     let generation = ended.metadata.generation.unwrap_or(0);
     let swap = status.last_swap.filter(|swap| swap.to.generation == generation);
-    if let Format::Json | Format::Yaml = args.output {
-        output::print(&output::document(&swap, args.output)?)?;
-    }
-    match (swap, status.active) {
-        (Some(swap), _) => {
-            if !matches!(args.output, Format::Json | Format::Yaml) {
-                output::print(&status::summary(&swap))?;
-            }
-            match swap.outcome {
-                Some(Outcome::Swapped) => Ok(()),
-                _ => bail!("{} goes on", title(&swap.from)),
-            }
-        }
-        (None, Some(active)) if active.generation == generation => {
-            output::print(&format!("{} is active already\n", title(&active)))?;
-            Ok(())
-        }
-        (None, _) => bail!("{}", status::ready(&ended)),
+    let is_active = |active: &switchyard_api::ActiveNetwork| active.generation == generation;
+    let active = status.active.filter(is_active);
+    let for_programs = matches!(args.output, Format::Json | Format::Yaml);
+    let text = match (&swap, &active) {
+        _ if for_programs => output::document(&swap, args.output)?,
+        (Some(swap), _) => status::summary(swap),
+        (None, Some(active)) => format!("{} is active already\n", title(active)),
+        (None, None) => String::new(),
+    };
+    let printed = output::print(&text);
+    match (swap, active) {
+        (Some(swap), _) if swap.outcome != Some(Outcome::Swapped) => bail!("{} goes on", title(&swap.from)),
+        (None, None) => bail!("{}", status::ready(&ended)),
+        _ => printed,
     }
 }
 

@@ -45,12 +45,12 @@ pub(super) fn run(args: &Args, registry: &Registry, format: Format) -> anyhow::R
     if let Some(path) = &args.junit {
         fs::write(path, report.junit()).with_context(|| format!("write {}", path.display()))?;
     }
-    output::print(&match format {
+    let printed = output::print(&match format {
         Format::Json | Format::Yaml => output::document(&report, format)?,
         _ => report.text(),
-    })?;
+    });
     match report.failed() {
-        0 => Ok(()),
+        0 => printed,
         n => bail!("{n} of {} checks failed", report.checks.len()),
     }
 }

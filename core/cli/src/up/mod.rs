@@ -126,10 +126,10 @@ async fn populate(
             .await?;
     }
     let ports = Ports::remembered(directory);
-    let first = answers::hosts(&loaded.manifests).into_iter().next().filter(|_| args.wait == Wait::Pods);
-    if let (Some(host), Some(door)) = (first, ports.host.iter().find(|port| port.to.port() == 80)) {
+    let first = answers::places(&loaded.manifests).into_iter().next().filter(|_| args.wait == Wait::Pods);
+    if let (Some(place), Some(door)) = (first, ports.host.iter().find(|port| port.to.port() == 80)) {
         progress.say("everything is ready; sending a request");
-        answers::first(door.listen, &host).await;
+        answers::first(door.listen, &place).await;
     }
     let took = progress.elapsed();
     progress.say("ready");

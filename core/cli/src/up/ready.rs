@@ -43,7 +43,7 @@ pub(crate) fn workloads(manifests: &[Value]) -> Vec<Condition> {
     let conditions = [
         ("Pod", "/api/v1/pods", is_ready_by_condition as fn(&Value) -> bool),
         ("ReplicaSet", "/apis/apps/v1/replicasets", has_its_replicas),
-        ("Deployment", "/apis/apps/v1/deployments", has_its_replicas),
+        ("Deployment", "/apis/apps/v1/deployments", is_rolled_out),
         ("Service", "/api/v1/services", has_its_address),
     ];
     let conditions = conditions.into_iter().map(|(kind, path, is_ready)| {
@@ -93,6 +93,14 @@ fn has_its_replicas(object: &Value) -> bool {
     let wanted = object["spec"]["replicas"].as_i64().unwrap_or(1);
     let seen = object["status"]["observedGeneration"].as_i64() >= object["metadata"]["generation"].as_i64();
     seen && object["status"]["readyReplicas"].as_i64().unwrap_or(0) >= wanted
+}
+
+/// Whether what runs is all of the newest template, as in `kubectl rollout status`.
+fn is_rolled_out(deployment: &Value) -> bool {
+    let count = |of: &Value| of.as_i64().unwrap_or(0);
+    let (status, wanted) = (&deployment["status"], deployment["spec"]["replicas"].as_i64().unwrap_or(1));
+    let updated = count(&status["updatedReplicas"]);
+    has_its_replicas(deployment) && updated >= wanted && count(&status["replicas"]) == updated
 }
 
 fn has_its_address(service: &Value) -> bool {
@@ -163,5 +171,31 @@ impl Condition {
         let ready = names.is_empty();
         missing(names);
         Ok(ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_deployment_is_ready_when_the_old_pods_are_gone() {
+        let deployment = |generation: i64, replicas: i64, ready: i64, updated: i64| {
+            let status = json!({"observedGeneration": generation, "replicas": replicas, "readyReplicas": ready,
+                "updatedReplicas": updated});
+            json!({"metadata": {"generation": 2}, "spec": {"replicas": 3}, "status": status})
+        };
+        assert!(is_rolled_out(&deployment(2, 3, 3, 3)));
+        for (why, generation, replicas, ready, updated) in [
+            ("not seen", 1, 3, 3, 3),
+            ("only old pods", 2, 4, 3, 1),
+            ("one new pod is not ready", 2, 3, 2, 3),
+            ("an old pod is left", 2, 4, 4, 3),
+        ] {
+            assert!(!is_rolled_out(&deployment(generation, replicas, ready, updated)), "{why}");
+        }
+        assert!(is_rolled_out(&json!({"spec": {"replicas": 0}})));
     }
 }

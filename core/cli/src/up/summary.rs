@@ -9,7 +9,7 @@ use switchyard_api::names;
 use switchyard_lab::home::Directory;
 use switchyard_lab::listeners::Ports;
 
-use super::answers::{self, Answer};
+use super::answers::{self, Answer, Place};
 use crate::api::{Api, JSON, TABLE};
 use crate::get;
 
@@ -47,16 +47,17 @@ pub(crate) async fn page(
     for (table, namespaced) in [(&nodes, false), (&pods, true), (&services, true)] {
         let _ = write!(text, "\n{}", get::table_of(table, namespaced));
     }
-    let hosts = answers::hosts(manifests);
-    if let Some(door) = ports.host.iter().find(|port| port.to.port() == 80).filter(|_| !hosts.is_empty()) {
+    let places = answers::places(manifests);
+    if let Some(door) = ports.host.iter().find(|port| port.to.port() == 80).filter(|_| !places.is_empty()) {
         text.push('\n');
-        let rounds = hosts.iter().flat_map(|host| [host.as_str(); ROUNDS]);
-        for host in rounds.chain([UNKNOWN]) {
-            let _ = writeln!(text, "{}", line(door.listen, host).await);
+        let unknown = Place { host: UNKNOWN.into(), path: "/".into() };
+        let rounds = places.iter().flat_map(|place| [place; ROUNDS]);
+        for place in rounds.chain([&unknown]) {
+            let _ = writeln!(text, "{}", line(door.listen, place).await);
         }
     }
     if let Some(dns) = ports.dns {
-        text += &resolver(dns, &hosts, &zones(directory));
+        text += &resolver(dns, &places, &zones(directory));
     }
     let cluster =
         if std::env::var_os("SWITCHYARD_CLUSTER").is_some() { String::new() } else { format!(" --cluster {name}") };
@@ -76,16 +77,16 @@ fn zones(directory: &Directory) -> Vec<String> {
 }
 
 /// How to ask for names from the host: one name inside and one outside, and what to tell a resolver that knows about domains.
-fn resolver(dns: SocketAddr, hosts: &[String], zones: &[String]) -> String {
+fn resolver(dns: SocketAddr, places: &[Place], zones: &[String]) -> String {
     let (ip, port) = (dns.ip(), dns.port());
     let inside = format!("kubernetes.default.svc.{}", names::CLUSTER_DOMAIN);
-    let outside = hosts.iter().find(|host| zones.iter().any(|zone| host.ends_with(zone.as_str())));
+    let outside = places.iter().find(|place| zones.iter().any(|zone| place.host.ends_with(zone.as_str())));
     let mut text = String::from("\n");
-    for name in outside.into_iter().chain([&inside]) {
+    for name in outside.map(|place| &place.host).into_iter().chain([&inside]) {
         let _ = writeln!(text, "dig +short @{ip} -p {port} {name}");
     }
-    if let Some(host) = outside {
-        let _ = writeln!(text, "yard curl http://{host}/");
+    if let Some(Place { host, path }) = outside {
+        let _ = writeln!(text, "yard curl http://{host}{path}");
     }
     let domains = zones.iter().map(String::as_str).chain([names::CLUSTER_DOMAIN]);
     let servers: Vec<_> = domains.map(|domain| format!("server=/{domain}/{ip}#{port}")).collect();
@@ -93,10 +94,10 @@ fn resolver(dns: SocketAddr, hosts: &[String], zones: &[String]) -> String {
     text
 }
 
-async fn line(door: SocketAddr, host: &str) -> String {
-    let command = format!("curl -H 'Host: {host}' http://{door}/");
-    match answers::once(door, host).await {
-        Ok(Answer { status, from }) => format!("{command}   {} {from}", status.as_u16()),
+async fn line(door: SocketAddr, place: &Place) -> String {
+    let command = format!("curl -H 'Host: {}' http://{door}{}", place.host, place.path);
+    match answers::once(door, place).await {
+        Ok(Answer { status, from, .. }) => format!("{command}   {} {from}", status.as_u16()),
         Err(error) => format!("{command}   {error:#}"),
     }
 }

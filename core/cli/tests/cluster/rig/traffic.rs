@@ -68,7 +68,7 @@ impl Traffic {
                 while !stop.load(Ordering::Relaxed) {
                     let error = kind.ask(door, host, &mut client);
                     log.lock().unwrap().push(Outcome { ended: Instant::now(), kind, error });
-                    std::thread::sleep(Duration::from_millis(2));
+                    std::thread::sleep(Duration::from_millis(5));
                 }
             })
         };
