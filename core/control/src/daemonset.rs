@@ -85,6 +85,8 @@ async fn step(context: &Context, key: Key) -> Result<Next> {
             missing.push(make(&set, node, &hash));
         }
     }
+    // They would be released at the next look, and missing again.
+    missing.retain(|pod| meta::selects(&set.spec.selector, &pod.metadata));
     surplus.extend(outdated(&set, &wanted, &here, &hash));
     for result in join_all(surplus.iter().map(|pod| context.delete_pod(pod, None))).await {
         result?;
