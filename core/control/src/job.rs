@@ -118,7 +118,7 @@ impl Plan {
             None => parallelism,
         };
         let mut next = deadline.map_or(Next::Change, |deadline| Next::After(deadline - running));
-        let mut create = wanted.saturating_sub(active.len());
+        let mut create = wanted.saturating_sub(active.len()).min(ownership::MOST_MADE);
         let surplus = active.len().saturating_sub(wanted);
         if create > 0
             && let Some(wait) = back_off(failed, pods)

@@ -54,7 +54,7 @@ async fn step(context: &Context, key: Key) -> Result<Next> {
     let mut result = Ok(());
     if set.metadata.deletion_timestamp.is_none() {
         result = if active.len() < wanted {
-            create(context, &set, wanted - active.len()).await
+            create(context, &set, (wanted - active.len()).min(ownership::MOST_MADE)).await
         } else {
             delete(context, &set, &active, active.len() - wanted).await
         };
