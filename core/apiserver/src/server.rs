@@ -191,6 +191,7 @@ impl Server {
         crate::registry::restore_custom_kinds(&inner);
         crate::registry::create_system_namespaces(&inner)?;
         crate::registry::end_definitions(&inner);
+        crate::registry::expire_events(&inner);
         crate::admission::Quota::keep(&inner);
         Ok(Self(inner))
     }

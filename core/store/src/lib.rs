@@ -173,8 +173,8 @@ impl Store {
     }
 
     /// Removes a key; the returned entry is the last value under the revision of its removal.
-    pub async fn delete(&self, key: &str, expect: Expect) -> Result<Arc<Entry>, Error> {
-        self.writer.submit(key, None, expect, Durability::Strict).await
+    pub async fn delete(&self, key: &str, expect: Expect, durability: Durability) -> Result<Arc<Entry>, Error> {
+        self.writer.submit(key, None, expect, durability).await
     }
 
     /// Every event under `prefix` (a key, or a prefix ending in `/`) after revision `from`, in order, each once. With `index`, only
