@@ -268,3 +268,32 @@ async fn a_stateful_set_rolls_down_to_its_partition_and_can_be_undone() {
     let refused = cluster.api::<StatefulSet>().patch("db", &PatchParams::default(), &Patch::Merge(claims)).await;
     assert!(refused.unwrap_err().to_string().contains("no persistent volumes"));
 }
+
+#[tokio::test]
+async fn a_stateful_set_takes_in_what_one_of_its_name_left_behind() {
+    let cluster = Cluster::with_nodes(&["a"]).await;
+    cluster.create::<StatefulSet>(stateful_set("db", 2, "echo")).await;
+    eventually!("two pods", cluster.ready_pods().await == 2);
+    let before = cluster.pods().await;
+    let orphan =
+        DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() };
+    cluster.api::<StatefulSet>().delete("db", &orphan).await.unwrap();
+    eventually!("it to go", cluster.list::<StatefulSet>().await.is_empty());
+    let set = cluster.create::<StatefulSet>(stateful_set("db", 3, "echo")).await;
+    eventually!("a third pod", cluster.ready_pods().await == 3);
+    let pods = cluster.pods().await;
+    assert!(before.iter().all(|old| pods.iter().any(|pod| pod.metadata.uid == old.metadata.uid)), "the two stay");
+    let revisions = cluster.list::<ControllerRevision>().await;
+    assert_eq!(revisions.len(), 1);
+    assert_eq!(revisions[0].metadata.owner_references.as_ref().unwrap()[0].uid, set.metadata.uid.unwrap());
+    // Now something else has the name.
+    cluster.api::<StatefulSet>().delete("db", &DeleteParams::foreground()).await.unwrap();
+    eventually!("all of it to go", cluster.list::<ControllerRevision>().await.is_empty());
+    let name = revisions[0].metadata.name.as_deref().unwrap();
+    let other =
+        json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": name}, "revision": 1});
+    cluster.create::<ControllerRevision>(other).await;
+    cluster.create::<StatefulSet>(stateful_set("db", 1, "echo")).await;
+    eventually!("a pod again", cluster.ready_pods().await == 1);
+    assert_eq!(cluster.list::<ControllerRevision>().await.len(), 2);
+}
