@@ -4,7 +4,7 @@ mod rig;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use rig::*;
 use serde_json::{Value, json};
@@ -38,6 +38,13 @@ async fn a_replica_set_heals_grows_and_shrinks() {
         let status = cluster.api::<ReplicaSet>().get("web").await.unwrap().status.unwrap();
         status.replicas == 1 && status.available_replicas == Some(1)
     });
+}
+
+#[tokio::test]
+async fn a_replica_set_of_many_comes_in_parts() {
+    let cluster = Cluster::with_nodes(&[]).await;
+    cluster.create::<ReplicaSet>(replica_set("web", 501)).await;
+    eventually!("all of them", cluster.pods().await.len() == 501);
 }
 
 #[tokio::test]
@@ -167,6 +174,18 @@ async fn a_daemon_set_has_a_pod_on_every_node_that_takes_it() {
         (status.desired_number_scheduled, status.number_available, status.updated_number_scheduled)
             == (3, Some(3), Some(3))
     });
+    let taint = async |node: &str, effect: &str| {
+        let taints = json!({"spec": {"taints": [{"key": "dedicated", "effect": effect}]}});
+        cluster.all::<Node>().patch(node, &PatchParams::default(), &Patch::Merge(taints)).await.unwrap();
+    };
+    taint("a", "NoSchedule").await;
+    taint("b", "NoExecute").await;
+    eventually!("one more to be driven away", {
+        let status = cluster.api::<DaemonSet>().get("agent").await.unwrap().status.unwrap();
+        let nodes = per_node(&cluster.pods().await);
+        (status.desired_number_scheduled, status.number_misscheduled) == (1, 1) && nodes.get("b").is_none()
+    });
+    assert_eq!(per_node(&cluster.pods().await).get("a"), Some(&1), "what runs stays");
 }
 
 #[tokio::test]
