@@ -37,10 +37,19 @@ struct Kept {
 /// A list as it was.
 struct Snapshot {
     id: u64,
-    prefix: String,
+    asked: Asked,
     revision: u64,
     entries: Vec<Arc<Entry>>,
     bytes: usize,
+}
+
+/// What somebody asked for, and may see: nobody goes on with another's list.
+#[derive(Clone, PartialEq, Eq)]
+struct Asked {
+    prefix: String,
+    name: Option<String>,
+    labels: Option<String>,
+    fields: Option<String>,
 }
 
 /// Lists kept at most.
@@ -84,13 +93,13 @@ pub fn list(
 ) -> Result<Response<Body>> {
     let selector = Selector::parse(&target.kind, query.get("labelSelector"), query.get("fieldSelector"))?;
     let limit = query.number("limit")?.unwrap_or(0).max(0) as usize;
-    let prefix = target.kind.prefix_of(target.namespace.as_deref());
+    let asked = Asked::of(target, query);
     let (list, at) = match query.get("continue") {
-        Some(token) => continuations.find(token, &prefix)?,
+        Some(token) => continuations.find(token, &asked)?,
         None => {
             let (entries, revision) = select(store, target, &selector);
             check_revision(query, revision)?;
-            (Arc::new(Snapshot::new(prefix, revision, entries)), 0)
+            (Arc::new(Snapshot::new(asked, revision, entries)), 0)
         }
     };
     let (entries, revision) = (&list.entries, list.revision);
@@ -160,13 +169,27 @@ fn encode(kind: &Kind, entries: &[Arc<Entry>], metadata: Value, form: Form, incl
     }
 }
 
+// === impl Asked ===
+
+impl Asked {
+    fn of(target: &Target, query: &Query) -> Self {
+        let word = |name: &str| query.get(name).filter(|text| !text.is_empty()).map(ToOwned::to_owned);
+        Self {
+            prefix: target.kind.prefix_of(target.namespace.as_deref()),
+            name: target.name.clone(),
+            labels: word("labelSelector"),
+            fields: word("fieldSelector"),
+        }
+    }
+}
+
 // === impl Snapshot ===
 
 impl Snapshot {
     /// One that is not kept yet.
-    fn new(prefix: String, revision: u64, entries: Vec<Arc<Entry>>) -> Self {
+    fn new(asked: Asked, revision: u64, entries: Vec<Arc<Entry>>) -> Self {
         let bytes = entries.iter().map(|entry| entry.json.len()).sum();
-        Self { id: 0, prefix, revision, entries, bytes }
+        Self { id: 0, asked, revision, entries, bytes }
     }
 }
 
@@ -185,9 +208,8 @@ impl Continuations {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.last += 1;
         let id = kept.last;
-        let Snapshot { prefix, revision, entries, bytes, .. } = &**list;
-        let list =
-            Snapshot { id, prefix: prefix.clone(), revision: *revision, entries: entries.clone(), bytes: *bytes };
+        let Snapshot { asked, revision, entries, bytes, .. } = &**list;
+        let list = Snapshot { id, asked: asked.clone(), revision: *revision, entries: entries.clone(), bytes: *bytes };
         kept.lists.push_back(Arc::new(list));
         while kept.lists.len() > MOST_LISTS || kept.lists.len() > 1 && kept.bytes() > MOST_BYTES {
             kept.lists.pop_front();
@@ -198,14 +220,14 @@ impl Continuations {
     }
 
     /// A list that is kept, and where in it to go on.
-    fn find(&self, token: &str, prefix: &str) -> Result<(Arc<Snapshot>, usize)> {
+    fn find(&self, token: &str, asked: &Asked) -> Result<(Arc<Snapshot>, usize)> {
         let parsed = token.split_once('-').and_then(|(id, at)| Some((id.parse().ok()?, at.parse().ok()?)));
         let (id, at): (u64, usize) = parsed.ok_or_else(|| {
             let shown: String = token.chars().take(80).collect();
             ApiError::bad_request(format!("continue key is not valid: {shown:?}"))
         })?;
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = kept.lists.iter().find(|list| list.id == id && list.prefix == prefix && at <= list.entries.len());
+        let list = kept.lists.iter().find(|list| list.id == id && list.asked == *asked && at <= list.entries.len());
         list.map(|list| (list.clone(), at)).ok_or_else(|| {
             ApiError::expired(
                 "The provided continue parameter is too old to display a consistent list result. You must start a new list \

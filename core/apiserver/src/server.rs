@@ -83,6 +83,9 @@ pub enum Error {
     /// A certificate is no good.
     #[error("set up TLS: {0}")]
     Tls(String),
+    /// The store's file failed under a running server.
+    #[error("the store's file cannot be written any more")]
+    Stopped,
     /// A listener failed.
     #[error("listen")]
     Listen(#[from] std::io::Error),
@@ -191,6 +194,7 @@ impl Server {
         crate::registry::restore_custom_kinds(&inner);
         crate::registry::create_system_namespaces(&inner)?;
         crate::registry::end_definitions(&inner);
+        crate::registry::expire_events(&inner);
         crate::admission::Quota::keep(&inner);
         Ok(Self(inner))
     }
@@ -206,7 +210,8 @@ impl Server {
         kube::Client::new(InProcess { server: self.clone(), user }, "default")
     }
 
-    /// Answers on the listeners until `shutdown`, then lets open requests end for a moment and closes the store.
+    /// Answers on the listeners until `shutdown`, then lets open requests end for a moment and closes the store. Also ends if the
+    /// store's file fails: it has to be opened anew.
     pub async fn serve(
         &self,
         listeners: Vec<std::net::TcpListener>,
@@ -246,12 +251,15 @@ impl Server {
                 }
             });
         }
-        shutdown.await;
+        let result = tokio::select! {
+            () = shutdown => Ok(()),
+            () = self.0.store.ended() => Err(Error::Stopped),
+        };
         self.0.stop.cancel();
         tasks.close();
         tokio::time::timeout(GRACE, tasks.wait()).await.ok();
         self.0.store.close().await;
-        Ok(())
+        result
     }
 }
 

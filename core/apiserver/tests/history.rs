@@ -118,6 +118,10 @@ async fn the_rest_of_a_list_is_kept_for_a_while() {
         assert_eq!(code(page(Some(wrong)).await), 400, "{wrong}");
     }
     assert_eq!(code(page(Some("1-1000")).await), 410);
+    for other in [ListParams::default().fields("metadata.name=m0"), ListParams::default().labels("a=b")] {
+        let other = ListParams { continue_token: Some(token.clone()), ..other };
+        assert_eq!(code(maps.list(&other).await), 410, "the rest of another list");
+    }
     // Others list as well, and only so many lists are kept.
     for _ in 0..64 {
         page(None).await.expect("list");

@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -208,8 +208,8 @@ impl Context {
     /// Creates a pod and puts it into the cache.
     pub(crate) async fn create_pod(&self, pod: &Pod) -> Result<()> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-        let made = self.api::<Pod>(namespace).create(&PostParams::default(), pod).await?;
-        self.caches.pods.wrote(made);
+        let made = self.api::<Pod>(namespace).create(&PostParams::default(), pod).await;
+        self.caches.pods.wrote(made.map_err(|error| unnamed(error, &pod.metadata))?);
         Ok(())
     }
 
@@ -222,6 +222,18 @@ impl Context {
         }
         Ok(())
     }
+}
+
+/// Why something was not made, without the name the API server thought up for it: each try would have a reason of its own.
+fn unnamed(mut error: kube::Error, asked: &ObjectMeta) -> kube::Error {
+    if let kube::Error::Api(status) = &mut error
+        && let (None, Some(prefix)) = (&asked.name, &asked.generate_name)
+        && let Some(details) = status.details.as_mut().filter(|details| !details.name.is_empty())
+    {
+        let name = std::mem::replace(&mut details.name, prefix.clone());
+        status.message = status.message.replace(&name, prefix);
+    }
+    error
 }
 
 /// Parameters of a delete that means this object and not a later one of its name.
@@ -240,4 +252,25 @@ pub(crate) fn gone_or_replaced<T>(result: std::result::Result<T, kube::Error>) -
 
 fn owner_word<K: Resource<DynamicType = ()>>(object: &K) -> String {
     crate::meta::controller(object.meta()).map(|owner| owner.uid.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_refusal_reads_the_same_whatever_name_was_refused() {
+        let refused = |name: &str| {
+            let message = format!("pods \"{name}\" is forbidden: exceeded quota");
+            let status = json!({"code": 403, "message": message, "details": {"name": name, "kind": "pods"}});
+            kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()))
+        };
+        let asked = ObjectMeta { generate_name: Some("web-".into()), ..ObjectMeta::default() };
+        let said = |name: &str| unnamed(refused(name), &asked).to_string();
+        assert_eq!(said("web-abcde"), said("web-fghij"));
+        assert!(said("web-abcde").contains("pods \"web-\" is forbidden"));
+        let asked = ObjectMeta { name: Some("web-0".into()), ..ObjectMeta::default() };
+        assert!(unnamed(refused("web-0"), &asked).to_string().contains("\"web-0\""));
+    }
 }

@@ -69,14 +69,17 @@ async fn step(context: &Context, key: Key) -> Result<Next> {
         here.entry(target(&pod).unwrap_or_default()).or_default().push(pod);
     }
     let nodes = context.caches.nodes.all();
-    let wanted: Vec<&str> =
-        nodes.iter().filter(|node| takes(node, &set)).filter_map(|node| node.metadata.name.as_deref()).collect();
+    let those = |effects: &[&str]| -> Vec<&str> {
+        let takes = nodes.iter().filter(|node| takes(node, &set, effects));
+        takes.filter_map(|node| node.metadata.name.as_deref()).collect()
+    };
+    // What runs already is driven away by no less than what drives all pods away.
+    let (wanted, kept) = (those(&["NoSchedule", "NoExecute"]), those(&["NoExecute"]));
     let (mut missing, mut surplus) = (vec![], vec![]);
     for (node, pods) in &here {
         let mut pods: Vec<&Arc<Pod>> = pods.iter().filter(|pod| !pod::is_terminating(pod)).collect();
         pods.sort_by_key(|pod| (pod::is_terminal(pod), pod.metadata.creation_timestamp.clone()));
-        let keep =
-            usize::from(wanted.contains(&node.as_str()) && pods.first().is_some_and(|pod| !pod::is_terminal(pod)));
+        let keep = usize::from(kept.contains(&node.as_str()) && pods.first().is_some_and(|pod| !pod::is_terminal(pod)));
         surplus.extend(pods.into_iter().skip(keep).cloned());
     }
     for node in &wanted {
@@ -85,6 +88,8 @@ async fn step(context: &Context, key: Key) -> Result<Next> {
             missing.push(make(&set, node, &hash));
         }
     }
+    // They would be released at the next look, and missing again.
+    missing.retain(|pod| meta::selects(&set.spec.selector, &pod.metadata));
     surplus.extend(outdated(&set, &wanted, &here, &hash));
     for result in join_all(surplus.iter().map(|pod| context.delete_pod(pod, None))).await {
         result?;
@@ -122,13 +127,12 @@ fn outdated(set: &DaemonSet, wanted: &[&str], here: &BTreeMap<String, Vec<Arc<Po
     not_ready.into_iter().filter(is_old).chain(ready.into_iter().filter(is_old).take(budget)).collect()
 }
 
-/// Whether a node should carry a pod of this set.
-fn takes(node: &Node, set: &DaemonSet) -> bool {
+/// Whether a node is one for this set, and has no taint of these effects that its pods do not tolerate.
+fn takes(node: &Node, set: &DaemonSet, effects: &[&str]) -> bool {
     let spec = with_tolerations(set.spec.template.spec.clone().unwrap_or_default());
     let fixed = Fixed::of(node);
     let tolerations = spec.tolerations.as_deref().unwrap_or(&[]);
-    filter::selected(&spec, &fixed)
-        && filter::untolerated(&fixed.taints, tolerations, &["NoSchedule", "NoExecute"]).is_none()
+    filter::selected(&spec, &fixed) && filter::untolerated(&fixed.taints, tolerations, effects).is_none()
 }
 
 /// The node a pod is for.

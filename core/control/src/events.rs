@@ -23,8 +23,11 @@ pub(crate) struct Recorder(mpsc::Sender<Said>);
 pub(crate) struct Writer {
     client: Client,
     said: mpsc::Receiver<Said>,
-    before: HashMap<(String, &'static str, String), (String, i32)>,
+    before: HashMap<Id, (String, i32)>,
 }
+
+/// What is the same when it is said again: the object, the reason, the message.
+type Id = (String, &'static str, String);
 
 struct Said {
     about: ObjectReference,
@@ -86,13 +89,18 @@ impl Writer {
                     Some(said) => writing.push(self.write(said)),
                     None => break,
                 },
-                Some(()) = writing.next(), if !writing.is_empty() => {}
+                Some(anew) = writing.next(), if !writing.is_empty() => {
+                    if let Some((id, name)) = anew {
+                        self.before.insert(id, (name, 1));
+                    }
+                }
             }
         }
         while writing.next().await.is_some() {}
     }
 
-    fn write(&mut self, said: Said) -> impl Future<Output = ()> + use<> {
+    /// The future says under which name an event was written anew, if the one that was there is gone.
+    fn write(&mut self, said: Said) -> impl Future<Output = Option<(Id, String)>> + use<> {
         let namespace = said.about.namespace.clone().unwrap_or_else(|| "default".into());
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         if self.before.len() >= MOST_REMEMBERED {
@@ -124,22 +132,24 @@ impl Writer {
             ..Event::default()
         };
         if again.is_none() {
-            self.before.insert(id, (event.metadata.name.clone().unwrap_or_default(), 1));
+            self.before.insert(id.clone(), (event.metadata.name.clone().unwrap_or_default(), 1));
         }
         async move {
             let write = async {
-                if let Some((name, patch)) = again
-                    && api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.is_ok()
+                if let Some((name, patch)) = &again
+                    && api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.is_ok()
                 {
-                    return Ok(());
+                    return Ok(None);
                 }
-                api.create(&PostParams::default(), &event).await.map(drop)
+                let event = api.create(&PostParams::default(), &event).await?;
+                Ok::<_, kube::Error>(event.metadata.name.filter(|_| again.is_some()))
             };
             match tokio::time::timeout(Duration::from_secs(10), write).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(anew)) => return anew.map(|name| (id, name)),
                 Ok(Err(error)) => tracing::debug!(reason = event.reason, %error, "event not written"),
                 Err(_) => tracing::debug!(reason = event.reason, "event not written in time"),
             }
+            None
         }
     }
 }

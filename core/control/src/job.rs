@@ -23,6 +23,7 @@ const NAME: &str = "job-controller";
 const WORKERS: usize = 4;
 const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
 const NAME_LABELS: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
+const SUSPENDED: &str = "Suspended";
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(600);
 const FIRST_BACK_OFF: Duration = Duration::from_secs(10);
 
@@ -59,7 +60,7 @@ async fn step(context: &Context, key: Key) -> Result<Next> {
     }
     let pods = ownership::claim(context, &*job, &selector(&job)).await?;
     let mut status = job.status.clone().unwrap_or_default();
-    status.start_time.get_or_insert_with(meta::now);
+    suspend(&mut status, spec.suspend == Some(true));
     let plan = Plan::of(spec, &status, &pods);
     for result in join_all(plan.delete.iter().map(|pod| context.delete_pod(pod, None))).await {
         result?;
@@ -94,10 +95,19 @@ impl Plan {
         let active: Vec<Arc<Pod>> = pods.iter().filter(|pod| pod::is_active(pod)).cloned().collect();
         let parallelism = usize::try_from(spec.parallelism.unwrap_or(1)).unwrap_or(0);
         let limit = usize::try_from(spec.backoff_limit.unwrap_or(6)).unwrap_or(0);
+        let suspended = spec.suspend == Some(true);
         let running = status.start_time.as_ref().map(meta::age).unwrap_or_default();
-        let deadline = spec.active_deadline_seconds.map(|seconds| Duration::from_secs(seconds.max(0) as u64));
+        let deadline = spec.active_deadline_seconds.filter(|_| !suspended);
+        let deadline = deadline.map(|seconds| Duration::from_secs(seconds.max(0) as u64));
+        let restarts =
+            if spec.template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) == Some("OnFailure") {
+                active.iter().map(|pod| restarts(pod)).sum()
+            } else {
+                0
+            };
         let done = |end| Self { create: 0, delete: active.clone(), end: Some(end), next: Next::Change };
-        if failed > limit {
+        // A container that was started again has failed before.
+        if failed > limit || restarts > 0 && restarts >= limit {
             return done(("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit".into()));
         }
         if deadline.is_some_and(|deadline| running >= deadline) {
@@ -112,13 +122,13 @@ impl Plan {
             return done(("Complete", "CompletionsReached", "Reached expected number of succeeded pods".into()));
         }
         let wanted = match spec.completions {
-            _ if spec.suspend == Some(true) => 0,
+            _ if suspended => 0,
             Some(completions) => parallelism.min(usize::try_from(completions).unwrap_or(0) - succeeded),
             None if succeeded > 0 => active.len(),
             None => parallelism,
         };
         let mut next = deadline.map_or(Next::Change, |deadline| Next::After(deadline - running));
-        let mut create = wanted.saturating_sub(active.len());
+        let mut create = wanted.saturating_sub(active.len()).min(ownership::MOST_MADE);
         let surplus = active.len().saturating_sub(wanted);
         if create > 0
             && let Some(wait) = back_off(failed, pods)
@@ -142,21 +152,50 @@ impl Plan {
         status.succeeded = some(count(&|pod| pod::phase(pod) == "Succeeded"));
         status.failed = some(count(&|pod| pod::phase(pod) == "Failed"));
         if let Some((kind, reason, message)) = &self.end {
-            let condition = |kind: &str| JobCondition {
-                type_: kind.into(),
-                status: "True".into(),
-                reason: Some((*reason).into()),
-                message: Some(message.clone()),
-                last_probe_time: Some(meta::now()),
-                last_transition_time: Some(meta::now()),
-            };
             let before = if *kind == "Complete" { "SuccessCriteriaMet" } else { "FailureTarget" };
-            status.conditions = Some(vec![condition(before), condition(kind)]);
+            let conditions = [before, kind].map(|kind| condition(kind, true, reason, message));
+            status.conditions.get_or_insert_default().extend(conditions);
             if *kind == "Complete" {
                 status.completion_time = Some(meta::now());
             }
         }
     }
+}
+
+fn condition(kind: &str, holds: bool, reason: &str, message: &str) -> JobCondition {
+    JobCondition {
+        type_: kind.into(),
+        status: if holds { "True" } else { "False" }.into(),
+        reason: Some(reason.into()),
+        message: Some(message.into()),
+        last_probe_time: Some(meta::now()),
+        last_transition_time: Some(meta::now()),
+    }
+}
+
+/// Notes whether a Job is suspended, and since when it is not: its time begins when it is resumed.
+fn suspend(status: &mut JobStatus, suspended: bool) {
+    let holds = |condition: &JobCondition| condition.type_ == SUSPENDED && condition.status == "True";
+    let was = status.conditions.iter().flatten().any(holds);
+    if suspended != was {
+        let (reason, message) =
+            if suspended { ("JobSuspended", "Job suspended") } else { ("JobResumed", "Job resumed") };
+        let conditions = status.conditions.get_or_insert_default();
+        conditions.retain(|condition| condition.type_ != SUSPENDED);
+        conditions.push(condition(SUSPENDED, suspended, reason, message));
+    }
+    if suspended {
+        status.start_time = None;
+    } else {
+        status.start_time.get_or_insert_with(meta::now);
+    }
+}
+
+/// How often a pod's containers were started again.
+fn restarts(pod: &Pod) -> usize {
+    let status = pod.status.iter();
+    let statuses = status.flat_map(|status| [&status.init_container_statuses, &status.container_statuses]);
+    statuses.flatten().flatten().filter_map(|container| usize::try_from(container.restart_count).ok()).sum()
 }
 
 /// How long to wait after the last failure.
@@ -224,7 +263,7 @@ async fn write_status(context: &Context, job: &Job, new: JobStatus) -> Result<()
         return Ok(());
     }
     let mut status = serde_json::to_value(&new).unwrap_or_default();
-    for field in ["active", "succeeded", "failed"] {
+    for field in ["active", "succeeded", "failed", "startTime"] {
         if status.get(field).is_none() {
             status[field] = serde_json::Value::Null;
         }
@@ -236,4 +275,44 @@ async fn write_status(context: &Context, job: &Job, new: JobStatus) -> Result<()
         context.caches.jobs.wrote(job);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(with: serde_json::Value) -> JobSpec {
+        let mut spec = json!({"template": {"spec": {"containers": [], "restartPolicy": "OnFailure"}}});
+        spec.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn containers_that_are_started_again_count_as_failures() {
+        let pod = |restarts: i32| {
+            let statuses = json!([{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": restarts}]);
+            let status = json!({"phase": "Running", "containerStatuses": statuses});
+            Arc::new(serde_json::from_value(json!({"metadata": {}, "status": status})).unwrap())
+        };
+        for (limit, restarts, ends) in [(2, 0, false), (2, 1, false), (2, 2, true), (0, 0, false), (0, 1, true)] {
+            let plan = Plan::of(&spec(json!({"backoffLimit": limit})), &JobStatus::default(), &[pod(restarts)]);
+            assert_eq!(plan.end.is_some(), ends, "{restarts} of {limit}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_suspended_job_begins_when_it_is_resumed() {
+        let said = |status: &JobStatus| status.conditions.as_ref().map(|all| all[0].status.clone());
+        let mut status = JobStatus::default();
+        suspend(&mut status, false);
+        assert!(status.start_time.is_some() && said(&status).is_none());
+        suspend(&mut status, true);
+        assert!(status.start_time.is_none());
+        assert_eq!(said(&status).as_deref(), Some("True"));
+        let plan = Plan::of(&spec(json!({"suspend": true, "activeDeadlineSeconds": 0})), &status, &[]);
+        assert!(plan.end.is_none() && plan.create == 0 && plan.next == Next::Change);
+        suspend(&mut status, false);
+        assert!(status.start_time.is_some());
+        assert_eq!(said(&status).as_deref(), Some("False"));
+    }
 }

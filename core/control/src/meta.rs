@@ -56,25 +56,36 @@ pub(crate) fn age(time: &Time) -> std::time::Duration {
     Timestamp::now().duration_since(time.0).try_into().unwrap_or_default()
 }
 
-/// The conditions of a ReplicaSet: with ReplicaFailure when pods cannot be made or deleted.
+/// The conditions of a ReplicaSet: with ReplicaFailure when pods cannot be made or deleted. One that was there stays as it was, also
+/// if there is another reason by now: each try may have one of its own, and a status that changes is looked at at once.
 pub(crate) fn replica_failure(
     old: Option<&[ReplicaSetCondition]>,
     failure: Option<&str>,
 ) -> Option<Vec<ReplicaSetCondition>> {
     const KIND: &str = "ReplicaFailure";
-    let mut conditions: Vec<_> =
-        old.unwrap_or(&[]).iter().filter(|condition| condition.type_.as_deref() != Some(KIND)).cloned().collect();
+    let (before, mut conditions): (Vec<_>, Vec<_>) =
+        old.unwrap_or(&[]).iter().cloned().partition(|condition| condition.type_.as_deref() == Some(KIND));
     if let Some(message) = failure {
-        let since = old.unwrap_or(&[]).iter().find(|condition| condition.type_.as_deref() == Some(KIND));
-        conditions.push(ReplicaSetCondition {
+        conditions.push(before.into_iter().next().unwrap_or_else(|| ReplicaSetCondition {
             type_: Some(KIND.into()),
             status: Some("True".into()),
             reason: Some("FailedCreate".into()),
             message: Some(message.into()),
-            last_transition_time: since
-                .and_then(|condition| condition.last_transition_time.clone())
-                .or_else(|| Some(now())),
-        });
+            last_transition_time: Some(now()),
+        }));
     }
     (!conditions.is_empty()).then_some(conditions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_said_once_and_ends_with_its_cause() {
+        let first = replica_failure(None, Some("one"));
+        assert_eq!(first.as_ref().and_then(|all| all[0].message.as_deref()), Some("one"));
+        assert_eq!(replica_failure(first.as_deref(), Some("another")), first);
+        assert_eq!(replica_failure(first.as_deref(), None), None);
+    }
 }

@@ -17,6 +17,9 @@ use crate::error::{Result, unless_gone};
 use crate::queue::Queue;
 use crate::{meta, pod};
 
+/// Pods made in one step for one owner at most. They wake it, so that the rest follows, if it is still wanted by then.
+pub(crate) const MOST_MADE: usize = 500;
+
 /// Wakes the owner of kind `kind` of every pod that changes; for a pod without owner, those that `candidates` names.
 pub(crate) fn wake_owners(
     context: &Arc<Context>,

@@ -57,6 +57,8 @@ struct Timer<K> {
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
 const MOST_DOUBLINGS: u32 = 12;
+/// Later than this means never: ten years. Objects may name times that no clock reaches.
+const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 // === impl Queue ===
 
@@ -94,7 +96,7 @@ impl<K: Clone + Eq + Hash + Debug> Queue<K> {
     }
 
     pub(crate) fn add_after(&self, key: K, delay: Duration) {
-        let at = Instant::now() + delay;
+        let at = Instant::now() + delay.min(FAR);
         let mut state = self.state();
         if state.due.get(&key).is_some_and(|due| *due <= at) {
             return;

@@ -14,10 +14,8 @@ use serde_json::json;
 use crate::cache::Key;
 use crate::context::Context;
 use crate::error::{Result, unless_gone};
-use crate::ownership;
-use crate::pod;
 use crate::queue::{Next, Queue};
-use crate::template;
+use crate::{meta, ownership, pod, template};
 
 const NAME: &str = "replicaset-controller";
 const WORKERS: usize = 8;
@@ -37,7 +35,7 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     ownership::wake_owners(context, "ReplicaSet", &queue, |context, pod| {
         let sets =
             context.caches.replica_sets.by(crate::context::NAMESPACE, pod.metadata.namespace.as_deref().unwrap_or(""));
-        let selects = |set: &&Arc<ReplicaSet>| crate::meta::selects(&set.spec.selector, &pod.metadata);
+        let selects = |set: &&Arc<ReplicaSet>| meta::selects(&set.spec.selector, &pod.metadata);
         sets.iter().filter(selects).map(|set| Key::of(&set.metadata)).collect()
     });
     let context = context.clone();
@@ -56,7 +54,7 @@ async fn step(context: &Context, key: Key) -> Result<Next> {
     let mut result = Ok(());
     if set.metadata.deletion_timestamp.is_none() {
         result = if active.len() < wanted {
-            create(context, &set, wanted - active.len()).await
+            create(context, &set, (wanted - active.len()).min(ownership::MOST_MADE)).await
         } else {
             delete(context, &set, &active, active.len() - wanted).await
         };
@@ -76,6 +74,10 @@ async fn step(context: &Context, key: Key) -> Result<Next> {
 async fn create(context: &Context, set: &ReplicaSet, missing: usize) -> Result<()> {
     let Some(template) = &set.spec.template else { return Ok(()) };
     let pod = template::pod(template, set);
+    // It would be released at the next look, and missing again.
+    if !meta::selects(&set.spec.selector, &pod.metadata) {
+        return Ok(());
+    }
     let (mut left, mut round) = (missing, 1);
     while left > 0 {
         let now = left.min(round).min(AT_ONCE);
@@ -170,7 +172,7 @@ async fn write_status(
             pods.iter().filter(|pod| pod::is_terminating(pod) && !pod::is_terminal(pod)).count(),
         ),
         observed_generation: set.metadata.generation,
-        conditions: crate::meta::replica_failure(old.conditions.as_deref(), failure.as_deref()),
+        conditions: meta::replica_failure(old.conditions.as_deref(), failure.as_deref()),
     };
     if old == new {
         return Ok(());

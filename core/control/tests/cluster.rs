@@ -5,7 +5,7 @@ mod rig;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, ServiceAccount};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use rig::*;
@@ -201,4 +201,27 @@ async fn longest_gap() {
         *gap = last.elapsed().max(*gap);
         last = std::time::Instant::now();
     }
+}
+
+#[tokio::test]
+async fn owners_that_go_wait_until_all_that_is_owned_is_known() {
+    let mut cluster = Cluster::still().await;
+    for number in 0..20 {
+        let name = format!("m{number}");
+        let map: ConfigMap = cluster.create(json!({"metadata": {"name": name}})).await;
+        let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": map.metadata.uid});
+        cluster.create::<Secret>(json!({"metadata": {"name": name, "ownerReferences": [owner]}})).await;
+        let orphan =
+            DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() };
+        cluster.api::<ConfigMap>().delete(&name, &orphan).await.unwrap();
+    }
+    cluster.start();
+    let owners = async || {
+        let maps = cluster.list::<ConfigMap>().await;
+        maps.iter().filter(|map| map.metadata.deletion_timestamp.is_some()).count()
+    };
+    eventually!("the owners to go", owners().await == 0);
+    let secrets = cluster.list::<Secret>().await;
+    assert_eq!(secrets.len(), 20);
+    assert!(secrets.iter().all(|secret| secret.metadata.owner_references.as_deref().unwrap_or_default().is_empty()));
 }

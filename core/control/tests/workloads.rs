@@ -4,7 +4,7 @@ mod rig;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use rig::*;
 use serde_json::{Value, json};
@@ -38,6 +38,13 @@ async fn a_replica_set_heals_grows_and_shrinks() {
         let status = cluster.api::<ReplicaSet>().get("web").await.unwrap().status.unwrap();
         status.replicas == 1 && status.available_replicas == Some(1)
     });
+}
+
+#[tokio::test]
+async fn a_replica_set_of_many_comes_in_parts() {
+    let cluster = Cluster::with_nodes(&[]).await;
+    cluster.create::<ReplicaSet>(replica_set("web", 501)).await;
+    eventually!("all of them", cluster.pods().await.len() == 501);
 }
 
 #[tokio::test]
@@ -167,6 +174,18 @@ async fn a_daemon_set_has_a_pod_on_every_node_that_takes_it() {
         (status.desired_number_scheduled, status.number_available, status.updated_number_scheduled)
             == (3, Some(3), Some(3))
     });
+    let taint = async |node: &str, effect: &str| {
+        let taints = json!({"spec": {"taints": [{"key": "dedicated", "effect": effect}]}});
+        cluster.all::<Node>().patch(node, &PatchParams::default(), &Patch::Merge(taints)).await.unwrap();
+    };
+    taint("a", "NoSchedule").await;
+    taint("b", "NoExecute").await;
+    eventually!("one more to be driven away", {
+        let status = cluster.api::<DaemonSet>().get("agent").await.unwrap().status.unwrap();
+        let nodes = per_node(&cluster.pods().await);
+        (status.desired_number_scheduled, status.number_misscheduled) == (1, 1) && nodes.get("b").is_none()
+    });
+    assert_eq!(per_node(&cluster.pods().await).get("a"), Some(&1), "what runs stays");
 }
 
 #[tokio::test]
@@ -267,4 +286,33 @@ async fn a_stateful_set_rolls_down_to_its_partition_and_can_be_undone() {
     let claims = json!({"spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]}});
     let refused = cluster.api::<StatefulSet>().patch("db", &PatchParams::default(), &Patch::Merge(claims)).await;
     assert!(refused.unwrap_err().to_string().contains("no persistent volumes"));
+}
+
+#[tokio::test]
+async fn a_stateful_set_takes_in_what_one_of_its_name_left_behind() {
+    let cluster = Cluster::with_nodes(&["a"]).await;
+    cluster.create::<StatefulSet>(stateful_set("db", 2, "echo")).await;
+    eventually!("two pods", cluster.ready_pods().await == 2);
+    let before = cluster.pods().await;
+    let orphan =
+        DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() };
+    cluster.api::<StatefulSet>().delete("db", &orphan).await.unwrap();
+    eventually!("it to go", cluster.list::<StatefulSet>().await.is_empty());
+    let set = cluster.create::<StatefulSet>(stateful_set("db", 3, "echo")).await;
+    eventually!("a third pod", cluster.ready_pods().await == 3);
+    let pods = cluster.pods().await;
+    assert!(before.iter().all(|old| pods.iter().any(|pod| pod.metadata.uid == old.metadata.uid)), "the two stay");
+    let revisions = cluster.list::<ControllerRevision>().await;
+    assert_eq!(revisions.len(), 1);
+    assert_eq!(revisions[0].metadata.owner_references.as_ref().unwrap()[0].uid, set.metadata.uid.unwrap());
+    // Now something else has the name.
+    cluster.api::<StatefulSet>().delete("db", &DeleteParams::foreground()).await.unwrap();
+    eventually!("all of it to go", cluster.list::<ControllerRevision>().await.is_empty());
+    let name = revisions[0].metadata.name.as_deref().unwrap();
+    let other =
+        json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": name}, "revision": 1});
+    cluster.create::<ControllerRevision>(other).await;
+    cluster.create::<StatefulSet>(stateful_set("db", 1, "echo")).await;
+    eventually!("a pod again", cluster.ready_pods().await == 1);
+    assert_eq!(cluster.list::<ControllerRevision>().await.len(), 2);
 }

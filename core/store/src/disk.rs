@@ -43,6 +43,11 @@ impl Disk {
         Ok(Self { database })
     }
 
+    #[cfg(test)]
+    pub(crate) fn on(backend: impl redb::StorageBackend) -> Self {
+        Self { database: Database::builder().create_with_backend(backend).expect("a database") }
+    }
+
     /// Everything there is that can be read, and the revision to go on from. One damaged value must not cost all the others.
     #[allow(clippy::type_complexity, reason = "the pair is taken apart where it is returned")]
     pub(crate) fn load(&self, index: fn(&str, &Value) -> Option<Arc<str>>) -> Result<(Vec<Arc<Entry>>, u64), Error> {

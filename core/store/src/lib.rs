@@ -67,7 +67,7 @@ pub enum Durability {
 }
 
 /// Why an operation was not done.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// A create found the key taken.
     #[error("key {0} exists")]
@@ -109,7 +109,7 @@ pub enum Error {
         /// Its length.
         bytes: usize,
     },
-    /// The file behind the store failed; nothing was changed.
+    /// The file behind the store failed; whether it has the change shows when it is opened again, until when nothing is written.
     #[error("store file: {0}")]
     Disk(String),
     /// The store has been closed.
@@ -173,8 +173,8 @@ impl Store {
     }
 
     /// Removes a key; the returned entry is the last value under the revision of its removal.
-    pub async fn delete(&self, key: &str, expect: Expect) -> Result<Arc<Entry>, Error> {
-        self.writer.submit(key, None, expect, Durability::Strict).await
+    pub async fn delete(&self, key: &str, expect: Expect, durability: Durability) -> Result<Arc<Entry>, Error> {
+        self.writer.submit(key, None, expect, durability).await
     }
 
     /// Every event under `prefix` (a key, or a prefix ending in `/`) after revision `from`, in order, each once. With `index`, only
@@ -186,6 +186,11 @@ impl Store {
     /// How many watches are open.
     pub fn watches(&self) -> usize {
         self.shared.watches()
+    }
+
+    /// Returns once nothing is written any more: the store was closed, or its file failed and has to be opened anew.
+    pub async fn ended(&self) {
+        self.writer.ended().await;
     }
 
     /// Writes what was relaxed and waits for it; later writes fail.

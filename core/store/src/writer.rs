@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::bounds::MOST_BYTES;
 use crate::disk::Disk;
@@ -27,6 +27,7 @@ pub(crate) const RELAXED_MOST: usize = 1000;
 pub(crate) struct Writer {
     sender: Arc<Mutex<Option<Sender<Job>>>>,
     in_flight: Arc<Semaphore>,
+    alive: watch::Receiver<()>,
 }
 
 enum Job {
@@ -51,6 +52,7 @@ struct Thread {
     /// Published, but not yet on disk.
     relaxed: Vec<Arc<Event>>,
     relaxed_since: Option<Instant>,
+    _alive: watch::Sender<()>,
 }
 
 // === impl Writer ===
@@ -63,12 +65,14 @@ impl Writer {
     ) -> Result<Self, Error> {
         let (sender, receiver) = channel();
         let revision = shared.revision();
-        let thread = Thread { shared, disk, index, revision, relaxed: Vec::new(), relaxed_since: None };
+        let (_alive, alive) = watch::channel(());
+        let thread = Thread { shared, disk, index, revision, relaxed: Vec::new(), relaxed_since: None, _alive };
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || thread.run(receiver))
             .map_err(|error| Error::Disk(format!("start the writer thread: {error}")))?;
-        Ok(Self { sender: Arc::new(Mutex::new(Some(sender))), in_flight: Arc::new(Semaphore::new(IN_FLIGHT)) })
+        let (sender, in_flight) = (Arc::new(Mutex::new(Some(sender))), Arc::new(Semaphore::new(IN_FLIGHT)));
+        Ok(Self { sender, in_flight, alive })
     }
 
     pub(crate) async fn submit(
@@ -90,6 +94,12 @@ impl Writer {
             self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
             wait.await.ok();
         }
+    }
+
+    /// Returns once the thread has ended.
+    pub(crate) async fn ended(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
     }
 
     fn send(&self, job: Job) -> Result<(), Error> {
@@ -122,7 +132,11 @@ impl Thread {
                     Err(_) => break,
                 }
             }
-            self.process(batch);
+            if let Err(error) = self.process(batch) {
+                // What the file has now is not known, nor does it take anything more until it is opened again.
+                tracing::error!(%error, "store file: commit failed; nothing is written any more");
+                return;
+            }
         }
         self.flush();
         // The file is closed before the answer, so that it may be opened again.
@@ -132,12 +146,12 @@ impl Thread {
         }
     }
 
-    fn process(&mut self, batch: Vec<Proposal>) {
+    /// An error is the file's, and the end.
+    fn process(&mut self, batch: Vec<Proposal>) -> Result<(), Error> {
         let mut pending: HashMap<Arc<str>, Option<Arc<Entry>>> = HashMap::new();
         let mut events = Vec::with_capacity(batch.len());
         let mut accepted = Vec::with_capacity(batch.len());
         let mut strict = false;
-        let before = self.revision;
         for proposal in batch {
             let current = match pending.get(&proposal.key) {
                 Some(entry) => entry.clone(),
@@ -171,12 +185,10 @@ impl Thread {
         if let Some(disk) = &mut self.disk {
             if strict || relaxed_is_due {
                 if let Err(error) = disk.commit(self.relaxed.iter().chain(&events), self.revision) {
-                    tracing::error!(%error, "store file: commit failed");
-                    self.revision = before;
                     for (answer, ..) in accepted {
-                        answer.send(Err(Error::Disk(error.to_string()))).ok();
+                        answer.send(Err(error.clone())).ok();
                     }
-                    return;
+                    return Err(error);
                 }
                 self.relaxed.clear();
                 self.relaxed_since = None;
@@ -191,6 +203,7 @@ impl Thread {
         for (answer, entry, _permit) in accepted {
             answer.send(Ok(entry)).ok();
         }
+        Ok(())
     }
 
     fn flush(&mut self) {
@@ -211,6 +224,71 @@ fn check(key: &str, current: Option<&Entry>, expect: Expect) -> Result<(), Error
         (Some(entry), Expect::Revision(expected)) if entry.revision == expected => Ok(()),
         (Some(entry), Expect::Revision(expected)) => {
             Err(Error::Conflict { key: key.into(), expected, current: entry.revision })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+    use serde_json::json;
+
+    use super::*;
+    use crate::Options;
+
+    /// A disk that is full when told so.
+    #[derive(Debug)]
+    struct Full {
+        inner: InMemoryBackend,
+        full: Arc<AtomicBool>,
+    }
+
+    impl Full {
+        fn check(&self) -> io::Result<()> {
+            if self.full.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    }
+
+    impl StorageBackend for Full {
+        fn len(&self) -> io::Result<u64> {
+            self.inner.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.inner.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check().and_then(|()| self.inner.set_len(len))
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.check().and_then(|()| self.inner.sync_data())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check().and_then(|()| self.inner.write(offset, data))
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_commit_nothing_is_accepted_any_more() {
+        for durability in [Durability::Strict, Durability::Relaxed] {
+            let full = Arc::new(AtomicBool::new(false));
+            let disk = Disk::on(Full { inner: InMemoryBackend::new(), full: full.clone() });
+            let shared = Arc::new(Shared::new(&Options::default()));
+            let writer = Writer::start(shared, Some(disk), |_, _| None).expect("a writer");
+            let put = |key| writer.submit(key, Some(json!({})), Expect::Absent, durability);
+            put("a/1").await.expect("there is room");
+            full.store(true, Ordering::Relaxed);
+            // One that may be late is taken, and fails later.
+            assert_eq!(put("a/2").await.is_ok(), durability == Durability::Relaxed);
+            writer.ended().await;
+            assert!(matches!(put("a/3").await, Err(Error::Closed)));
         }
     }
 }

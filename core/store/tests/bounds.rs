@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use switchyard_store::{Error, Expect, Options, Store, bounds};
+use switchyard_store::{Durability, Error, Expect, Options, Store, bounds};
 
 fn open(path: &Path) -> Result<Store, Error> {
     Store::open(Options { path: Some(path.into()), ..Options::default() })
@@ -31,7 +31,7 @@ async fn a_value_nobody_could_read_again_is_refused() {
     drop(store);
     let store = open(&path).expect("open again");
     assert_eq!(store.get("deep").expect("it is there").revision, 1);
-    store.delete("deep", Expect::Present).await.expect("delete");
+    store.delete("deep", Expect::Present, Durability::Strict).await.expect("delete");
     store.close().await;
 }
 

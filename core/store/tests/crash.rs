@@ -111,7 +111,7 @@ async fn a_closed_store_opens_with_everything_in_it() {
     store.create("a", json!({"n": 1})).await.expect("create");
     store.put("b", json!({"n": 2}), Expect::Absent, Durability::Relaxed).await.expect("put");
     store.create("c", json!({})).await.expect("create");
-    store.delete("c", Expect::Present).await.expect("delete");
+    store.delete("c", Expect::Present, Durability::Strict).await.expect("delete");
     store.close().await;
     assert!(store.create("d", json!({})).await.is_err());
     drop(store);

@@ -123,7 +123,7 @@ async fn an_event_has_the_value_before_and_after() {
     let mut watch = store.watch("", None, 0).expect("watch");
     store.create("a/x", json!({"n": 1})).await.expect("create");
     store.update("a/x", json!({"n": 2}), 1).await.expect("update");
-    store.delete("a/x", Expect::Revision(2)).await.expect("delete");
+    store.delete("a/x", Expect::Revision(2), Durability::Strict).await.expect("delete");
     let events = take(&mut watch, 3).await;
     let told: Vec<_> = events
         .iter()

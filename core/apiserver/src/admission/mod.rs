@@ -3,6 +3,7 @@
 mod defaults;
 mod job;
 mod limits;
+mod node;
 mod pod;
 mod quota;
 mod scope;
@@ -69,6 +70,9 @@ impl Admission<'_> {
         }
         if self.kind.is("batch", "Job") {
             job::mutate(object);
+        }
+        if self.kind.is("", "Node") {
+            node::date_taints(&Value::Null, object);
         }
         if self.kind.is("networking.k8s.io", "Ingress") {
             self.ingress_class(object);
@@ -149,6 +153,9 @@ pub fn keep(kind: &Kind, old: &Value, new: &mut Value) {
     }
     if kind.is("batch", "Job") {
         job::keep(old, new);
+    }
+    if kind.is("", "Node") {
+        node::date_taints(old, new);
     }
     if kind.is("", "Pod") || kind.is("", "Secret") {
         pod::keep(kind, old, new);

@@ -5,6 +5,7 @@ mod pods;
 mod policies;
 mod rest;
 mod segments;
+mod selectors;
 
 use serde_json::Value;
 use switchyard_api::names::POD_IP;
@@ -65,6 +66,7 @@ fn job(object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
     if policy == "Always" {
         errors.unsupported("spec.template.spec.restartPolicy", policy, &["OnFailure", "Never"]);
     }
+    selectors::of_pods(object, old, errors);
     template(object, errors);
     let Some(old) = old else { return };
     // A Job that waits to be started may still become another one.
@@ -93,14 +95,7 @@ fn workload(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Field
         let why = format!("empty selector is invalid for {}", kind.kind.to_lowercase());
         errors.invalid("spec.selector", selector.cloned().unwrap_or_default(), &why);
     }
-    let own = meta::map(object, "/spec/template/metadata/labels");
-    for (key, value) in labels.into_iter().flatten() {
-        if own.and_then(|own| own.get(key)) != Some(value) {
-            let shown = own.cloned().map(Value::Object).unwrap_or_else(|| Value::Object(Default::default()));
-            errors.invalid("spec.template.metadata.labels", shown, "`selector` does not match template `labels`");
-            break;
-        }
-    }
+    selectors::of_pods(object, old, errors);
     let policy = meta::text(object, "/spec/template/spec/restartPolicy");
     if policy != "Always" {
         errors.unsupported("spec.template.spec.restartPolicy", policy, &["Always"]);

@@ -38,6 +38,11 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 // === impl DeleteOptions ===
 
 impl DeleteOptions {
+    /// For this object as it is, and no later state of it.
+    pub fn of(entry: &Entry) -> Self {
+        Self { revision: Some(entry.revision), ..Self::default() }
+    }
+
     /// From the body, or from the query where there is none.
     pub fn parse(body: Option<Value>, query: &Query) -> Result<Self> {
         let mut options = Self { dry_run: query.dry_run()?, ..Self::default() };
@@ -117,7 +122,8 @@ impl Write<'_> {
             if options.dry_run || self.dry_run {
                 return Ok(Deleted::Gone(old));
             }
-            let gone = self.server.store.delete(&key, expect).await.map_err(|error| self.store_error(name, error))?;
+            let gone = self.server.store.delete(&key, expect, self.durability()).await;
+            let gone = gone.map_err(|error| self.store_error(name, error))?;
             self.server.quota.touch(self.namespace);
             if kind.kind == custom::DEFINITION {
                 custom::withdraw(self.server, &gone.value);

@@ -9,6 +9,7 @@ mod create;
 mod custom;
 mod delete;
 mod ending;
+mod expiry;
 mod rights;
 mod subresource;
 mod system;
@@ -29,6 +30,7 @@ pub use check::{is_dns_label, is_dns_subdomain};
 pub use custom::{definition_key, restore_custom_kinds};
 pub use delete::DeleteOptions;
 pub use ending::end_definitions;
+pub use expiry::expire_events;
 pub use system::create_system_namespaces;
 
 /// A request that changes something.

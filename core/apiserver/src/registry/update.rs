@@ -108,7 +108,7 @@ impl Write<'_> {
             && !meta::has_finalizers(&new)
             && (!kind.is("", "Pod") || meta::number(&new, "/metadata/deletionGracePeriodSeconds") == Some(0));
         let stored = if gone {
-            self.server.store.delete(&key, expect).await
+            self.server.store.delete(&key, expect, self.durability()).await
         } else {
             self.server.store.put(&key, new, expect, self.durability()).await
         };

@@ -52,13 +52,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
         let shutdown = super::terminated()?;
         let controllers = controllers(&cluster, &topology, &pki);
-        tokio::spawn(switchyard_control::run(client.clone(), controllers, shutdown.clone()));
+        let control = tokio::spawn(switchyard_control::run(client.clone(), controllers, shutdown.clone()));
         tokio::spawn(async move {
             if let Err(error) = record(&client, &cluster).await {
                 tracing::error!("record the cluster: {error:#}");
             }
         });
-        server.serve(listeners, shutdown.clone().cancelled_owned()).await?;
+        // An API without controllers would only look alive: both end, and the supervisor starts them again.
+        let either = async {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                _ = control => {}
+            }
+        };
+        server.serve(listeners, either).await?;
+        anyhow::ensure!(shutdown.is_cancelled(), "the controllers ended");
         Ok(())
     })
 }

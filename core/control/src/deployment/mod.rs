@@ -198,11 +198,11 @@ fn replicas(set: &ReplicaSet) -> i32 {
     set.spec.replicas.unwrap_or(1)
 }
 
-/// Pods that may be there besides, and that may be missing, while it rolls. Never both none.
+/// Pods that may be there besides, and that may be missing, while it rolls. Never both none, unless it recreates.
 fn slack(deployment: &Deployment) -> (i32, i32) {
     let strategy = deployment.spec.strategy.as_ref();
     if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate") {
-        return (0, wanted(deployment));
+        return (0, 0);
     }
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
     let quarter = IntOrString::String("25%".into());

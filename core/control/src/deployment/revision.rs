@@ -172,9 +172,14 @@ fn copied(deployment: &Deployment) -> BTreeMap<String, String> {
 
 fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
     let mut template = template.clone();
-    if let Some(labels) = template.metadata.as_mut().and_then(|meta| meta.labels.as_mut()) {
-        labels.remove(HASH);
+    if let Some(meta) = &mut template.metadata {
+        if let Some(labels) = &mut meta.labels {
+            labels.remove(HASH);
+        }
+        // None and no labels are the same.
+        meta.labels.take_if(|labels| labels.is_empty());
     }
+    template.metadata.take_if(|meta| *meta == ObjectMeta::default());
     template
 }
 
@@ -188,4 +193,20 @@ pub(crate) fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
     }
     let folded = (hash >> 32) ^ (hash & 0xffff_ffff);
     folded.to_string().bytes().map(|byte| char::from(LETTERS[usize::from(byte) % LETTERS.len()])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_is_of_its_template_also_when_that_has_no_labels() {
+        for meta in [json!(null), json!({}), json!({"labels": {}}), json!({"labels": {"app": "web"}})] {
+            let spec = json!({"selector": {}, "template": {"metadata": meta, "spec": {"containers": []}}});
+            let deployment: Deployment =
+                serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).expect("a deployment");
+            let set = make(&deployment, 1, 0, 1);
+            assert!(is_of(&set, &deployment.spec.template), "{meta}");
+        }
+    }
 }

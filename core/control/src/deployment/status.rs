@@ -88,13 +88,16 @@ fn progress(
     }
     let name = sets.new.as_ref().and_then(|set| set.metadata.name.clone()).unwrap_or_default();
     let all = Some(wanted(deployment));
-    let complete =
-        sets.new.is_some() && new.updated_replicas == all && new.replicas == all && new.available_replicas == all;
-    if complete {
-        let message = format!("ReplicaSet \"{name}\" has successfully progressed.");
-        return (Some(condition(PROGRESSING, "True", COMPLETE, &message)), Next::Change);
-    }
+    let complete = new.updated_replicas == all && new.replicas == all && new.available_replicas == all;
+    let done = condition(PROGRESSING, "True", COMPLETE, &format!("ReplicaSet \"{name}\" has successfully progressed."));
     let reason = before.and_then(|before| before.reason.as_deref());
+    // What became of the pods since this set was rolled out says nothing about a rollout.
+    let was_complete = reason == Some(COMPLETE)
+        && before.is_some_and(|before| before.message == done.message)
+        && new.updated_replicas == new.replicas;
+    if sets.new.is_some() && (complete || was_complete) {
+        return (Some(done), Next::Change);
+    }
     let advanced = before.is_none()
         || reason == Some(COMPLETE)
         || old.updated_replicas < new.updated_replicas
@@ -147,21 +150,64 @@ fn since(mut new: DeploymentCondition, old: &[DeploymentCondition]) -> Deploymen
 mod tests {
     use super::*;
 
+    fn deployment(spec: serde_json::Value) -> Deployment {
+        let mut object = json!({"metadata": {"name": "web"}, "spec": {"replicas": 2, "selector": {}, "template": {}}});
+        object["spec"].as_object_mut().expect("a map").extend(spec.as_object().expect("a map").clone());
+        serde_json::from_value(object).expect("a deployment")
+    }
+
+    fn set(name: &str, replicas: i32, available: i32) -> Arc<ReplicaSet> {
+        let status = json!({"replicas": replicas, "availableReplicas": available, "readyReplicas": available});
+        let set = json!({"metadata": {"name": name}, "spec": {"replicas": replicas, "selector": {}}, "status": status});
+        Arc::new(serde_json::from_value(set).expect("a set"))
+    }
+
+    fn reasons(status: &DeploymentStatus) -> Vec<&str> {
+        status.conditions.iter().flatten().filter_map(|condition| condition.reason.as_deref()).collect()
+    }
+
+    #[test]
+    fn a_rollout_that_was_complete_stays_so_until_the_next_one() {
+        let deployment =
+            deployment(json!({"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}}));
+        let one = |available| Sets { new: Some(set("one", 2, available)), old: vec![] };
+        let mut status = of(&deployment, &DeploymentStatus::default(), &one(1)).0;
+        assert_eq!(reasons(&status), ["MinimumReplicasUnavailable", "ReplicaSetUpdated"]);
+        status = of(&deployment, &status, &one(2)).0;
+        assert_eq!(reasons(&status), ["MinimumReplicasAvailable", COMPLETE]);
+        status = of(&deployment, &status, &one(1)).0;
+        assert_eq!(reasons(&status), ["MinimumReplicasUnavailable", COMPLETE]);
+        let next = Sets { new: Some(set("two", 0, 0)), old: vec![set("one", 0, 0)] };
+        assert_eq!(
+            reasons(&of(&deployment, &status, &next).0)[1],
+            "ReplicaSetUpdated",
+            "the same numbers, another set"
+        );
+        let next = Sets { new: Some(set("two", 1, 0)), old: vec![set("one", 2, 2)] };
+        assert_eq!(reasons(&of(&deployment, &status, &next).0)[1], "ReplicaSetUpdated");
+    }
+
+    #[test]
+    fn one_that_recreates_is_available_with_all_its_pods() {
+        let deployment = deployment(json!({"strategy": {"type": "Recreate"}}));
+        for (available, reason) in [(1, "MinimumReplicasUnavailable"), (2, "MinimumReplicasAvailable")] {
+            let sets = Sets { new: Some(set("one", 2, available)), old: vec![] };
+            assert_eq!(reasons(&of(&deployment, &DeploymentStatus::default(), &sets).0)[0], reason);
+        }
+    }
+
     #[test]
     fn a_deadline_that_passed_stays_passed_until_something_moves() {
-        let spec = json!({"replicas": 1, "progressDeadlineSeconds": 1, "selector": {}, "template": {}});
-        let deployment: Deployment =
-            serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).expect("a deployment");
+        let deployment = deployment(json!({"progressDeadlineSeconds": 1}));
         let sets = Sets { new: None, old: Vec::new() };
         let mut status = of(&deployment, &DeploymentStatus::default(), &sets).0;
         let long_ago = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH);
         status.conditions.as_mut().expect("conditions")[1].last_update_time = Some(long_ago);
-        let reason = |status: &DeploymentStatus| status.conditions.as_ref()?.get(1)?.reason.clone();
         for _ in 0..3 {
             status = of(&deployment, &status, &sets).0;
-            assert_eq!(reason(&status).as_deref(), Some(EXCEEDED));
+            assert_eq!(reasons(&status)[1], EXCEEDED);
         }
         let before = DeploymentStatus { ready_replicas: Some(-1), ..status };
-        assert_eq!(reason(&of(&deployment, &before, &sets).0).as_deref(), Some("ReplicaSetUpdated"));
+        assert_eq!(reasons(&of(&deployment, &before, &sets).0)[1], "ReplicaSetUpdated");
     }
 }

@@ -16,16 +16,18 @@ use kube::discovery::Scope;
 use kube::{Api, Resource};
 use serde_json::json;
 
+use crate::cache::Key;
 use crate::context::Context;
 use crate::error::{Result, unless_gone};
 use crate::queue::{Next, Queue};
 use graph::{FOREGROUND, Graph, ORPHAN, Object};
-use sources::Kinds;
+use sources::{Kinds, Lists};
 
 struct Collector {
     context: Arc<Context>,
     graph: Mutex<Graph>,
     kinds: Kinds,
+    lists: Lists,
     /// By uid.
     queue: Queue<String>,
 }
@@ -47,6 +49,7 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         context: context.clone(),
         graph: Mutex::default(),
         kinds: Kinds::default(),
+        lists: Lists::default(),
         queue: Queue::new(),
     });
     let caches = &context.caches;
@@ -77,9 +80,18 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         let caches = &collector.context.caches;
         tokio::join!(
             caches.pods.synced(),
+            caches.nodes.synced(),
+            caches.namespaces.synced(),
+            caches.services.synced(),
+            caches.endpoints.synced(),
+            caches.endpoint_slices.synced(),
             caches.replica_sets.synced(),
             caches.deployments.synced(),
-            caches.services.synced()
+            caches.daemon_sets.synced(),
+            caches.stateful_sets.synced(),
+            caches.revisions.synced(),
+            caches.jobs.synced(),
+            caches.service_accounts.synced(),
         );
         let steps = collector.queue.clone().run(NAME, WORKERS, |uid| collector.step(uid));
         tokio::join!(steps, sources::watch(collector.clone(), covered));
@@ -89,6 +101,30 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
 // === impl Collector ===
 
 impl Collector {
+    /// Something changed in a cache. Calls may overtake each other: what is in the cache decides.
+    fn followed<K: Resource>(
+        &self,
+        resource: &Arc<ApiResource>,
+        [old, new]: [Option<&ObjectMeta>; 2],
+        known: impl FnOnce(&Key) -> Option<Arc<K>>,
+    ) {
+        let Some(key) = new.or(old).map(Key::of) else { return };
+        let mut graph = self.graph.lock().expect("no panic while locked");
+        let now = known(&key);
+        let now = now.as_ref().map(|object| object.meta());
+        let mut wake = vec![];
+        for gone in [old, new].into_iter().flatten().filter(|meta| now.is_none_or(|now| now.uid != meta.uid)) {
+            wake.extend(graph.remove(gone.uid.as_deref().unwrap_or("")));
+        }
+        wake.extend(now.into_iter().flat_map(|now| graph.set(resource, now)));
+        drop(graph);
+        wake.into_iter().for_each(|uid| self.queue.add(uid));
+    }
+
+    fn learn(&self, note: impl FnOnce(&mut sources::Unknown)) {
+        self.lists.learn(note).into_iter().for_each(|uid| self.queue.add(uid));
+    }
+
     fn changed(&self, resource: &Arc<ApiResource>, meta: &ObjectMeta) {
         let wake = self.graph.lock().expect("no panic while locked").set(resource, meta);
         wake.into_iter().for_each(|uid| self.queue.add(uid));
@@ -110,6 +146,9 @@ impl Collector {
     async fn step(&self, uid: String) -> Result<Next> {
         let Some(object) = self.get(&uid) else { return Ok(Next::Change) };
         if object.deleting {
+            if (object.orphan || object.foreground) && self.lists.postpone(&uid) {
+                return Ok(Next::Change);
+            }
             if object.orphan {
                 self.release_dependents(&uid, &object).await?;
             } else if object.foreground {

@@ -17,13 +17,24 @@ use tokio::task::JoinSet;
 
 use super::Collector;
 use crate::cache::Cache;
-use crate::error::Result;
+use crate::error::{Result, code};
 
 /// The kinds there are, by apiVersion and kind.
 #[derive(Default)]
 pub(super) struct Kinds(Mutex<HashMap<(String, String), Known>>);
 
 type Known = (Arc<ApiResource>, Scope);
+
+/// Kinds whose objects are not all known yet. Until they are, nobody can say that an object has no dependents.
+#[derive(Default)]
+pub(super) struct Lists(Mutex<Unknown>);
+
+#[derive(Default)]
+pub(super) struct Unknown {
+    discovered: bool,
+    kinds: usize,
+    postponed: Vec<String>,
+}
 
 /// Never owned, or without end.
 const LEFT_OUT: [&str; 1] = ["Event"];
@@ -58,20 +69,37 @@ impl Kinds {
     }
 }
 
+// === impl Lists ===
+
+impl Lists {
+    /// Whether an owner has to wait; it is among those that [`Self::learn`] gives back.
+    pub(super) fn postpone(&self, uid: &str) -> bool {
+        let mut unknown = self.0.lock().expect("no panic while locked");
+        let waits = !unknown.discovered || unknown.kinds > 0;
+        if waits {
+            unknown.postponed.push(uid.into());
+        }
+        waits
+    }
+
+    /// Notes what is known now; says who need not wait any longer.
+    pub(super) fn learn(&self, note: impl FnOnce(&mut Unknown)) -> Vec<String> {
+        let mut unknown = self.0.lock().expect("no panic while locked");
+        note(&mut unknown);
+        if unknown.discovered && unknown.kinds == 0 { std::mem::take(&mut unknown.postponed) } else { vec![] }
+    }
+}
+
 /// Feeds the graph from a cache.
 pub(super) fn follow<K>(collector: &Arc<Collector>, cache: &Cache<K>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let resource = Arc::new(ApiResource::erase::<K>(&()));
-    let collector = collector.clone();
+    let (collector, known) = (collector.clone(), cache.clone());
     cache.on_change(move |old, new| {
-        if let Some(old) = old.filter(|old| new.is_none_or(|new| new.meta().uid != old.meta().uid)) {
-            collector.removed(old.meta().uid.as_deref().unwrap_or(""));
-        }
-        if let Some(new) = new {
-            collector.changed(&resource, new.meta());
-        }
+        let metas = [old, new].map(|object| object.map(|object| object.meta()));
+        collector.followed(&resource, metas, |key| known.get(key));
     });
 }
 
@@ -86,9 +114,11 @@ pub(super) async fn watch(collector: Arc<Collector>, covered: Vec<String>) {
             Ok(kinds) => {
                 for resource in kinds {
                     if watched.insert(format!("{} {}", resource.api_version, resource.kind)) {
+                        collector.learn(|unknown| unknown.kinds += 1);
                         watches.spawn(watch_kind(collector.clone(), resource, redefined.clone()));
                     }
                 }
+                collector.learn(|unknown| unknown.discovered = true);
                 redefined.notified().await;
             }
             Err(error) => {
@@ -105,7 +135,10 @@ async fn watch_kind(collector: Arc<Collector>, resource: Arc<ApiResource>, redef
     let mut events = switchyard_watch::watch(api, watcher::Config::default()).boxed();
     let mut known = HashSet::<String>::default();
     let mut listed = HashSet::<String>::default();
+    let mut first = true;
     while let Some(event) = events.next().await {
+        // A kind that is gone again has no objects.
+        let all = matches!(&event, Ok(watcher::Event::InitDone)) || event.as_ref().is_err_and(is_gone);
         match event {
             Ok(watcher::Event::Init) => listed.clear(),
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
@@ -131,5 +164,13 @@ async fn watch_kind(collector: Arc<Collector>, resource: Arc<ApiResource>, redef
             }
             Err(error) => tracing::debug!(kind = resource.kind, %error, "watch"),
         }
+        if all && std::mem::take(&mut first) {
+            collector.learn(|unknown| unknown.kinds -= 1);
+        }
     }
+}
+
+fn is_gone(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    matches!(error, InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) if code(error) == Some(404))
 }

@@ -70,3 +70,16 @@ async fn a_paced_key_goes_at_once_and_its_burst_in_one_piece() {
     assert_eq!(times.len(), 2, "{times:?}");
     assert_eq!(times[0], Duration::ZERO);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_never_comes_is_no_trouble() {
+    let queue = Queue::new();
+    let steps = AtomicU32::new(0);
+    queue.add(1);
+    let step = |_| {
+        steps.fetch_add(1, Ordering::Relaxed);
+        async { Ok(Next::After(Duration::from_secs(i64::MAX as u64))) }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(3600), queue.clone().run("test", 1, step)).await;
+    assert_eq!(steps.load(Ordering::Relaxed), 1);
+}

@@ -23,11 +23,20 @@ pub(super) struct Decision {
     pub(super) pod: Arc<Pod>,
 }
 
+/// What became of it.
+pub(super) enum Bound {
+    Yes,
+    /// Somebody else was faster, or the pod is gone: look at it as new.
+    Raced,
+    /// The API server does not take it, and says why.
+    Refused(String),
+}
+
 const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
 
-/// Writes it; true if the pod has this node now. Does not return before that is certain: until then, the address is not free.
-pub(super) async fn bind(context: Arc<Context>, decision: Decision) -> (Decision, bool) {
+/// Writes it. Does not return before it is certain whether the pod has this node now: until then, the address is not free.
+pub(super) async fn bind(context: Arc<Context>, decision: Decision) -> (Decision, Bound) {
     let api = context.api::<Pod>(&decision.key.namespace);
     let annotations = decision.ip.map(|ip| [(names::POD_IP.to_owned(), ip.to_string())].into());
     let binding = Binding {
@@ -50,12 +59,15 @@ pub(super) async fn bind(context: Arc<Context>, decision: Decision) -> (Decision
     let Err(error) = written else {
         let message = format!("Successfully assigned {} to {}", decision.key, decision.node);
         context.events.normal(NAME, &*decision.pod, "Scheduled", message);
-        return (decision, true);
+        return (decision, Bound::Yes);
     };
     tracing::debug!(pod = %decision.key, node = decision.node, %error, "not bound");
-    if code(&error) == Some(404) {
-        return (decision, false);
-    }
+    let not = match &error {
+        _ if code(&error) == Some(404) => return (decision, Bound::Raced),
+        _ if code(&error) == Some(409) => Bound::Raced,
+        kube::Error::Api(status) => Bound::Refused(status.message.clone()),
+        error => Bound::Refused(error.to_string()),
+    };
     // It may have been written all the same, by this call or by one before a restart.
     let mut back_off = FIRST_BACK_OFF;
     loop {
@@ -64,9 +76,9 @@ pub(super) async fn bind(context: Arc<Context>, decision: Decision) -> (Decision
                 let here =
                     pod::node(&pod) == Some(decision.node.as_str()) && super::snapshot::address(&pod) == decision.ip;
                 context.caches.pods.wrote(pod);
-                return (decision, here);
+                return (decision, if here { Bound::Yes } else { not });
             }
-            Ok(_) => return (decision, false),
+            Ok(_) => return (decision, Bound::Raced),
             Err(error) => {
                 tracing::debug!(pod = %decision.key, %error, "whether it is bound is not known yet");
                 tokio::time::sleep(back_off).await;

@@ -23,7 +23,7 @@ use crate::cache::Key;
 use crate::context::{Context, SERVICE_NAMESPACE};
 use crate::pod;
 use crate::segment::Wish;
-use bind::Decision;
+use bind::{Bound, Decision};
 use filter::Spread;
 use queue::Pending;
 use report::Reports;
@@ -252,15 +252,20 @@ impl Scheduler {
         Err(self.context.segments.want(Wish::new(plugin, namespace, pool, wanted, subnets.len())))
     }
 
-    fn bound(&mut self, decision: &Decision, bound: bool) {
-        if bound {
-            return;
+    fn bound(&mut self, decision: &Decision, bound: Bound) {
+        match bound {
+            Bound::Yes => return,
+            Bound::Raced => self.pending.retry_soon(),
+            Bound::Refused(why) => {
+                self.reports.say(&decision.key, format!("not bound to node {}: {why}", decision.node));
+                // Nobody tells when that changes.
+                self.pending.retry_later();
+            }
         }
         self.snapshot.forget(&decision.key, &decision.uid);
         // Whatever it is now, look at it as new.
         self.pending.park(&decision.key, &decision.uid);
         self.follow_pod(decision.key.clone());
-        self.pending.retry_soon();
     }
 
     /// Pods without an owner are spread with those of the first Service that selects them.

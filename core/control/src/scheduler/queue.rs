@@ -18,7 +18,7 @@ pub(super) struct Pending {
     order: u64,
     /// When those that found no node are tried again.
     retry: Option<Instant>,
-    /// How long who was failed by the network plugin waited last, and since when.
+    /// How long who was failed by others waited last, and since when.
     pause: Option<(Duration, Instant)>,
 }
 
@@ -39,7 +39,7 @@ enum State {
 
 /// Changes come in groups; one try for all of them.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
-/// A plugin that failed may answer again after a while, of which nobody tells.
+/// A plugin or an API that failed may answer again after a while, of which nobody tells.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -96,7 +96,7 @@ impl Pending {
         self.retry_by(Instant::now() + RETRY_AFTER);
     }
 
-    /// The network plugin gave no answer; it may give one later.
+    /// The network plugin gave no answer, or the API server took none; that may change.
     pub(super) fn retry_later(&mut self) {
         let now = Instant::now();
         let last = self.pause.filter(|(_, since)| *since + LONGEST_PAUSE * 2 > now);

@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::revision_of;
+use crate::ownership::MOST_MADE;
 use crate::pod;
 
 /// What a set asks for.
@@ -89,7 +90,7 @@ pub(super) fn plan(wish: &Wish<'_>, pods: &BTreeMap<i64, Arc<Pod>>) -> Plan {
             }
         }
         all_well = false;
-        if wish.ordered {
+        if wish.ordered || plan.create.len() == MOST_MADE {
             return plan;
         }
     }
@@ -197,6 +198,12 @@ mod tests {
         {
             assert_eq!(deeds(three(), there), expected, "{there}");
         }
+    }
+
+    #[test]
+    fn as_many_as_nobody_can_have_are_not_asked_for_at_once() {
+        let set = set(json!({"replicas": i32::MAX, "podManagementPolicy": "Parallel"}));
+        assert_eq!(plan(&Wish::of(&set, "new"), &pods("R-R")).create.len(), MOST_MADE);
     }
 
     #[test]

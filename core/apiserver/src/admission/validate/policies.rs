@@ -4,12 +4,12 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::pods::number_in_port_range;
+use super::selectors;
 use crate::meta;
-use crate::selector::is_label_value;
 use crate::status::FieldErrors;
 
 pub fn network_policy(policy: &Value, errors: &mut FieldErrors) {
-    selector(policy.pointer("/spec/podSelector"), "spec.podSelector", errors);
+    selectors::selector(policy.pointer("/spec/podSelector"), "spec.podSelector", errors);
     let types = meta::list(policy, "/spec/policyTypes");
     if types.len() > 2 {
         errors.invalid("spec.policyTypes", types.to_vec(), "may not specify more than two policyTypes");
@@ -65,11 +65,11 @@ fn port(item: &Value, path: &str, errors: &mut FieldErrors) {
 
 fn peer(item: &Value, path: &str, errors: &mut FieldErrors) {
     let given = |field: &str| item.get(field).is_some_and(|value| !value.is_null());
-    let selectors = ["podSelector", "namespaceSelector"];
-    for field in selectors {
-        selector(item.get(field), &format!("{path}.{field}"), errors);
+    let fields = ["podSelector", "namespaceSelector"];
+    for field in fields {
+        selectors::selector(item.get(field), &format!("{path}.{field}"), errors);
     }
-    let selects = selectors.into_iter().any(given);
+    let selects = fields.into_iter().any(given);
     if !given("ipBlock") {
         if !selects {
             errors.required(path, "must specify a peer");
@@ -96,36 +96,6 @@ fn peer(item: &Value, path: &str, errors: &mut FieldErrors) {
                 errors.invalid(path, text, &format!("must be a strict subset of `cidr` {block}"));
             }
             Ok(_) => {}
-        }
-    }
-}
-
-fn selector(selector: Option<&Value>, path: &str, errors: &mut FieldErrors) {
-    let Some(selector) = selector else { return };
-    for (key, value) in meta::map(selector, "/matchLabels").into_iter().flatten() {
-        let value = value.as_str().unwrap_or_default();
-        if !is_label_value(value) {
-            let why =
-                format!("the value of label {key} must be 63 characters or less of letters, digits, '-', '_' or '.'");
-            errors.invalid(format!("{path}.matchLabels"), value, &why);
-        }
-    }
-    for (at, demand) in meta::list(selector, "/matchExpressions").iter().enumerate() {
-        let path = format!("{path}.matchExpressions[{at}]");
-        if meta::text(demand, "/key").is_empty() {
-            errors.required(format!("{path}.key"), "");
-        }
-        let values = meta::list(demand, "/values");
-        match meta::text(demand, "/operator") {
-            "In" | "NotIn" if values.is_empty() => {
-                errors.required(format!("{path}.values"), "must be specified when `operator` is 'In' or 'NotIn'");
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                errors.forbidden(format!("{path}.values"), why);
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => errors.invalid(format!("{path}.operator"), other, "not a valid selector operator"),
         }
     }
 }
