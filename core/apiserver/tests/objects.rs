@@ -506,8 +506,12 @@ async fn versions_of_a_kind_are_views_of_the_same_objects_and_end_with_their_def
         async move { matches!(asked.await, Err(kube::Error::Api(status)) if status.code == 404) }
     };
     eventually("the first is gone", || gone(at("v1", "/one"))).await;
-    let waits = send("GET", &at("v1", "/two"), json!(null)).await.expect("the second waits for its finalizer");
-    assert!(waits["metadata"]["deletionTimestamp"].is_string());
+    let second = at("v1", "/two");
+    eventually("the second waits for its finalizer", || {
+        let asked = send("GET", &second, json!(null));
+        async move { asked.await.expect("it is there")["metadata"]["deletionTimestamp"].is_string() }
+    })
+    .await;
     assert_eq!(code(send("POST", &at("v1", ""), tier("v1", "three", &[])).await), 405);
     send("PATCH", &at("v1", "/two"), json!({"metadata": {"finalizers": null}})).await.expect("patch");
     eventually("the definition is gone", || gone(format!("{definitions}/tiers.example.net"))).await;

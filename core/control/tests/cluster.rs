@@ -206,22 +206,22 @@ async fn longest_gap() {
 #[tokio::test]
 async fn owners_that_go_wait_until_all_that_is_owned_is_known() {
     let mut cluster = Cluster::still().await;
-    for number in 0..20 {
-        let name = format!("m{number}");
-        let map: ConfigMap = cluster.create(json!({"metadata": {"name": name}})).await;
-        let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": map.metadata.uid});
+    for number in 0..5 {
+        let name = format!("s{number}");
+        let account: ServiceAccount = cluster.create(json!({"metadata": {"name": name}})).await;
+        let owner = json!({"apiVersion": "v1", "kind": "ServiceAccount", "name": name, "uid": account.metadata.uid});
         cluster.create::<Secret>(json!({"metadata": {"name": name, "ownerReferences": [owner]}})).await;
         let orphan =
             DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() };
-        cluster.api::<ConfigMap>().delete(&name, &orphan).await.unwrap();
+        cluster.api::<ServiceAccount>().delete(&name, &orphan).await.unwrap();
     }
     cluster.start();
     let owners = async || {
-        let maps = cluster.list::<ConfigMap>().await;
-        maps.iter().filter(|map| map.metadata.deletion_timestamp.is_some()).count()
+        let accounts = cluster.list::<ServiceAccount>().await;
+        accounts.iter().filter(|account| account.metadata.deletion_timestamp.is_some()).count()
     };
     eventually!("the owners to go", owners().await == 0);
     let secrets = cluster.list::<Secret>().await;
-    assert_eq!(secrets.len(), 20);
+    assert_eq!(secrets.len(), 5);
     assert!(secrets.iter().all(|secret| secret.metadata.owner_references.as_deref().unwrap_or_default().is_empty()));
 }
