@@ -93,13 +93,14 @@ pub struct Limits {
     /// Seconds a connection may be quiet between requests.
     #[arg(long, default_value = "75", value_parser = seconds)]
     pub idle_timeout: Duration,
-    /// Seconds a client may be quiet in the middle of a body, or refuse to take ours; and a backend refuse to take a client's.
+    /// Seconds a client may be quiet in the middle of a body, or refuse to take ours.
     #[arg(long, default_value = "60", value_parser = seconds)]
     pub body_timeout: Duration,
     /// Seconds for a backend to accept a connection.
     #[arg(long, default_value = "2", value_parser = seconds)]
     pub connect_timeout: Duration,
-    /// Seconds without a word from the other end's kernel after which a connection to a backend is dead.
+    /// Seconds without a word from the other end's kernel after which a connection to a backend is dead; 2 at least for long bodies and
+    /// tunnels.
     #[arg(long, default_value = "8", value_parser = seconds)]
     pub peer_timeout: Duration,
     /// Seconds for a backend to begin its answer.

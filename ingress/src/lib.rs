@@ -21,6 +21,7 @@ pub mod tls;
 pub mod upstream;
 
 mod begin;
+mod line;
 mod run;
 mod stream;
 mod tunnel;

@@ -21,11 +21,12 @@ use crate::{
     error::ProxyError,
     gate::{self, ConnState, Refusal},
     headers::{self, Ids, Peer, REQUEST_ID},
+    line::Load,
     metrics::{self, CoreMetrics},
     stream::Pace,
     table::{Backend, BackendId, Miss, SharedTable, Table, normal_host},
     tunnel,
-    upstream::{ConnectError, Connection, Load, Pool, RequestBody, ResponseBody, To},
+    upstream::{ConnectError, Connection, Pool, RequestBody, ResponseBody, To, is_dead},
 };
 
 /// What all requests of one core share. Nothing in it is touched by another core on the way of a request, but for a backend's turn.
@@ -243,7 +244,7 @@ impl Core {
             };
             // A kept connection that broke says nothing about its endpoint, and costs it no try of others; but one whose peer was
             // silent says that the endpoint is gone, with everything that is kept for it.
-            let dead = connection.lost_its_peer(&broken);
+            let dead = is_dead(&broken);
             if dead {
                 endpoint.failed();
                 self.pool.forget(address);

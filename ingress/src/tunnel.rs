@@ -5,11 +5,11 @@ use std::sync::Arc;
 use http::{HeaderMap, Request, Response, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use crate::{
     gate::ConnState,
     headers,
+    line::Line,
     proxy::TunnelCount,
     upstream::{RequestBody, builder},
 };
@@ -55,7 +55,7 @@ pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// When the connection breaks before an answer.
-pub(crate) async fn ask(stream: TcpStream, request: Request<RequestBody>) -> Result<Response<Incoming>, hyper::Error> {
+pub(crate) async fn ask(stream: Line, request: Request<RequestBody>) -> Result<Response<Incoming>, hyper::Error> {
     let (mut send, connection) = builder().handshake(TokioIo::new(stream)).await?;
     tokio::task::spawn_local(async move {
         let _ = connection.with_upgrades().await;

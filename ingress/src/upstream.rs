@@ -27,12 +27,12 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::{
     config::Limits,
     gate::{self, Refusal},
+    line::{Line, Load},
 };
 
 /// Bytes of a body that fit, after a head, into what the kernel of a peer takes before anybody reads.
@@ -68,7 +68,7 @@ struct Upload {
 #[derive(Debug)]
 pub struct Connection {
     send: http1::SendRequest<RequestBody>,
-    drive: Option<http1::Connection<TokioIo<TcpStream>, RequestBody>>,
+    drive: Option<http1::Connection<TokioIo<Line>, RequestBody>>,
     to: To,
     /// Taken from the pool: it may have died without our knowing.
     pub reused: bool,
@@ -85,15 +85,6 @@ pub struct To {
     pub load: Load,
 }
 
-/// How much is sent at once, which decides what it means that a peer takes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Load {
-    /// What fits into any peer's buffer, whether anybody reads it or not: who does not acknowledge it is gone.
-    Small,
-    /// More than that: a peer that is full acknowledges nothing either.
-    Any,
-}
-
 /// Idle connections of one core.
 #[derive(Debug)]
 pub struct Pool {
@@ -102,7 +93,6 @@ pub struct Pool {
     idle_timeout: Duration,
     connect_timeout: Duration,
     peer_timeout: Duration,
-    body_timeout: Duration,
     /// Connections opened, for metrics.
     pub connects: Cell<u64>,
 }
@@ -141,7 +131,6 @@ impl Pool {
             idle_timeout: limits.upstream_idle_timeout,
             connect_timeout: limits.connect_timeout,
             peer_timeout: limits.peer_timeout,
-            body_timeout: limits.body_timeout,
             connects: Cell::new(0),
         }
     }
@@ -174,19 +163,14 @@ impl Pool {
     ///
     /// # Errors
     /// When the endpoint refuses, or does not accept in time.
-    pub async fn connect_stream(&self, to: To) -> Result<TcpStream, ConnectError> {
+    pub async fn connect_stream(&self, to: To) -> Result<Line, ConnectError> {
         self.connects.set(self.connects.get() + 1);
         let stream = match tokio::time::timeout(self.connect_timeout, TcpStream::connect(to.address)).await {
             Err(_) => return Err(ConnectError::Timeout),
             Ok(stream) => stream.map_err(ConnectError::Io)?,
         };
         let _ = stream.set_nodelay(true);
-        let stuck = match to.load {
-            Load::Small => self.peer_timeout,
-            Load::Any => self.body_timeout,
-        };
-        notice_death(&stream, self.peer_timeout, stuck);
-        Ok(stream)
+        Ok(Line::new(stream, to.load, self.peer_timeout))
     }
 
     /// Closes what is idle to an endpoint that does not acknowledge any more: its other connections are as dead.
@@ -232,19 +216,8 @@ impl Pool {
     }
 }
 
-/// Has the kernel break the connection when its peer answers no probe `within` a time, while nothing is sent, and when it takes nothing
-/// of what was sent for as long as `stuck`. A node that is lost says no last word, and who waits for its answer would wait as long as
-/// for a slow one. To the kernel, a peer that is there and whose buffer is full takes nothing either.
-fn notice_death(stream: &TcpStream, within: Duration, stuck: Duration) {
-    let socket = SockRef::from(stream);
-    let second = Duration::from_secs(1);
-    let (quiet, between) = ((within / 2).max(second), (within / 4).max(second));
-    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(quiet).with_interval(between).with_retries(2));
-    let _ = socket.set_tcp_user_timeout(Some(stuck));
-}
-
-/// Whether the kernel gave a connection up.
-fn timed_out(error: &hyper::Error) -> bool {
+/// Whether a connection broke because its peer was not heard any more.
+pub fn is_dead(error: &hyper::Error) -> bool {
     let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
     let io = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
     io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
@@ -286,11 +259,6 @@ impl Connection {
         }
     }
 
-    /// Whether an error means that the endpoint is gone, and not only this connection: its peer did not acknowledge any more.
-    pub fn lost_its_peer(&self, error: &hyper::Error) -> bool {
-        self.to.load == Load::Small && timed_out(error)
-    }
-
     /// Polls an idle connection: it must have nothing to say.
     fn is_usable(&mut self) -> bool {
         step(&mut self.drive, &mut Context::from_waker(Waker::noop()));
@@ -298,7 +266,7 @@ impl Connection {
     }
 }
 
-fn step(drive: &mut Option<http1::Connection<TokioIo<TcpStream>, RequestBody>>, cx: &mut Context<'_>) {
+fn step(drive: &mut Option<http1::Connection<TokioIo<Line>, RequestBody>>, cx: &mut Context<'_>) {
     if let Some(connection) = drive
         && Pin::new(connection).poll(cx).is_ready()
     {
@@ -434,26 +402,5 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_kernel_watches_over_a_connection() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let limits = Limits { peer_timeout: Duration::from_secs(8), ..crate::config::Config::default().limits };
-        let address = listener.local_addr().expect("address");
-        for (load, stuck) in [(Load::Small, 8), (Load::Any, 60)] {
-            let stream = Pool::new(&limits).connect_stream(To { address, load }).await.expect("connect");
-            let socket = SockRef::from(&stream);
-            assert!(socket.keepalive().expect("an option"));
-            assert_eq!(socket.tcp_keepalive_time().expect("an option"), Duration::from_secs(4));
-            assert_eq!(socket.tcp_keepalive_interval().expect("an option"), Duration::from_secs(2));
-            assert_eq!(socket.tcp_keepalive_retries().expect("an option"), 2);
-            assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_secs(stuck)));
-        }
     }
 }

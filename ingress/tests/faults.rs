@@ -278,6 +278,91 @@ async fn an_endpoint_that_reads_late_is_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upload_to_an_endpoint_that_is_silent_ends_soon() {
+    let lost = Upstream::raw(|mut stream| async move {
+        let _ = stream.read(&mut [0; 100]).await;
+        SockRef::from(&stream).attach_filter(&[NOTHING]).expect("a filter");
+        std::future::pending().await
+    })
+    .await;
+    let ingress = Ingress::start_with(world(&[lost.address]), |config| {
+        (config.threads, config.limits.peer_timeout) = (1, Duration::from_millis(500));
+    })
+    .await;
+    let mut client = ingress.client().await;
+    let post = Request::post("/").header("host", "a.net").body(full(vec![b'x'; 16 << 20])).expect("request");
+    let reply = tokio::time::timeout(Duration::from_secs(20), client.send(post)).await.expect("long before its time");
+    assert_eq!(reply.expect("an answer").status, 502);
+}
+
+/// An ingress that notices lost ends at once, and a connection through it that left HTTP.
+async fn tunnel(backend: &Upstream) -> (Ingress, TcpStream) {
+    let ingress = Ingress::start_with(world(&[backend.address]), |config| {
+        (config.threads, config.limits.peer_timeout) = (1, Duration::from_millis(300));
+    })
+    .await;
+    let mut stream = TcpStream::connect(ingress.http).await.expect("connect");
+    let ask = b"GET / HTTP/1.1\r\nhost: a.net\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+    stream.write_all(ask).await.expect("write");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("read"));
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    (ingress, stream)
+}
+
+/// What the other end of a tunnel does first.
+async fn agree(stream: &mut TcpStream) {
+    let _ = stream.read(&mut [0; 4096]).await;
+    let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+    stream.write_all(answer).await.expect("write");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_ends_when_its_other_end_is_lost() {
+    let lost = Upstream::raw(|mut stream| async move {
+        agree(&mut stream).await;
+        let _ = stream.read_u8().await;
+        SockRef::from(&stream).attach_filter(&[NOTHING]).expect("a filter");
+        std::future::pending().await
+    })
+    .await;
+    let (_ingress, mut stream) = tunnel(&lost).await;
+    stream.write_all(b"is anybody there?").await.expect("write");
+    stream.write_all(b"really?").await.expect("write");
+    let end = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut [0])).await.expect("the tunnel ends");
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_tunnel_stays() {
+    const LENGTH: usize = 16 << 20;
+    let (say, ready) = tokio::sync::watch::channel(false);
+    let late = Upstream::raw(move |mut stream| {
+        let mut ready = ready.clone();
+        async move {
+            agree(&mut stream).await;
+            let _ = ready.wait_for(|ready| *ready).await;
+            stream.read_exact(&mut vec![0; LENGTH]).await.expect("everything");
+            stream.write_all(b"done").await.expect("write");
+        }
+    })
+    .await;
+    let (_ingress, mut stream) = tunnel(&late).await;
+    let (mut read, mut write) = stream.split();
+    let bytes = vec![b'x'; LENGTH];
+    let mut sending = std::pin::pin!(write.write_all(&bytes));
+    let early = tokio::time::timeout(Duration::from_secs(2), sending.as_mut()).await;
+    assert!(early.is_err(), "nobody has read it: {early:?}");
+    say.send_replace(true);
+    sending.await.expect("write");
+    let mut word = [0; 4];
+    read.read_exact(&mut word).await.expect("read");
+    assert_eq!(&word, b"done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn grace_is_bounded() {
     let stuck = Upstream::start(|_| std::future::pending()).await;
     let mut ingress = Ingress::start_with(world(&[stuck.address]), |c| c.grace = Duration::from_millis(100)).await;
