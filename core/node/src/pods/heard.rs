@@ -49,7 +49,10 @@ impl Worker {
 
     /// The pod's first process died, and everything with it.
     fn lost(&mut self) {
-        self.sandbox = None;
+        // The connection may have ended before the process: of two pods with one address, neither works.
+        if let Some(pause) = self.sandbox.take() {
+            pause.kill();
+        }
         self.events = mpsc::unbounded_channel().1;
         if !self.terminating && !matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
