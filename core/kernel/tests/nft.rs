@@ -223,6 +223,45 @@ fn thousands_of_elements_go_in_and_are_audited() {
     });
 }
 
+/// A table of one unit, and what another one wants in it.
+fn after_a_table(objects: &[String], more: &[String]) -> (switchyard_kernel::Engine, Result<(), String>) {
+    let fragment = |objects: &[String]| -> Fragment {
+        serde_json::from_str(&format!(r#"{{"node/n1":[{}]}}"#, objects.join(","))).unwrap()
+    };
+    let mut engine = engine(&[]);
+    engine.set(UnitId("table".into()), fragment(objects)).unwrap();
+    let outcome = engine.set(UnitId("more".into()), fragment(more)).map_err(|error| error.to_string());
+    (engine, outcome)
+}
+
+#[test]
+fn what_no_message_can_hold_is_refused() {
+    isolated("what_no_message_can_hold_is_refused", || {
+        let table = r#""table":{"family":"ip","name":"yard-t"}"#;
+        let chain = |rule: &str| format!(r#"{{"kind":"chain",{table},"name":"c","rules":[[{rule}]]}}"#);
+        let name = "x".repeat(70_000);
+        let key = vec![r#"{"mark":{"mask":255}}"#; 16].join(",");
+        let many = vec![format!(r#"{{"lookup":{{"key":[{key}],"set":"s"}}}}"#); 128].join(",");
+        let data = vec![r#""ipv6""#; 5000].join(",");
+        for (object, part) in [
+            (
+                chain(&format!(r#"{{"lookup":{{"key":["ip_saddr"],"set":"{name}"}}}}"#)),
+                "rule 0: takes more than the 64 KiB",
+            ),
+            (
+                chain(&format!(r#"{{"vmap":{{"key":["ip_saddr"],"map":"{name}"}}}}"#)),
+                "rule 0: takes more than the 64 KiB",
+            ),
+            (chain(&many), "rule 0: takes more than the 64 KiB"),
+            (format!(r#"{{"kind":"set",{table},"name":"s","key":["ipv4"],"data":[{data}]}}"#), "at most 64 bytes"),
+        ] {
+            let (_, outcome) = after_a_table(&[format!(r#"{{"kind":"table",{table}}}"#)], &[object]);
+            let error = outcome.unwrap_err();
+            assert!(error.contains(part), "{}", &error[error.len().saturating_sub(300)..]);
+        }
+    });
+}
+
 #[test]
 fn a_number_out_of_a_map_may_be_looked_up_again() {
     isolated("a_number_out_of_a_map_may_be_looked_up_again", || {
