@@ -328,7 +328,8 @@ async fn try_start(worker: &mut Worker, container: &Container, restart: u32) -> 
 fn live(container: &Container) -> Live {
     let post_start = container.lifecycle.as_ref().and_then(|hooks| hooks.post_start.as_ref());
     Live {
-        tasks: Vec::new(),
+        hook: None,
+        probes: Vec::new(),
         stopper: None,
         ended: watch::channel(false).0,
         hooked: post_start.is_none(),
@@ -352,7 +353,7 @@ fn post_start(worker: &mut Worker, container: &Container, restart: u32) {
         let _ = tell.send(Note::Hooked { container: container.name, restart, result });
     });
     if let Some(live) = worker.live.get_mut(&name) {
-        live.tasks.push(task.abort_handle());
+        live.hook = Some(task.abort_handle());
     }
 }
 
@@ -390,8 +391,8 @@ pub(super) fn probes(worker: &mut Worker, name: &str) {
         tasks.push(tokio::spawn(plan.watch(kind, run.clone(), report)).abort_handle());
     }
     if let Some(live) = worker.live.get_mut(name) {
-        live.tasks.drain(..).for_each(|task| task.abort());
-        live.tasks = tasks;
+        live.probes.drain(..).for_each(|task| task.abort());
+        live.probes = tasks;
     }
 }
 

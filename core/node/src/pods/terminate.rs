@@ -95,8 +95,8 @@ impl Worker {
         if let Some(earlier) = live.stopper.take() {
             earlier.abort();
         }
-        // Probes have nothing to say about a container that is to end.
-        live.tasks.drain(..).for_each(|task| task.abort());
+        // Neither its hook nor its probes have anything to say about a container that is to end.
+        live.probes.drain(..).chain(live.hook.take()).for_each(|task| task.abort());
         let (name, deadline) = (name.to_owned(), Instant::now() + grace);
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
         let stopper = tokio::spawn(async move {

@@ -92,7 +92,9 @@ pub(crate) struct Worker {
 
 /// What goes on beside a running container.
 pub(crate) struct Live {
-    pub(super) tasks: Vec<AbortHandle>,
+    /// The postStart hook.
+    pub(super) hook: Option<AbortHandle>,
+    pub(super) probes: Vec<AbortHandle>,
     pub(super) stopper: Option<AbortHandle>,
     pub(super) ended: watch::Sender<bool>,
     pub(super) hooked: bool,
@@ -108,7 +110,7 @@ pub(crate) struct Problem {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.tasks.iter().chain(&self.stopper).for_each(AbortHandle::abort);
+        self.probes.iter().chain(&self.hook).chain(&self.stopper).for_each(AbortHandle::abort);
         let _ = self.ended.send(true);
     }
 }

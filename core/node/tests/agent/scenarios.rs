@@ -191,6 +191,10 @@ async fn probes_and_policies() {
     http["containers"][0]["readinessProbe"] = json!({"httpGet": {"port": 80}});
     http["containers"][0]["startupProbe"] = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1});
     rig.create("http", "10.40.1.6", http).await;
+    let mut hooked = shell("exec sleep 1000");
+    hooked["lifecycle"] = json!({"postStart": {"exec": {"command": ["true"]}}});
+    hooked["startupProbe"] = json!({"exec": {"command": ["true"]}, "periodSeconds": 1});
+    rig.create("hooked", "10.40.1.12", json!({"containers": [hooked]})).await;
     let once = |script: &str, policy: &str| {
         json!({"restartPolicy": policy, "initContainers": [{"name": "i", "image": "host", "command": ["true"]}],
                "containers": [shell(script)]})
@@ -202,6 +206,7 @@ async fn probes_and_policies() {
     late["activeDeadlineSeconds"] = json!(2);
     rig.create("late", "10.40.1.11", late).await;
     rig.until("http", "ready by its probe", ready).await;
+    rig.until("hooked", "ready after its hook and its probe", ready).await;
     let restarted = |pod: &Value| {
         let all = pod["status"]["containerStatuses"].as_array();
         all.is_some_and(|all| all.iter().all(|one| one["restartCount"].as_i64() >= Some(1)))
