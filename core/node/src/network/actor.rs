@@ -516,7 +516,8 @@ impl Actor {
     /// Whether policies are in force as far as somebody is concerned; if so, and for a new pod, forgets the flows of its address.
     async fn enforced(&mut self, forget: Option<IpAddr>, concern: Option<Concern>) -> Result<(), String> {
         if self.keeper.is_none() {
-            return Ok(());
+            // Nothing can be attached either, but what is not forgotten now never is.
+            return forget.map_or(Ok(()), |_| Err("the network is not in force yet".into()));
         }
         if let Some(why) = self.complaints(|unit| concerns(concern.as_ref(), unit)).next() {
             return Err(why);

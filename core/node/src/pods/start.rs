@@ -121,13 +121,13 @@ impl Worker {
                 switchyard_api::names::POD_IP
             ),
         })?;
-        let fresh = self.sandbox.is_none();
+        self.fresh |= self.sandbox.is_none();
         // Begun early, as it takes about as long as the sandbox.
         let protection = self
             .facts()
             .filter(|_| !self.attached)
-            .map(|facts| self.context.guard.protect(&facts.namespace, facts.ip, fresh));
-        if fresh {
+            .map(|facts| self.context.guard.protect(&facts.namespace, facts.ip, self.fresh));
+        if self.sandbox.is_none() {
             let problem = |message| Problem { reason: "FailedCreatePodSandBox", message };
             self.places.make().map_err(|error| problem(error.to_string()))?;
             let described = sandbox::describe(&self.context.config, &self.pod, &self.places, ip);
@@ -145,7 +145,7 @@ impl Worker {
                 protection.in_force().await.map_err(problem)?;
                 self.context.network.attach(facts, self.places.netns()).await.map_err(problem)?;
             }
-            self.attached = true;
+            (self.attached, self.fresh) = (true, false);
         }
         if self.sources.is_none() {
             let sources =

@@ -66,6 +66,8 @@ pub(crate) struct Worker {
     pub(super) sandbox: Option<Arc<Pause>>,
     pub(super) events: mpsc::UnboundedReceiver<PauseEvent>,
     pub(super) attached: bool,
+    /// Its sandbox has not been attached yet: nothing that somebody else exchanged with its address goes on.
+    pub(super) fresh: bool,
     pub(super) volumes: Option<Volumes>,
     pub(super) renew_at: Option<Instant>,
     pub(super) sources: Option<Sources>,
@@ -134,6 +136,7 @@ impl Worker {
             sandbox: None,
             events: mpsc::unbounded_channel().1,
             attached: false,
+            fresh: false,
             volumes: None,
             renew_at: None,
             sources: None,
