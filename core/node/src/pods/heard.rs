@@ -45,6 +45,7 @@ impl Worker {
         let run = Run { started_us: ended.started_us, exit, reason: containers::reason(&exit), message };
         debug!(pod = %self.pod.name_any(), container = ended.name, code = exit.code, "container ended");
         self.live.remove(&ended.name);
+        self.stale = true;
         let policy = self.policy(&ended.name);
         if let Some(slot) = self.slots.get_mut(&ended.name) {
             slot.ended(run, policy, Instant::now());
@@ -57,6 +58,7 @@ impl Worker {
         if let Some(pause) = self.sandbox.take() {
             pause.kill();
         }
+        self.stale = true;
         self.events = mpsc::unbounded_channel().1;
         if !self.terminating && !matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();

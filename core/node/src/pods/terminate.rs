@@ -138,7 +138,7 @@ impl Worker {
             warn!(pod = %self.pod.name_any(), %error, "detaching the pod failed; the audit will see to it");
         }
         self.volumes = None;
-        self.renew_at = None;
+        (self.renew_at, self.reread_at) = (None, None);
         if let Err(error) = self.places.remove() {
             warn!(path = %self.places.dir.display(), %error, "the pod's directory cannot be removed");
         }

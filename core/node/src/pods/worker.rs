@@ -69,8 +69,13 @@ pub(crate) struct Worker {
     /// Its sandbox has not been attached yet: nothing that somebody else exchanged with its address goes on.
     pub(super) fresh: bool,
     pub(super) volumes: Option<Volumes>,
+    /// When tokens are renewed.
     pub(super) renew_at: Option<Instant>,
+    /// When what other volumes show is looked up again.
+    pub(super) reread_at: Option<Instant>,
     pub(super) sources: Option<Sources>,
+    /// The sources are to be fetched again before the next container starts.
+    pub(super) stale: bool,
     pub(super) slots: BTreeMap<String, Slot>,
     pub(super) live: BTreeMap<String, Live>,
     pub(super) start_time: Timestamp,
@@ -139,7 +144,9 @@ impl Worker {
             fresh: false,
             volumes: None,
             renew_at: None,
+            reread_at: None,
             sources: None,
+            stale: false,
             slots: BTreeMap::new(),
             live: BTreeMap::new(),
             start_time: start_time.unwrap_or_else(Timestamp::now),
@@ -258,7 +265,7 @@ impl Worker {
             Some(event) = self.events.recv() => self.pause_event(event),
             // Not on every change: this pod may be what the network complains about.
             true = until(&mut self.network, |state| state.attempts != tried), if waits_for_network => self.retry_at = None,
-            () = timer => self.renew().await,
+            () = timer => {}
         }
         while let Ok(event) = self.events.try_recv() {
             self.pause_event(event);
@@ -266,13 +273,16 @@ impl Worker {
         while let Ok(note) = self.notes.try_recv() {
             self.note(note).await;
         }
+        // Whatever it was that came first: the next step counts what is due by now as done.
+        self.renew().await;
     }
 
     fn deadline(&self) -> Option<Instant> {
         let idle = self.slots.values().filter(|slot| !slot.is_running() && !self.terminating);
         let times = idle.filter_map(|slot| slot.retry_at);
         let active = self.active_for().filter(|_| !self.expired && !self.terminating);
-        let times = times.chain(self.retry_at).chain(self.renew_at).chain(self.written.retry_at);
+        let times = times.chain(self.retry_at).chain(self.written.retry_at);
+        let times = times.chain(self.renew_at).chain(self.reread_at);
         let times = times.chain(active.map(|left| Instant::now() + left));
         times.filter(|at| *at > self.stepped_at).min()
     }

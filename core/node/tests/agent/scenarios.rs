@@ -299,8 +299,25 @@ async fn environment_and_volumes() {
         "10.96.0.1 tcp://10.96.0.77:5432",
     ];
     assert_eq!(lines, expected, "{log}");
+    what_changed_is_seen_by_the_next_run(&rig, &maps).await;
     rig.until_event("LimitsNotEnforced", "sh on memory").await;
     rig.until_event("FieldsNotEnforced", "privileged, readOnlyRootFilesystem of sh").await;
+}
+
+async fn what_changed_is_seen_by_the_next_run(rig: &Rig, maps: &kube::Api<k8s_openapi::api::core::v1::ConfigMap>) {
+    let mut container = shell("echo $K; exec sleep 4246");
+    container["env"] = json!([{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}]);
+    rig.create("again", "10.40.1.6", json!({"containers": [container]})).await;
+    rig.until("again", "runs", ready).await;
+    let change = kube::api::Patch::Merge(json!({"data": {"k": "changed"}}));
+    maps.patch("cm", &Default::default(), &change).await.unwrap();
+    let running =
+        rig.eventually("the command runs", async |_| processes("sleep 4246").pop().ok_or("none".into())).await;
+    kill(running);
+    rig.until("again", "runs again", |pod| ready(pod) && first(pod)["restartCount"] == 1).await;
+    let log = format!("cat {}/log/default_again_*/sh/1.log", rig.dir.path().display());
+    rig.eventually("its new value", async |_| Some(sh(&log)).filter(|log| log.contains("changed")).ok_or("old".into()))
+        .await;
 }
 
 async fn commands_output_and_ports_are_carried() {
