@@ -85,6 +85,8 @@ pub(crate) struct Worker {
     /// Its end has begun.
     pub(super) terminating: bool,
     pub(super) grace: Option<Duration>,
+    /// When the last of its containers is to have ended.
+    pub(super) ends_at: Option<Instant>,
     /// The network's attempts when this pod was last tried.
     tried: u64,
     /// It was active for longer than it may.
@@ -154,6 +156,7 @@ impl Worker {
             gone: false,
             terminating: false,
             grace: None,
+            ends_at: None,
             tried: 0,
             expired,
             retry: Duration::ZERO,
@@ -179,7 +182,11 @@ impl Worker {
             return self.terminate().await;
         }
         if matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
-            self.release().await;
+            if self.runs() {
+                self.wind_down(self.grace_of_spec());
+            } else {
+                self.release().await;
+            }
             return ControlFlow::Continue(());
         }
         if self.expired || self.active_for().is_some_and(|left| left.is_zero()) {

@@ -158,6 +158,7 @@ async fn a_pod_ends_with_grace_and_leaves_nothing() {
     assert!(leaving.is_null() || leaving["metadata"]["deletionTimestamp"].is_string());
     let started = std::time::Instant::now();
     rig.until("web", "gone", Value::is_null).await;
+    sidecar_ends_last(&rig).await;
     assert!(started.elapsed().as_secs_f32() > 1.0, "the deaf container had its grace: {:?}", started.elapsed());
     rig.eventually("nothing is left", async |_| {
         let links = sh("ip -o link | grep -c veth || true");
@@ -165,6 +166,18 @@ async fn a_pod_ends_with_grace_and_leaves_nothing() {
         good.then_some(()).ok_or(links)
     })
     .await;
+}
+
+/// Also of a pod that is over by itself: until then a sidecar goes on, and it has its own time to leave.
+async fn sidecar_ends_last(rig: &Rig) {
+    let polite = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
+    let mut sidecar = shell(polite);
+    (sidecar["name"], sidecar["restartPolicy"]) = (json!("sidecar"), json!("Always"));
+    let spec = json!({"restartPolicy": "Never", "initContainers": [sidecar], "containers": [shell("exit 0")]});
+    rig.create("over", "10.40.1.6", spec).await;
+    let over = rig.until("over", "succeeded", |pod| pod["status"]["phase"] == "Succeeded").await;
+    let left = &over["status"]["initContainerStatuses"][0]["state"]["terminated"];
+    assert_eq!(left["exitCode"], 7, "{}", over["status"]);
 }
 
 async fn probes_and_policies() {
