@@ -313,7 +313,7 @@ impl<'a> Run<'a> {
                     (Some(_), None, Change::Remove(_)) => return Ok(()),
                     (Some(dev), None, _) => {
                         let text = Some(format!("there is no interface {dev}"));
-                        failed.entry(number).or_insert(Refusal { errno: libc::ENODEV, text });
+                        failed.entry(number).or_insert(Refusal { errno: libc::ENODEV, text, offset: None });
                         return Ok(());
                     }
                     _ => index,

@@ -246,7 +246,7 @@ impl Engine {
     /// Gives a pending change up and puts back what it has changed so far.
     pub fn abort(&mut self) -> Result<(), Error> {
         let pending = self.pending.take().ok_or(Error::NothingPending)?;
-        self.put_back(&pending.done, &pending.overlay);
+        self.put_back(&pending.done, &pending.overlay, false);
         Ok(())
     }
 
@@ -317,14 +317,14 @@ impl Engine {
             }
             Err(error) => {
                 debug!(%error, operations = done.len(), "putting back");
-                self.put_back(&done, overlay);
+                self.put_back(&done, overlay, !disturbed.is_empty());
                 Err(error)
             }
         }
     }
 
-    /// Takes operations back, the last first, and makes sure of it.
-    fn put_back(&mut self, done: &[Op], overlay: &Overlay) {
+    /// Takes operations back, the last first, and makes sure of it; also by a look at the kernel, where what they did is in doubt.
+    fn put_back(&mut self, done: &[Op], overlay: &Overlay, in_doubt: bool) {
         let back: Vec<Op> = done.iter().rev().map(Op::inverse).collect();
         let touched: BTreeSet<Place> = back.iter().map(|op| op.place.clone()).collect();
         // Between phases of a pending change its own overlay is what was wanted before.
@@ -335,7 +335,7 @@ impl Engine {
         let mut run = Run::new(self.owner.protocol, &mut self.places, view, &mut self.memory);
         run.detoured = detours.ports();
         let outcome = run.run(&back);
-        let disturbed = !run.disturbed.is_empty();
+        let disturbed = in_doubt || !run.disturbed.is_empty();
         detours.arrived(&self.ledger, &base, &mut self.places);
         detours.close(&self.ledger, &base, &mut self.places);
         if let Err(error) = &outcome {

@@ -258,6 +258,7 @@ pub(crate) const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 16;
 pub(crate) const NLA_F_NESTED: u16 = 0x8000;
 pub(crate) const NLA_TYPE_MASK: u16 = 0x3fff;
 pub(crate) const NLMSGERR_ATTR_MSG: u16 = 1;
+pub(crate) const NLMSGERR_ATTR_OFFS: u16 = 2;
 pub(crate) const NLMSG_DONE: u16 = 3;
 pub(crate) const NLMSG_ERROR: u16 = 2;
 pub(crate) const NLM_F_ACK: u16 = 4;

@@ -8,7 +8,7 @@ use crate::{Error, Places, nft, sysctl};
 
 /// Names in nf_tables: NFT_NAME_MAXLEN less what old tools can show.
 const NFT_NAME: usize = 127;
-/// Statements of one rule; a rule is one netlink attribute of at most 64 KiB.
+/// Statements of one rule.
 const STATEMENTS: usize = 128;
 
 /// Checks everything that can be known without the kernel.
@@ -128,6 +128,9 @@ fn object_is_sound(object: &Object, place: &Place, places: &Places, view: &View<
             in_table(&set.table, place, view)?;
             if set.key.is_empty() || nft::set::concatenated(&set.key).1 > 64 {
                 return Err("key: must have 1 to 64 bytes".into());
+            }
+            if nft::set::data_type(set).is_some_and(|(_, length)| length > 64) {
+                return Err("data: must have at most 64 bytes".into());
             }
             if set.data.len() > 1 && set.data.contains(&switchyard_netstate::nft::Type::Verdict)
                 || set.key.contains(&switchyard_netstate::nft::Type::Verdict)

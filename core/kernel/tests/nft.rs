@@ -223,6 +223,71 @@ fn thousands_of_elements_go_in_and_are_audited() {
     });
 }
 
+/// A table of one unit, and what another one wants in it.
+fn after_a_table(objects: &[String], more: &[String]) -> (switchyard_kernel::Engine, Result<(), String>) {
+    let fragment = |objects: &[String]| -> Fragment {
+        serde_json::from_str(&format!(r#"{{"node/n1":[{}]}}"#, objects.join(","))).unwrap()
+    };
+    let mut engine = engine(&[]);
+    engine.set(UnitId("table".into()), fragment(objects)).unwrap();
+    let outcome = engine.set(UnitId("more".into()), fragment(more)).map_err(|error| error.to_string());
+    (engine, outcome)
+}
+
+#[test]
+fn what_no_message_can_hold_is_refused() {
+    isolated("what_no_message_can_hold_is_refused", || {
+        let table = r#""table":{"family":"ip","name":"yard-t"}"#;
+        let chain = |rule: &str| format!(r#"{{"kind":"chain",{table},"name":"c","rules":[[{rule}]]}}"#);
+        let name = "x".repeat(70_000);
+        let key = vec![r#"{"mark":{"mask":255}}"#; 16].join(",");
+        let many = vec![format!(r#"{{"lookup":{{"key":[{key}],"set":"s"}}}}"#); 128].join(",");
+        let data = vec![r#""ipv6""#; 5000].join(",");
+        for (object, part) in [
+            (
+                chain(&format!(r#"{{"lookup":{{"key":["ip_saddr"],"set":"{name}"}}}}"#)),
+                "rule 0: takes more than the 64 KiB",
+            ),
+            (
+                chain(&format!(r#"{{"vmap":{{"key":["ip_saddr"],"map":"{name}"}}}}"#)),
+                "rule 0: takes more than the 64 KiB",
+            ),
+            (chain(&many), "rule 0: takes more than the 64 KiB"),
+            (format!(r#"{{"kind":"set",{table},"name":"s","key":["ipv4"],"data":[{data}]}}"#), "at most 64 bytes"),
+        ] {
+            let (_, outcome) = after_a_table(&[format!(r#"{{"kind":"table",{table}}}"#)], &[object]);
+            let error = outcome.unwrap_err();
+            assert!(error.contains(part), "{}", &error[error.len().saturating_sub(300)..]);
+        }
+    });
+}
+
+#[test]
+fn of_a_change_that_is_cut_nothing_stays_when_the_end_is_refused() {
+    isolated("of_a_change_that_is_cut_nothing_stays_when_the_end_is_refused", || {
+        let table = r#""table":{"family":"inet","name":"yard-t"}"#;
+        let objects = [
+            format!(r#"{{"kind":"table",{table}}}"#),
+            format!(r#"{{"kind":"set",{table},"name":"many","key":["ipv6","ipv6","ipv6","ipv6"]}}"#),
+            format!(r#"{{"kind":"set",{table},"name":"ranges","key":["ipv4"],"interval":true}}"#),
+        ];
+        let ip = r#"{"ip":"fd00::1"}"#;
+        let element = |set: &str, key: &str| format!(r#"{{"kind":"element",{table},"set":"{set}","key":[{key}]}}"#);
+        let mut more: Vec<_> =
+            (0..8000).map(|n| element("many", &format!(r#"{{"ip":"fd00::{n:x}"}},{ip},{ip},{ip}"#))).collect();
+        // More than a socket takes as net.core.wmem_max is by default. And no set holds two ranges that overlap.
+        more.push(element("ranges", r#"{"ips":["10.0.0.1","10.0.0.9"]}"#));
+        more.push(element("ranges", r#"{"ips":["10.0.0.5","10.0.0.20"]}"#));
+        let (mut engine, outcome) = after_a_table(&objects, &more);
+        let error = outcome.unwrap_err();
+        assert!(error.contains("ranges"), "it says which: {error}");
+        let listed = run(&engine, &node(), "nft list table inet yard-t");
+        assert!(!listed.contains("elements"), "{}", &listed[..listed.len().min(2000)]);
+        let audit = engine.reconcile().unwrap();
+        assert!(audit.is_clean(), "{audit:?}");
+    });
+}
+
 #[test]
 fn a_number_out_of_a_map_may_be_looked_up_again() {
     isolated("a_number_out_of_a_map_may_be_looked_up_again", || {

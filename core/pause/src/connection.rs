@@ -44,10 +44,11 @@ impl Connection {
         !self.output.is_empty()
     }
 
-    /// Reads what there is and returns the lines it completes.
+    /// Reads until some lines are complete, and returns them. What is left comes with the next read: each line takes its file
+    /// descriptors before those of the next one come.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Vec<Vec<u8>> {
         let mut lines = Vec::new();
-        while !self.closed {
+        while !self.closed && lines.is_empty() {
             match self.receive(buffer) {
                 Ok(0) | Err(Errno::ECONNRESET) => self.closed = true,
                 Ok(n) => self.input.extend_from_slice(&buffer[..n]),

@@ -90,6 +90,11 @@ impl Agent {
     }
 
     fn call_with(&mut self, call: Call, fds: &[i32]) -> Answer {
+        self.send(call, fds);
+        self.answer(self.next)
+    }
+
+    fn send(&mut self, call: Call, fds: &[i32]) {
         self.next += 1;
         let line = serde_json::to_string(&Request { id: self.next, call }).unwrap() + "\n";
         let rights = [ControlMessage::ScmRights(fds)];
@@ -97,9 +102,12 @@ impl Agent {
         let raw = std::os::fd::AsRawFd::as_raw_fd(self.stream.get_ref());
         let parts = [std::io::IoSlice::new(line.as_bytes())];
         assert_eq!(sendmsg::<()>(raw, &parts, rights, MsgFlags::empty(), None).unwrap(), line.len());
+    }
+
+    fn answer(&mut self, wanted: u64) -> Answer {
         loop {
             match self.message() {
-                Message::Reply { id, result } if id == self.next => return result,
+                Message::Reply { id, result } if id == wanted => return result,
                 other => self.events.push(other),
             }
         }
@@ -307,6 +315,22 @@ fn a_command_is_the_container_s_own_in_user_and_directory() {
     assert!(matches!(agent.call(Call::Start(start)), Answer::Started(_)));
     let text = agent.output_of("app", "pwd; echo $GREETING; id -u");
     assert_eq!(text, "/usr/share\nhello\n0\n");
+}
+
+#[test]
+fn more_commands_at_once_than_descriptors_may_wait() {
+    let world = World::new();
+    let mut agent = world.agent();
+    agent.start("app", "exec sleep 1000");
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&null);
+    let first = agent.next + 1;
+    for _ in 0..40 {
+        agent.send(Call::Exec(exec("app", "true")), &[fd; 3]);
+    }
+    for id in first..=agent.next {
+        assert_eq!(agent.answer(id), Answer::Done);
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Run<'_> {
                 Some(index) => Some(index),
                 None => {
                     let text = Some(format!("there is no interface {master}"));
-                    failed.entry(number).or_insert(Refusal { errno: libc::ENODEV, text });
+                    failed.entry(number).or_insert(Refusal { errno: libc::ENODEV, text, offset: None });
                     return Ok(());
                 }
             },
@@ -49,7 +49,7 @@ impl Run<'_> {
                 let found = self.places.link(&op.place, &to.name, self.owner)?;
                 let Some(found) = found else {
                     let text = Some("a link of kind existing must be there".to_owned());
-                    failed.entry(number).or_insert(Refusal { errno: libc::ENODEV, text });
+                    failed.entry(number).or_insert(Refusal { errno: libc::ENODEV, text, offset: None });
                     return Ok(());
                 };
                 let found = self.described(&op.place, &found, to)?;
@@ -128,7 +128,7 @@ impl Run<'_> {
                 Some(index) => Some(index),
                 None => {
                     let text = Some(format!("there is no interface {dev}"));
-                    failed.entry(number).or_insert(Refusal { errno: libc::ENODEV, text });
+                    failed.entry(number).or_insert(Refusal { errno: libc::ENODEV, text, offset: None });
                     return Ok(());
                 }
             },

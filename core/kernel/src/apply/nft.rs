@@ -26,21 +26,44 @@ impl Run<'_> {
                 anew.entry(set.table.clone()).or_insert(true);
             }
         }
-        match self.transact(place, ops, &anew) {
-            Ok(()) => {}
+        let mut begun = false;
+        let outcome = self.nft_as_it_is(place, ops, anew, &mut begun);
+        if outcome.is_ok() || begun {
+            self.done.extend(ops.iter().map(|op| (*op).clone()));
+        }
+        if outcome.is_err() && begun {
+            // Nobody knows how much of it is there.
+            self.disturbed.insert(place.clone());
+        }
+        outcome
+    }
+
+    fn nft_as_it_is(
+        &mut self,
+        place: &Place,
+        ops: &[&Op],
+        anew: BTreeMap<TableRef, bool>,
+        begun: &mut bool,
+    ) -> Result<(), Error> {
+        match self.transact(place, ops, &anew, begun) {
             Err(Failure::Refused(_, refusal)) if [libc::ENOENT, libc::EEXIST, libc::EBUSY].contains(&refusal.errno) => {
                 tracing::debug!(%place, %refusal, "nftables are not as remembered");
                 let (left, anew) = self.nft_truth(place, ops, anew)?;
                 let left: Vec<&Op> = left.iter().collect();
-                self.transact(place, &left, &anew).map_err(|failure| self.nft_error(place, &left, failure))?;
+                let outcome = self.transact(place, &left, &anew, begun);
+                outcome.map_err(|failure| self.nft_error(place, &left, failure))
             }
-            Err(failure) => return Err(self.nft_error(place, ops, failure)),
+            outcome => outcome.map_err(|failure| self.nft_error(place, ops, failure)),
         }
-        self.done.extend(ops.iter().map(|op| (*op).clone()));
-        Ok(())
     }
 
-    fn transact(&mut self, place: &Place, ops: &[&Op], anew: &BTreeMap<TableRef, bool>) -> Result<(), Failure> {
+    fn transact(
+        &mut self,
+        place: &Place,
+        ops: &[&Op],
+        anew: &BTreeMap<TableRef, bool>,
+        begun: &mut bool,
+    ) -> Result<(), Failure> {
         let (view, owner) = (&self.view, self.owner);
         let set = |table: &TableRef, name: &str| view.set(place, table, name);
         let content = |table: &TableRef| view.content(place, table);
@@ -51,7 +74,7 @@ impl Run<'_> {
             other => Failure::Io(std::io::Error::other(other.to_string())),
         };
         let connection = self.places.connection(place, Family::Netfilter, owner).map_err(unusable)?;
-        let outcome = transaction.send(connection);
+        let outcome = transaction.send(connection, begun);
         if matches!(outcome, Err(Failure::Io(_))) {
             self.places.reset(place);
         }

@@ -58,7 +58,7 @@ impl Run<'_> {
                 Err(error) => {
                     let text = Some(error.to_string());
                     let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                    return Err(self.refused(op, Refusal { errno, text }));
+                    return Err(self.refused(op, Refusal { errno, text, offset: None }));
                 }
             }
         }

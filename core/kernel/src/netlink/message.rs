@@ -3,8 +3,13 @@
 use crate::sys;
 
 /// A message: header, the family's own header, attributes. Length and sequence number are filled in when it is sent.
+///
+/// An attribute has at most 64 KiB. One that does not fit makes the message one that cannot be sent.
 #[derive(Clone)]
-pub(crate) struct Message(Vec<u8>);
+pub(crate) struct Message {
+    bytes: Vec<u8>,
+    too_long: bool,
+}
 
 /// Walks attributes of a received message; a malformed length ends the walk.
 #[derive(Clone, Copy)]
@@ -24,17 +29,20 @@ impl Message {
         bytes.extend_from_slice(&flags.to_ne_bytes());
         bytes.extend_from_slice(&[0; 8]);
         bytes.extend_from_slice(family_header);
-        let mut message = Self(bytes);
+        let mut message = Self { bytes, too_long: false };
         message.pad();
         message
     }
 
     /// Appends an attribute.
     pub(crate) fn attr(&mut self, kind: u16, value: &[u8]) -> &mut Self {
-        let length = u16::try_from(value.len() + 4).expect("callers keep single attributes below 64 KiB");
-        self.0.extend_from_slice(&length.to_ne_bytes());
-        self.0.extend_from_slice(&kind.to_ne_bytes());
-        self.0.extend_from_slice(value);
+        let Ok(length) = u16::try_from(value.len() + 4) else {
+            self.too_long = true;
+            return self;
+        };
+        self.bytes.extend_from_slice(&length.to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(value);
         self.pad();
         self
     }
@@ -80,43 +88,50 @@ impl Message {
 
     /// Appends an attribute that holds attributes.
     pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
-        let start = self.0.len();
-        self.0.extend_from_slice(&[0; 2]);
-        self.0.extend_from_slice(&(kind | sys::NLA_F_NESTED).to_ne_bytes());
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 2]);
+        self.bytes.extend_from_slice(&(kind | sys::NLA_F_NESTED).to_ne_bytes());
         fill(self);
-        let length = u16::try_from(self.0.len() - start).expect("callers keep nests below 64 KiB");
-        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        match u16::try_from(self.bytes.len() - start) {
+            Ok(length) => self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes()),
+            Err(_) => self.too_long = true,
+        }
         self
     }
 
     /// Appends bytes that are no attribute (a header inside a nest).
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         self.pad();
         self
     }
 
     /// Sets further header flags.
     pub(crate) fn add_flags(&mut self, flags: u16) {
-        let now = u16::from_ne_bytes([self.0[6], self.0[7]]) | flags;
-        self.0[6..8].copy_from_slice(&now.to_ne_bytes());
+        let now = u16::from_ne_bytes([self.bytes[6], self.bytes[7]]) | flags;
+        self.bytes[6..8].copy_from_slice(&now.to_ne_bytes());
     }
 
     /// Fills in length and sequence number.
     pub(crate) fn seal(&mut self, sequence: u32) -> &[u8] {
-        let length = u32::try_from(self.0.len()).expect("messages are far below 4 GiB");
-        self.0[0..4].copy_from_slice(&length.to_ne_bytes());
-        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
-        &self.0
+        let length = u32::try_from(self.bytes.len()).expect("messages are far below 4 GiB");
+        self.bytes[0..4].copy_from_slice(&length.to_ne_bytes());
+        self.bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        &self.bytes
+    }
+
+    /// Whether something was to be put into it that does not fit.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.too_long
     }
 
     /// Bytes so far.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     fn pad(&mut self) {
-        self.0.resize(align(self.0.len()), 0);
+        self.bytes.resize(align(self.bytes.len()), 0);
     }
 }
 
@@ -227,6 +242,22 @@ mod tests {
         assert_eq!(attributes.text(2).as_deref(), Some("cbr0"));
         assert_eq!(attributes.nest(3).u8(1), Some(9));
         assert_eq!(attributes.nest(3).get(2).and_then(be_u16), Some(80));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_noticed() {
+        let is_too_long = |fill: &dyn Fn(&mut Message)| {
+            let mut message = Message::new(16, 0, &[0; 16]);
+            fill(&mut message);
+            message.is_too_long()
+        };
+        let put = |message: &mut Message, length: usize| _ = message.attr(1, &vec![0; length]);
+        let nest = |message: &mut Message, length: usize| _ = message.nest(1, |inner| put(inner, length));
+        assert!(!is_too_long(&|message| put(message, 65531)));
+        assert!(is_too_long(&|message| put(message, 65532)));
+        assert!(!is_too_long(&|message| nest(message, 65000)));
+        assert!(is_too_long(&|message| nest(message, 65531)));
+        assert!(is_too_long(&|message| nest(message, 70_000)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use netlink_sys::{Socket, SocketAddr};
 
-use super::message::{Attributes, HEADER, Message, text, u16_of, u32_of};
+use super::message::{Attributes, HEADER, Message, u16_of, u32_of};
 use crate::sys;
 
 /// Which part of the kernel a socket talks to.
@@ -33,6 +33,8 @@ pub(crate) struct Refusal {
     pub(crate) errno: i32,
     /// The kernel's own words (extended acknowledgement).
     pub(crate) text: Option<String>,
+    /// Which byte of the message it is about, if the kernel says so.
+    pub(crate) offset: Option<usize>,
 }
 
 /// What became of one message of a batch.
@@ -243,7 +245,7 @@ pub(crate) fn acknowledgement(payload: &[u8], flags: u16) -> Result<(), Refusal>
     if errno == 0 {
         return Ok(());
     }
-    let mut said = None;
+    let (mut said, mut offset) = (None, None);
     if flags & sys::NLM_F_ACK_TLVS != 0 {
         // error code, then the header of the refused message and, unless capped, the rest of it
         let carried = if flags & sys::NLM_F_CAPPED != 0 {
@@ -251,9 +253,11 @@ pub(crate) fn acknowledgement(payload: &[u8], flags: u16) -> Result<(), Refusal>
         } else {
             payload.get(4..).and_then(u32_of).map_or(HEADER, |length| super::align(length as usize))
         };
-        said = Attributes::after(payload, 4 + carried).get(sys::NLMSGERR_ATTR_MSG).map(text);
+        let more = Attributes::after(payload, 4 + carried);
+        said = more.text(sys::NLMSGERR_ATTR_MSG);
+        offset = more.u32(sys::NLMSGERR_ATTR_OFFS).map(|offset| offset as usize);
     }
-    Err(Refusal { errno, text: said })
+    Err(Refusal { errno, text: said, offset })
 }
 
 impl std::fmt::Display for Refusal {

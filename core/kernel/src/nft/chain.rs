@@ -60,6 +60,9 @@ pub(crate) fn rules(
         one.text(sys::NFTA_RULE_TABLE, &chain.table.name).text(sys::NFTA_RULE_CHAIN, &chain.name);
         let before = writer.rule(&mut one, rule).map_err(|error| format!("rule {number}: {error}"))?;
         messages.extend(before);
+        if one.is_too_long() {
+            return Err(format!("rule {number}: takes more than the 64 KiB that a rule can have"));
+        }
         one.attr(sys::NFTA_RULE_USERDATA, &mark(digest, number));
         messages.push(one);
     }

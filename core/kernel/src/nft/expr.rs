@@ -463,7 +463,8 @@ impl<'a> Writer<'a> {
         *self.next_set += 1;
         self.sets.push(set::new_set(set, id, true));
         let kind = sys::NFT_MSG_NEWSETELEM;
-        self.sets.extend(set::elements(kind, &set.table, &set.name, Some(id), set::shape(set), elements));
+        let written = set::elements(kind, &set.table, &set.name, Some(id), set::shape(set), elements);
+        self.sets.extend(written.into_iter().map(|(message, _)| message));
         id
     }
 }

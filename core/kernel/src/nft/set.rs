@@ -175,7 +175,7 @@ pub(crate) fn delete_set(table: &TableRef, name: &str) -> Message {
 /// First and last key of an element.
 pub(crate) type Span = (Vec<u8>, Option<Vec<u8>>);
 
-/// Messages that add (or delete) these elements of one set.
+/// Messages that add (or delete) these elements of one set, each with where in it its elements begin.
 pub(crate) fn elements(
     kind: u16,
     table: &TableRef,
@@ -183,7 +183,7 @@ pub(crate) fn elements(
     id: Option<u32>,
     shape: Shape,
     elements: &[Encoded],
-) -> Vec<Message> {
+) -> Vec<(Message, Vec<usize>)> {
     let mut messages = Vec::new();
     let mut rest = elements;
     while !rest.is_empty() {
@@ -193,14 +193,16 @@ pub(crate) fn elements(
         if let Some(id) = id {
             one.be32(sys::NFTA_SET_ELEM_LIST_SET_ID, id);
         }
+        let mut starts = Vec::new();
         one.nest(sys::NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
             let start = list.len();
             while let Some((element, more)) = rest.split_first().filter(|_| list.len() - start < LIST_BYTES) {
+                starts.push(list.len());
                 write(list, element, shape);
                 rest = more;
             }
         });
-        messages.push(one);
+        messages.push((one, starts));
     }
     messages
 }

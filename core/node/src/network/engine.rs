@@ -1,11 +1,12 @@
 //! The thread that changes the kernel's network. Calls to the kernel wait, so they have a thread of their own.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use switchyard_kernel::{Audit, Engine, Keeper, Repair};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
 
@@ -32,6 +33,13 @@ impl EngineThread {
         let work = move || {
             while let Ok(job) = todo.recv() {
                 job(&mut shared.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+        };
+        // Without it the agent would look well and change nothing any more; one that is started again takes over what is there.
+        let work = move || {
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                error!("the network engine has failed; the agent ends");
+                std::process::exit(101);
             }
         };
         std::thread::Builder::new().name("network".into()).stack_size(1 << 20).spawn(work)?;

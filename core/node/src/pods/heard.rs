@@ -1,5 +1,9 @@
 //! What a pod's worker hears of its containers: an end, a probe's verdict, a hook's outcome, the end of the pod's first process.
 
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +23,7 @@ use crate::pods::worker::Worker;
 use crate::probe;
 
 /// Bytes of a termination message that are kept, as in Kubernetes.
-const MAX_MESSAGE: usize = 4096;
+const MAX_MESSAGE: u64 = 4096;
 
 impl Worker {
     pub(super) fn pause_event(&mut self, event: PauseEvent) {
@@ -41,6 +45,7 @@ impl Worker {
         let run = Run { started_us: ended.started_us, exit, reason: containers::reason(&exit), message };
         debug!(pod = %self.pod.name_any(), container = ended.name, code = exit.code, "container ended");
         self.live.remove(&ended.name);
+        self.stale = true;
         let policy = self.policy(&ended.name);
         if let Some(slot) = self.slots.get_mut(&ended.name) {
             slot.ended(run, policy, Instant::now());
@@ -49,7 +54,11 @@ impl Worker {
 
     /// The pod's first process died, and everything with it.
     fn lost(&mut self) {
-        self.sandbox = None;
+        // The connection may have ended before the process: of two pods with one address, neither works.
+        if let Some(pause) = self.sandbox.take() {
+            pause.kill();
+        }
+        self.stale = true;
         self.events = mpsc::unbounded_channel().1;
         if !self.terminating && !matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
@@ -91,9 +100,9 @@ impl Worker {
 
     /// What a container left in its termination message, or in its log.
     fn last_words(&self, name: &str, restart: u32, exit: &Exit) -> String {
-        let text = std::fs::read(self.message_file(name)).unwrap_or_default();
+        let text = last_bytes(&self.message_file(name), MAX_MESSAGE).unwrap_or_default();
         if !text.is_empty() {
-            return String::from_utf8_lossy(&text[..text.len().min(MAX_MESSAGE)]).into_owned();
+            return String::from_utf8_lossy(&text).into_owned();
         }
         let from_log = self
             .container(name)
@@ -180,5 +189,47 @@ impl Worker {
             slot.started = live.hooked && live.well_started;
             slot.ready = slot.started && live.well;
         }
+    }
+}
+
+/// The end of a file whose content is somebody else's; nothing of what is no file.
+fn last_bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let mut file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let meta = file.metadata()?;
+    let mut bytes = Vec::new();
+    if meta.is_file() {
+        file.seek(SeekFrom::Start(meta.len().saturating_sub(most)))?;
+        file.take(most).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_file_that_a_container_wrote_only_the_end_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("short"), "no").unwrap();
+        assert_eq!(last_bytes(&path("short"), 4096).unwrap(), b"no");
+        let huge = File::create(path("huge")).unwrap();
+        huge.set_len(64 << 30).unwrap();
+        std::os::unix::fs::FileExt::write_at(&huge, b"the end", (64 << 30) - 7).unwrap();
+        let end = last_bytes(&path("huge"), 4096).unwrap();
+        assert_eq!((end.len(), end.ends_with(b"the end")), (4096, true));
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
+        assert!(made.success());
+        assert_eq!(last_bytes(&path("pipe"), 4096).unwrap(), b"");
+        std::os::unix::fs::symlink("/etc/hostname", path("link")).unwrap();
+        assert!(last_bytes(&path("link"), 4096).is_err());
     }
 }

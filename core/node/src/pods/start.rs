@@ -1,6 +1,7 @@
 //! The beginning of a pod, and its second beginning when an agent comes back: sandbox, attachment, volumes, containers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerState, ContainerStatus, Secret, Service};
@@ -19,12 +20,16 @@ use crate::pods::containers::{self, Run, Slot, State, limits, not_enforced};
 use crate::pods::hooks;
 use crate::pods::pause::{Pause, PauseError};
 use crate::pods::sandbox;
-use crate::pods::volumes;
+use crate::pods::volumes::{self, Kept, VolumeError};
 use crate::pods::worker::{Live, Note, Problem, Worker};
 use crate::probe;
 
 /// Most Services that are put into environments; with more of them a container could not be started at all.
 const MOST_LINKED: u32 = 500;
+/// From one look at what volumes show to the next.
+const REREAD: Duration = Duration::from_secs(60);
+/// Pause after tokens could not be renewed.
+const RENEW_AGAIN: Duration = Duration::from_secs(30);
 
 /// Why a container was not started: a waiting reason, and words for people.
 struct NotStarted {
@@ -121,13 +126,13 @@ impl Worker {
                 switchyard_api::names::POD_IP
             ),
         })?;
-        let fresh = self.sandbox.is_none();
+        self.fresh |= self.sandbox.is_none();
         // Begun early, as it takes about as long as the sandbox.
         let protection = self
             .facts()
             .filter(|_| !self.attached)
-            .map(|facts| self.context.guard.protect(&facts.namespace, facts.ip, fresh));
-        if fresh {
+            .map(|facts| self.context.guard.protect(&facts.namespace, facts.ip, self.fresh));
+        if self.sandbox.is_none() {
             let problem = |message| Problem { reason: "FailedCreatePodSandBox", message };
             self.places.make().map_err(|error| problem(error.to_string()))?;
             let described = sandbox::describe(&self.context.config, &self.pod, &self.places, ip);
@@ -145,12 +150,12 @@ impl Worker {
                 protection.in_force().await.map_err(problem)?;
                 self.context.network.attach(facts, self.places.netns()).await.map_err(problem)?;
             }
-            self.attached = true;
+            (self.attached, self.fresh) = (true, false);
         }
         if self.sources.is_none() {
             let sources =
                 self.fetch_sources().await.map_err(|error| Problem { reason: "Failed", message: error.to_string() })?;
-            self.sources = Some(sources);
+            (self.sources, self.stale) = (Some(sources), false);
         }
         if self.volumes.is_none() {
             self.make_volumes().await?;
@@ -165,18 +170,46 @@ impl Worker {
         let made = volumes::make(&context.client, &self.pod, &self.places.dir, &sources).await;
         let made = made.map_err(|error| Problem { reason: "FailedMount", message: error.to_string() })?;
         self.renew_at = made.renew_after.map(|after| Instant::now() + after);
+        self.reread_at = made.can_change.then(|| Instant::now() + REREAD);
         self.volumes = Some(made);
         Ok(())
     }
 
-    /// Renews what has a time to live.
+    /// Renews what has a time to live, and what others may have changed.
     pub(super) async fn renew(&mut self) {
-        if self.renew_at.is_none_or(|at| at > Instant::now()) || self.terminating {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+        if is_due(self.renew_at) && !self.terminating {
+            let (after, outcome) = self.renew_volumes(Kept::Token).await;
+            if let Err(error) = outcome {
+                warn!(pod = %self.pod.name_any(), %error, "tokens cannot be renewed");
+                self.renew_at = Some(Instant::now() + RENEW_AGAIN);
+            } else {
+                self.renew_at = after.map(|after| Instant::now() + after);
+            }
+        }
+        if is_due(self.reread_at) && !self.terminating {
+            if let (_, Err(error)) = self.renew_volumes(Kept::Content).await {
+                debug!(pod = %self.pod.name_any(), %error, "a volume shows what it did");
+            }
+            self.reread_at = Some(Instant::now() + REREAD);
+        }
+    }
+
+    async fn renew_volumes(&self, kept: Kept) -> (Option<Duration>, Result<(), VolumeError>) {
+        let fields = self.sources.clone().unwrap_or_default();
+        let _request = self.context.requests.acquire().await;
+        volumes::renew(&self.context.client, &self.pod, &self.places.dir, &fields, kept).await
+    }
+
+    /// Looks environments' sources up again if a container that ran, or failed to, may want others. Those of before will do if
+    /// nobody answers.
+    async fn refetch_sources(&mut self) {
+        if !std::mem::replace(&mut self.stale, false) {
             return;
         }
-        if let Err(Problem { message, .. }) = self.make_volumes().await {
-            warn!(pod = %self.pod.name_any(), %message, "tokens cannot be renewed");
-            self.renew_at = Some(Instant::now() + std::time::Duration::from_secs(30));
+        match self.fetch_sources().await {
+            Ok(sources) => self.sources = Some(sources),
+            Err(error) => warn!(pod = %self.pod.name_any(), %error, "going by the environment of before"),
         }
     }
 
@@ -230,6 +263,7 @@ impl Worker {
 pub(super) async fn container(worker: &mut Worker, container: &Container) {
     let name = &container.name;
     let restart = worker.slots.get(name).map_or(0, |slot| slot.runs);
+    worker.refetch_sources().await;
     match try_start(worker, container, restart).await {
         Ok(started_us) => {
             let slot = worker.slots.entry(name.clone()).or_default();
@@ -242,6 +276,7 @@ pub(super) async fn container(worker: &mut Worker, container: &Container) {
         }
         Err(NotStarted { reason, message }) => {
             let now = Instant::now();
+            worker.stale = true;
             worker.slots.entry(name.clone()).or_default().not_started(reason, message.clone(), now);
             let event = if reason == "ErrImagePull" {
                 format!("Failed to pull image: {message}")
@@ -328,7 +363,8 @@ async fn try_start(worker: &mut Worker, container: &Container, restart: u32) -> 
 fn live(container: &Container) -> Live {
     let post_start = container.lifecycle.as_ref().and_then(|hooks| hooks.post_start.as_ref());
     Live {
-        tasks: Vec::new(),
+        hook: None,
+        probes: Vec::new(),
         stopper: None,
         ended: watch::channel(false).0,
         hooked: post_start.is_none(),
@@ -352,7 +388,7 @@ fn post_start(worker: &mut Worker, container: &Container, restart: u32) {
         let _ = tell.send(Note::Hooked { container: container.name, restart, result });
     });
     if let Some(live) = worker.live.get_mut(&name) {
-        live.tasks.push(task.abort_handle());
+        live.hook = Some(task.abort_handle());
     }
 }
 
@@ -390,8 +426,8 @@ pub(super) fn probes(worker: &mut Worker, name: &str) {
         tasks.push(tokio::spawn(plan.watch(kind, run.clone(), report)).abort_handle());
     }
     if let Some(live) = worker.live.get_mut(name) {
-        live.tasks.drain(..).for_each(|task| task.abort());
-        live.tasks = tasks;
+        live.probes.drain(..).for_each(|task| task.abort());
+        live.probes = tasks;
     }
 }
 

@@ -56,7 +56,7 @@ impl View<'_> {
         let init = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
         let main = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
         let mut status = json!({
-            "phase": self.phase().text(),
+            "phase": self.told_phase().text(),
             "conditions": self.conditions(init, main),
             "hostIP": self.host_ip,
             "hostIPs": [{"ip": self.host_ip}],
@@ -119,6 +119,14 @@ impl View<'_> {
             }
             _ if ran => Phase::Running,
             _ => Phase::Pending,
+        }
+    }
+
+    /// What the API is told: it is over once nothing of it runs any more, and sidecars may.
+    fn told_phase(&self) -> Phase {
+        match self.phase() {
+            Phase::Succeeded | Phase::Failed if self.slots.values().any(Slot::is_running) => Phase::Running,
+            phase => phase,
         }
     }
 

@@ -4,11 +4,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::events::Kind;
+use crate::pods::containers::{Slot, is_sidecar};
 use crate::pods::hooks;
 use crate::pods::pause::PauseEvent;
 use crate::pods::status::DEADLINE_EXCEEDED;
@@ -19,25 +21,25 @@ const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 /// Grace of a pod that says nothing, as in Kubernetes.
 const GRACE: Duration = Duration::from_secs(30);
+/// What a container has at the least when others, or its hook, have used the grace up.
+const SHORTEST: Duration = Duration::from_secs(2);
 
 impl Worker {
     /// One step towards the end; over once nothing is left.
     pub(super) async fn terminate(&mut self) -> ControlFlow<()> {
         let grace = self.deletion_grace();
-        let running: Vec<_> =
-            self.slots.iter().filter(|(_, slot)| slot.is_running()).map(|(name, _)| name.clone()).collect();
         // A second, shorter grace replaces the first.
         if !self.terminating || self.grace.is_some_and(|earlier| grace < earlier) {
-            let first = !self.terminating;
-            (self.terminating, self.grace) = (true, Some(grace));
-            for name in &running {
-                if first {
-                    self.event(Some(name), Kind::Normal, "Killing", format!("Stopping container {name}"));
-                }
-                self.stop(name, grace);
+            let first = !std::mem::replace(&mut self.terminating, true);
+            (self.grace, self.ends_at) = (Some(grace), None);
+            let asked = self.live.values_mut().filter_map(|live| live.stopper.take());
+            asked.for_each(|stopper| stopper.abort());
+            for (name, _) in self.slots.iter().filter(|(_, slot)| first && slot.is_running()) {
+                self.event(Some(name), Kind::Normal, "Killing", format!("Stopping container {name}"));
             }
         }
-        if !running.is_empty() && self.sandbox.is_some() {
+        if self.runs() {
+            self.wind_down(grace);
             return ControlFlow::Continue(());
         }
         self.release().await;
@@ -78,12 +80,23 @@ impl Worker {
         if !std::mem::replace(&mut self.expired, true) {
             self.event(None, Kind::Normal, DEADLINE_EXCEEDED, message.to_owned());
         }
-        let grace = self.grace_of_spec();
-        let is_asked = |name: &String| self.live.get(name).is_some_and(|live| live.stopper.is_some());
-        let running = self.slots.iter().filter(|(_, slot)| slot.is_running()).map(|(name, _)| name);
-        let running: Vec<_> = running.filter(|name| !is_asked(name)).cloned().collect();
-        for name in running {
-            self.stop(&name, grace);
+        self.wind_down(self.grace_of_spec());
+    }
+
+    /// Whether a container of it runs.
+    pub(super) fn runs(&self) -> bool {
+        self.sandbox.is_some() && self.slots.values().any(Slot::is_running)
+    }
+
+    /// Ends those containers whose turn it is, within what is left of the whole pod's grace.
+    pub(super) fn wind_down(&mut self, grace: Duration) {
+        let until = *self.ends_at.get_or_insert_with(|| Instant::now() + grace);
+        let left = until.saturating_duration_since(Instant::now()).max(SHORTEST.min(grace));
+        let is_asked = |name: &&str| self.live.get(*name).is_some_and(|live| live.stopper.is_some());
+        let running = |name: &str| self.slots.get(name).is_some_and(Slot::is_running);
+        let turn: Vec<_> = turn(&self.pod, running).into_iter().filter(|name| !is_asked(name)).collect();
+        for name in turn.into_iter().map(str::to_owned).collect::<Vec<_>>() {
+            self.stop(&name, left);
         }
     }
 
@@ -95,9 +108,9 @@ impl Worker {
         if let Some(earlier) = live.stopper.take() {
             earlier.abort();
         }
-        // Probes have nothing to say about a container that is to end.
-        live.tasks.drain(..).for_each(|task| task.abort());
-        let (name, deadline) = (name.to_owned(), Instant::now() + grace);
+        // Neither its hook nor its probes have anything to say about a container that is to end.
+        live.probes.drain(..).chain(live.hook.take()).for_each(|task| task.abort());
+        let (name, mut deadline) = (name.to_owned(), Instant::now() + grace);
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
         let stopper = tokio::spawn(async move {
             let hook =
@@ -106,7 +119,10 @@ impl Worker {
                 && !grace.is_zero()
             {
                 let run = hooks::runner(&pause, &name);
-                if let Err(why) = hooks::perform(&hook, container, ip, &run, grace).await {
+                let ran = hooks::perform(&hook, container, ip, &run, grace).await;
+                // However long that took, there is a moment between SIGTERM and SIGKILL.
+                deadline = deadline.max(Instant::now() + SHORTEST);
+                if let Err(why) = ran {
                     context.recorder.pod(&pod, Some(&name), Kind::Warning, "FailedPreStopHook", why);
                 }
             }
@@ -138,7 +154,7 @@ impl Worker {
             warn!(pod = %self.pod.name_any(), %error, "detaching the pod failed; the audit will see to it");
         }
         self.volumes = None;
-        self.renew_at = None;
+        (self.renew_at, self.reread_at) = (None, None);
         if let Err(error) = self.places.remove() {
             warn!(path = %self.places.dir.display(), %error, "the pod's directory cannot be removed");
         }
@@ -155,5 +171,40 @@ impl Worker {
         }
         let seconds = self.pod.metadata.deletion_grace_period_seconds;
         seconds.map_or_else(|| self.grace_of_spec(), |seconds| Duration::from_secs(seconds.max(0).unsigned_abs()))
+    }
+}
+
+/// The containers whose turn it is to end: all but sidecars, and then sidecars, which the others may need to their last moment, in
+/// the reverse of the order in which they were started.
+fn turn(pod: &Pod, runs: impl Fn(&str) -> bool) -> Vec<&str> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let names = |sidecars: bool| {
+        let init = spec.init_containers.iter().flatten().filter(move |one| is_sidecar(one) == sidecars);
+        let main = spec.containers.iter().filter(move |_| !sidecars);
+        init.chain(main).map(|one| one.name.as_str()).filter(|name| runs(name)).collect::<Vec<_>>()
+    };
+    let others = names(false);
+    if others.is_empty() { names(true).pop().into_iter().collect() } else { others }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sidecars_end_after_all_others_and_the_last_first() {
+        let sidecar = |name: &str| serde_json::json!({"name": name, "restartPolicy": "Always"});
+        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {
+            "initContainers": [sidecar("proxy"), {"name": "init"}, sidecar("logs")],
+            "containers": [{"name": "web"}, {"name": "db"}],
+        }}))
+        .unwrap();
+        let turns = |running: &[&str]| turn(&pod, |name| running.contains(&name));
+        assert_eq!(turns(&["proxy", "logs", "web", "db"]), ["web", "db"]);
+        assert_eq!(turns(&["proxy", "logs", "db"]), ["db"]);
+        assert_eq!(turns(&["proxy", "init"]), ["init"]);
+        assert_eq!(turns(&["proxy", "logs"]), ["logs"]);
+        assert_eq!(turns(&["proxy"]), ["proxy"]);
+        assert!(turns(&[]).is_empty());
     }
 }

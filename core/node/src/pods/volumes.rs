@@ -1,9 +1,10 @@
 //! A pod's volumes as files below its directory, and where they are mounted.
 //!
-//! What a volume shows is fetched once, when the pod starts; only service account tokens are renewed.
+//! What a volume shows is fetched when the pod starts, and again from time to time: tokens before they expire, the rest each minute.
 
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -46,8 +47,21 @@ pub(crate) enum VolumeError {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Volumes {
     sources: BTreeMap<String, PathBuf>,
+    /// Those that show what the API server keeps; nobody writes into them.
+    shown: BTreeSet<String>,
     /// The shortest time until a token has to be renewed.
     pub(crate) renew_after: Option<Duration>,
+    /// What some volume shows can change.
+    pub(crate) can_change: bool,
+}
+
+/// What a volume shows of the API server's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// A token among other things.
+    Token,
+    /// Only what is as long as nobody changes it.
+    Content,
 }
 
 struct Maker<'a> {
@@ -64,10 +78,9 @@ type Files = Vec<(String, Vec<u8>, u32)>;
 
 // === impl Volumes ===
 
-/// Makes all volumes of a pod below `dir`. Called again, it renews what they show.
+/// Makes all volumes of a pod below `dir`.
 pub(crate) async fn make(client: &Client, pod: &Pod, dir: &Path, fields: &Sources) -> Result<Volumes, VolumeError> {
-    let namespace = pod.namespace().unwrap_or_default();
-    let mut maker = Maker { client, pod, namespace, dir: dir.to_owned(), fields, volumes: Volumes::default() };
+    let mut maker = Maker::new(client, pod, dir, fields);
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         maker.make(volume).await?;
     }
@@ -75,6 +88,40 @@ pub(crate) async fn make(client: &Client, pod: &Pod, dir: &Path, fields: &Source
         maker.account().await?;
     }
     Ok(maker.volumes)
+}
+
+/// Renews volumes of this kind, each on its own, as what one shows says nothing of another. Gives the time until the next token has
+/// to be renewed, and the first error; what it is about stays as it was.
+pub(crate) async fn renew(
+    client: &Client,
+    pod: &Pod,
+    dir: &Path,
+    fields: &Sources,
+    of: Kept,
+) -> (Option<Duration>, Result<(), VolumeError>) {
+    let mut maker = Maker::new(client, pod, dir, fields);
+    let mut outcome = Ok(());
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    for volume in volumes.filter(|volume| kept(volume) == Some(of)) {
+        let made = maker.make(volume).await;
+        outcome = outcome.and(made);
+    }
+    if of == Kept::Token && wants_account(pod) {
+        let made = maker.account().await;
+        outcome = outcome.and(made);
+    }
+    (maker.volumes.renew_after, outcome)
+}
+
+/// What a volume shows of the API server's, if it does.
+fn kept(volume: &Volume) -> Option<Kept> {
+    let shows = volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some();
+    let projected = volume.projected.as_ref();
+    let mut sources = projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    if sources.any(|source| source.service_account_token.is_some()) {
+        return Some(Kept::Token);
+    }
+    (shows || projected.is_some()).then_some(Kept::Content)
 }
 
 impl Volumes {
@@ -97,7 +144,7 @@ impl Volumes {
                     path
                 }
             };
-            let read_only = wanted.read_only == Some(true);
+            let read_only = wanted.read_only == Some(true) || self.shown.contains(&wanted.name);
             mounts.push(Mount { source, target: wanted.mount_path.clone().into(), read_only });
         }
         if let Some(source) =
@@ -123,7 +170,12 @@ fn mounts_account(container: &Container) -> bool {
 
 // === impl Maker ===
 
-impl Maker<'_> {
+impl<'a> Maker<'a> {
+    fn new(client: &'a Client, pod: &'a Pod, dir: &Path, fields: &'a Sources) -> Self {
+        let namespace = pod.namespace().unwrap_or_default();
+        Self { client, pod, namespace, dir: dir.to_owned(), fields, volumes: Volumes::default() }
+    }
+
     async fn make(&mut self, volume: &Volume) -> Result<(), VolumeError> {
         let name = volume.name.as_str();
         if inner_path(name).is_none_or(|path| path.components().count() != 1) {
@@ -133,9 +185,11 @@ impl Maker<'_> {
             return self.host_path(name, Path::new(&host.path), host.type_.as_deref().unwrap_or_default());
         }
         let mode = |mode: Option<i32>| mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o644);
-        let mut files = Files::new();
         if volume.empty_dir.is_some() {
-        } else if let Some(map) = &volume.config_map {
+            return self.empty(name).map(drop);
+        }
+        let mut files = Files::new();
+        if let Some(map) = &volume.config_map {
             let projection =
                 ConfigMapProjection { name: map.name.clone(), items: map.items.clone(), optional: map.optional };
             self.config_map(name, &projection, mode(map.default_mode), &mut files).await?;
@@ -167,7 +221,8 @@ impl Maker<'_> {
             let known = "emptyDir, configMap, secret, projected, downwardAPI, hostPath";
             return Err(bad(name, &format!("of a type that is not supported: use one of {known}")));
         }
-        self.write(name, files)
+        self.volumes.can_change |= kept(volume) == Some(Kept::Content);
+        self.show(name, files)
     }
 
     /// The directory that the API server's admission usually puts into a pod.
@@ -186,7 +241,7 @@ impl Maker<'_> {
         let items = None;
         let root = ConfigMapProjection { name: "kube-root-ca.crt".into(), items, optional: Some(true) };
         self.config_map(ACCOUNT_VOLUME, &root, 0o644, &mut files).await?;
-        self.write(ACCOUNT_VOLUME, files)
+        self.show(ACCOUNT_VOLUME, files)
     }
 
     fn account_name(&self) -> String {
@@ -302,16 +357,28 @@ impl Maker<'_> {
         Ok(answer.status.and_then(|status| status.token).unwrap_or_default().into_bytes())
     }
 
-    fn write(&mut self, name: &str, files: Files) -> Result<(), VolumeError> {
+    /// A directory, with what is in it.
+    fn empty(&mut self, name: &str) -> Result<PathBuf, VolumeError> {
         let dir = self.dir.join("volumes").join(name);
+        std::fs::create_dir_all(&dir).map_err(|source| VolumeError::Io { volume: name.to_owned(), source })?;
+        self.volumes.sources.insert(name.to_owned(), dir.clone());
+        Ok(dir)
+    }
+
+    /// A directory with these files, and none that it showed before.
+    fn show(&mut self, name: &str, files: Files) -> Result<(), VolumeError> {
+        let dir = self.empty(name)?;
         let wrap = |source| VolumeError::Io { volume: name.to_owned(), source };
-        std::fs::create_dir_all(&dir).map_err(wrap)?;
+        let mut wanted = BTreeSet::new();
         for (path, content, mode) in files {
             let inner = inner_path(&path)
                 .ok_or_else(|| bad(name, &format!("path {path:?}: must be relative and without '..'")))?;
-            replace(&dir.join(inner), &content, mode).map_err(wrap)?;
+            let path = dir.join(inner);
+            replace(&path, &content, mode).map_err(wrap)?;
+            wanted.insert(path);
         }
-        self.volumes.sources.insert(name.to_owned(), dir);
+        remove_others(&dir, &wanted).map_err(wrap)?;
+        self.volumes.shown.insert(name.to_owned());
         Ok(())
     }
 }
@@ -360,9 +427,29 @@ fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     }
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    std::fs::write(&temporary, content)?;
-    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(mode & 0o777))?;
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // New, so that it is no link that somebody has put there.
+    let mut file = File::options().write(true).create_new(true).open(&temporary)?;
+    file.write_all(content)?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777))?;
     std::fs::rename(&temporary, path)
+}
+
+/// Takes all other files away.
+fn remove_others(dir: &Path, wanted: &BTreeSet<PathBuf>) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            remove_others(&path, wanted)?;
+        } else if !wanted.contains(&path) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn inner_path(path: &str) -> Option<&Path> {
@@ -377,4 +464,94 @@ fn bad(volume: &str, problem: &str) -> VolumeError {
 
 fn api(volume: &str, source: kube::Error) -> VolumeError {
     VolumeError::Api { volume: volume.to_owned(), source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, Response};
+    use tower::service_fn;
+
+    use super::*;
+
+    /// An API server that has these objects, by the last part of their path, and gives tokens away.
+    fn server(objects: &[(&str, serde_json::Value)]) -> Client {
+        let objects: BTreeMap<String, serde_json::Value> =
+            objects.iter().map(|(name, object)| ((*name).to_owned(), object.clone())).collect();
+        let answer = move |request: Request<_>| {
+            let name = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+            let missing =
+                json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "no"});
+            let code = if objects.contains_key(&name) { 200 } else { 404 };
+            let body = objects.get(&name).unwrap_or(&missing).to_string();
+            std::future::ready(Ok::<_, io::Error>(Response::builder().status(code).body(Body::from(body)).unwrap()))
+        };
+        Client::new(service_fn(answer), "default")
+    }
+
+    fn token(token: &str) -> (&'static str, serde_json::Value) {
+        let status = json!({"token": token, "expirationTimestamp": "2030-01-01T00:00:00Z"});
+        ("token", json!({"metadata": {}, "spec": {"audiences": []}, "status": status}))
+    }
+
+    fn map(data: serde_json::Value) -> (&'static str, serde_json::Value) {
+        ("cm", json!({"metadata": {"name": "cm"}, "data": data}))
+    }
+
+    fn pod() -> Pod {
+        let token = json!({"sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 600}}]});
+        let mount = |name: &str| json!({"name": name, "mountPath": format!("/{name}")});
+        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "team", "uid": "u"}, "spec": {
+            "automountServiceAccountToken": false,
+            "containers": [{"name": "c", "volumeMounts": [mount("config"), mount("id"), mount("scratch")]}],
+            "volumes": [
+                {"name": "config", "configMap": {"name": "cm"}}, {"name": "id", "projected": token},
+                {"name": "scratch", "emptyDir": {}},
+            ],
+        }}))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_volumes_show_is_renewed_and_one_that_is_gone_holds_up_no_other() {
+        let (dir, pod, fields) = (tempfile::tempdir().unwrap(), pod(), Sources::default());
+        let read = |file: &str| std::fs::read_to_string(dir.path().join("volumes").join(file));
+        let client = server(&[map(json!({"a": "1", "b": "1"})), token("first")]);
+        let made = make(&client, &pod, dir.path(), &fields).await.unwrap();
+        assert_eq!((made.renew_after, made.can_change), (Some(Duration::from_secs(480)), true));
+        let gone = server(&[token("second")]);
+        let (again, outcome) = renew(&gone, &pod, dir.path(), &fields, Kept::Token).await;
+        assert!(outcome.is_ok() && again == made.renew_after, "{outcome:?}");
+        assert!(renew(&gone, &pod, dir.path(), &fields, Kept::Content).await.1.is_err());
+        assert_eq!((read("id/token").unwrap(), read("config/a").unwrap()), ("second".into(), "1".into()));
+        let changed = server(&[map(json!({"a": "2"}))]);
+        renew(&changed, &pod, dir.path(), &fields, Kept::Content).await.1.unwrap();
+        assert_eq!(read("config/a").unwrap(), "2");
+        assert!(read("config/b").is_err(), "a key that is gone");
+        assert_eq!(read("id/token").unwrap(), "second");
+    }
+
+    #[tokio::test]
+    async fn what_the_api_server_keeps_is_not_written_by_containers() {
+        let (dir, pod) = (tempfile::tempdir().unwrap(), pod());
+        let client = server(&[map(json!({"a": "1"})), token("first")]);
+        let made = make(&client, &pod, dir.path(), &Sources::default()).await.unwrap();
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let mounts = made.mounts(&pod, container, Path::new("/message")).unwrap();
+        let read_only: Vec<bool> = mounts.iter().map(|mount| mount.read_only).collect();
+        assert_eq!(read_only, [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_no_link_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("elsewhere"), "theirs").unwrap();
+        for link in ["token", "token.new"] {
+            std::os::unix::fs::symlink(path("elsewhere"), path(link)).unwrap();
+        }
+        replace(&path("token"), b"ours", 0o600).unwrap();
+        assert_eq!(std::fs::read_to_string(path("elsewhere")).unwrap(), "theirs");
+        assert!(std::fs::symlink_metadata(path("token")).unwrap().is_file());
+    }
 }

@@ -66,9 +66,16 @@ pub(crate) struct Worker {
     pub(super) sandbox: Option<Arc<Pause>>,
     pub(super) events: mpsc::UnboundedReceiver<PauseEvent>,
     pub(super) attached: bool,
+    /// Its sandbox has not been attached yet: nothing that somebody else exchanged with its address goes on.
+    pub(super) fresh: bool,
     pub(super) volumes: Option<Volumes>,
+    /// When tokens are renewed.
     pub(super) renew_at: Option<Instant>,
+    /// When what other volumes show is looked up again.
+    pub(super) reread_at: Option<Instant>,
     pub(super) sources: Option<Sources>,
+    /// The sources are to be fetched again before the next container starts.
+    pub(super) stale: bool,
     pub(super) slots: BTreeMap<String, Slot>,
     pub(super) live: BTreeMap<String, Live>,
     pub(super) start_time: Timestamp,
@@ -78,6 +85,8 @@ pub(crate) struct Worker {
     /// Its end has begun.
     pub(super) terminating: bool,
     pub(super) grace: Option<Duration>,
+    /// When the last of its containers is to have ended.
+    pub(super) ends_at: Option<Instant>,
     /// The network's attempts when this pod was last tried.
     tried: u64,
     /// It was active for longer than it may.
@@ -92,7 +101,9 @@ pub(crate) struct Worker {
 
 /// What goes on beside a running container.
 pub(crate) struct Live {
-    pub(super) tasks: Vec<AbortHandle>,
+    /// The postStart hook.
+    pub(super) hook: Option<AbortHandle>,
+    pub(super) probes: Vec<AbortHandle>,
     pub(super) stopper: Option<AbortHandle>,
     pub(super) ended: watch::Sender<bool>,
     pub(super) hooked: bool,
@@ -108,7 +119,7 @@ pub(crate) struct Problem {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.tasks.iter().chain(&self.stopper).for_each(AbortHandle::abort);
+        self.probes.iter().chain(&self.hook).chain(&self.stopper).for_each(AbortHandle::abort);
         let _ = self.ended.send(true);
     }
 }
@@ -132,9 +143,12 @@ impl Worker {
             sandbox: None,
             events: mpsc::unbounded_channel().1,
             attached: false,
+            fresh: false,
             volumes: None,
             renew_at: None,
+            reread_at: None,
             sources: None,
+            stale: false,
             slots: BTreeMap::new(),
             live: BTreeMap::new(),
             start_time: start_time.unwrap_or_else(Timestamp::now),
@@ -142,6 +156,7 @@ impl Worker {
             gone: false,
             terminating: false,
             grace: None,
+            ends_at: None,
             tried: 0,
             expired,
             retry: Duration::ZERO,
@@ -167,7 +182,11 @@ impl Worker {
             return self.terminate().await;
         }
         if matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
-            self.release().await;
+            if self.runs() {
+                self.wind_down(self.grace_of_spec());
+            } else {
+                self.release().await;
+            }
             return ControlFlow::Continue(());
         }
         if self.expired || self.active_for().is_some_and(|left| left.is_zero()) {
@@ -253,7 +272,7 @@ impl Worker {
             Some(event) = self.events.recv() => self.pause_event(event),
             // Not on every change: this pod may be what the network complains about.
             true = until(&mut self.network, |state| state.attempts != tried), if waits_for_network => self.retry_at = None,
-            () = timer => self.renew().await,
+            () = timer => {}
         }
         while let Ok(event) = self.events.try_recv() {
             self.pause_event(event);
@@ -261,13 +280,16 @@ impl Worker {
         while let Ok(note) = self.notes.try_recv() {
             self.note(note).await;
         }
+        // Whatever it was that came first: the next step counts what is due by now as done.
+        self.renew().await;
     }
 
     fn deadline(&self) -> Option<Instant> {
         let idle = self.slots.values().filter(|slot| !slot.is_running() && !self.terminating);
         let times = idle.filter_map(|slot| slot.retry_at);
         let active = self.active_for().filter(|_| !self.expired && !self.terminating);
-        let times = times.chain(self.retry_at).chain(self.renew_at).chain(self.written.retry_at);
+        let times = times.chain(self.retry_at).chain(self.written.retry_at);
+        let times = times.chain(self.renew_at).chain(self.reread_at);
         let times = times.chain(active.map(|left| Instant::now() + left));
         times.filter(|at| *at > self.stepped_at).min()
     }

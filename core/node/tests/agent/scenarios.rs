@@ -158,6 +158,7 @@ async fn a_pod_ends_with_grace_and_leaves_nothing() {
     assert!(leaving.is_null() || leaving["metadata"]["deletionTimestamp"].is_string());
     let started = std::time::Instant::now();
     rig.until("web", "gone", Value::is_null).await;
+    sidecar_ends_last(&rig).await;
     assert!(started.elapsed().as_secs_f32() > 1.0, "the deaf container had its grace: {:?}", started.elapsed());
     rig.eventually("nothing is left", async |_| {
         let links = sh("ip -o link | grep -c veth || true");
@@ -165,6 +166,18 @@ async fn a_pod_ends_with_grace_and_leaves_nothing() {
         good.then_some(()).ok_or(links)
     })
     .await;
+}
+
+/// Also of a pod that is over by itself: until then a sidecar goes on, and it has its own time to leave.
+async fn sidecar_ends_last(rig: &Rig) {
+    let polite = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
+    let mut sidecar = shell(polite);
+    (sidecar["name"], sidecar["restartPolicy"]) = (json!("sidecar"), json!("Always"));
+    let spec = json!({"restartPolicy": "Never", "initContainers": [sidecar], "containers": [shell("exit 0")]});
+    rig.create("over", "10.40.1.6", spec).await;
+    let over = rig.until("over", "succeeded", |pod| pod["status"]["phase"] == "Succeeded").await;
+    let left = &over["status"]["initContainerStatuses"][0]["state"]["terminated"];
+    assert_eq!(left["exitCode"], 7, "{}", over["status"]);
 }
 
 async fn probes_and_policies() {
@@ -191,6 +204,10 @@ async fn probes_and_policies() {
     http["containers"][0]["readinessProbe"] = json!({"httpGet": {"port": 80}});
     http["containers"][0]["startupProbe"] = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1});
     rig.create("http", "10.40.1.6", http).await;
+    let mut hooked = shell("exec sleep 1000");
+    hooked["lifecycle"] = json!({"postStart": {"exec": {"command": ["true"]}}});
+    hooked["startupProbe"] = json!({"exec": {"command": ["true"]}, "periodSeconds": 1});
+    rig.create("hooked", "10.40.1.12", json!({"containers": [hooked]})).await;
     let once = |script: &str, policy: &str| {
         json!({"restartPolicy": policy, "initContainers": [{"name": "i", "image": "host", "command": ["true"]}],
                "containers": [shell(script)]})
@@ -202,6 +219,7 @@ async fn probes_and_policies() {
     late["activeDeadlineSeconds"] = json!(2);
     rig.create("late", "10.40.1.11", late).await;
     rig.until("http", "ready by its probe", ready).await;
+    rig.until("hooked", "ready after its hook and its probe", ready).await;
     let restarted = |pod: &Value| {
         let all = pod["status"]["containerStatuses"].as_array();
         all.is_some_and(|all| all.iter().all(|one| one["restartCount"].as_i64() >= Some(1)))
@@ -294,8 +312,25 @@ async fn environment_and_volumes() {
         "10.96.0.1 tcp://10.96.0.77:5432",
     ];
     assert_eq!(lines, expected, "{log}");
+    what_changed_is_seen_by_the_next_run(&rig, &maps).await;
     rig.until_event("LimitsNotEnforced", "sh on memory").await;
     rig.until_event("FieldsNotEnforced", "privileged, readOnlyRootFilesystem of sh").await;
+}
+
+async fn what_changed_is_seen_by_the_next_run(rig: &Rig, maps: &kube::Api<k8s_openapi::api::core::v1::ConfigMap>) {
+    let mut container = shell("echo $K; exec sleep 4246");
+    container["env"] = json!([{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}]);
+    rig.create("again", "10.40.1.6", json!({"containers": [container]})).await;
+    rig.until("again", "runs", ready).await;
+    let change = kube::api::Patch::Merge(json!({"data": {"k": "changed"}}));
+    maps.patch("cm", &Default::default(), &change).await.unwrap();
+    let running =
+        rig.eventually("the command runs", async |_| processes("sleep 4246").pop().ok_or("none".into())).await;
+    kill(running);
+    rig.until("again", "runs again", |pod| ready(pod) && first(pod)["restartCount"] == 1).await;
+    let log = format!("cat {}/log/default_again_*/sh/1.log", rig.dir.path().display());
+    rig.eventually("its new value", async |_| Some(sh(&log)).filter(|log| log.contains("changed")).ok_or("old".into()))
+        .await;
 }
 
 async fn commands_output_and_ports_are_carried() {
