@@ -48,10 +48,10 @@ pub(crate) enum Note {
     Log { container: String, previous: bool, reply: tokio::sync::oneshot::Sender<Result<LogFile, AskError>> },
     /// Where is its network namespace?
     Netns { reply: tokio::sync::oneshot::Sender<Result<Option<std::path::PathBuf>, AskError>> },
-    /// Run this.
+    /// Run this. Boxed, as a channel has room for 32 of these from the beginning, and every pod has one.
     Exec {
         container: String,
-        command: Command,
+        command: Box<Command>,
         reply: tokio::sync::oneshot::Sender<Result<tokio::sync::oneshot::Receiver<i32>, AskError>>,
     },
 }
@@ -308,7 +308,7 @@ impl Worker {
                 let _ = reply.send(self.netns());
             }
             Note::Exec { container, command, reply } => {
-                let _ = reply.send(self.exec(container, command).await);
+                let _ = reply.send(self.exec(container, *command).await);
             }
         }
     }
