@@ -168,7 +168,11 @@ impl Manager {
             },
             Ask::Exec { container, command, reply } => match self.find(&container.namespace, &container.pod) {
                 Ok(known) => {
-                    let _ = known.tell.send(Note::Exec { container: container.container, command: Box::new(command), reply });
+                    let _ = known.tell.send(Note::Exec {
+                        container: container.container,
+                        command: Box::new(command),
+                        reply,
+                    });
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
