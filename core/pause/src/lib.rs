@@ -19,5 +19,6 @@ mod program;
 mod sandbox;
 mod server;
 mod tree;
+mod within;
 
 pub use sandbox::run;

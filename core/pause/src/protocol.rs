@@ -113,6 +113,10 @@ pub struct Start {
 pub struct Mount {
     /// What; exists.
     pub source: PathBuf,
+    /// Only this, relative to `source`; is made, as a directory, if it does not exist. Containers may have put links there: none is
+    /// followed out of `source`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<PathBuf>,
     /// Where; is made if it does not exist, without touching the host's file system.
     pub target: PathBuf,
     /// Without the right to write.

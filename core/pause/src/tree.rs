@@ -13,9 +13,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
 
 use crate::protocol::{Mount, Sandbox};
+use crate::within;
 
 /// Longest chain of symbolic links that is followed, the kernel's own limit.
 const MAX_LINKS: u32 = 40;
@@ -63,7 +66,7 @@ impl Tree {
     pub(crate) fn build(sandbox: &Sandbox) -> Result<Self> {
         mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
             .context(|| "make the mounts private".into())?;
-        let dir = open_tree(&sandbox.dir, false).context(|| format!("open {}", sandbox.dir.display()))?;
+        let dir = detached(&sandbox.dir, false).context(|| format!("open {}", sandbox.dir.display()))?;
         // The other pods' namespaces are mounted below the run directory; each pod would carry a copy of every such mount.
         match umount2(&sandbox.run_dir, MntFlags::MNT_DETACH) {
             Ok(()) | Err(Errno::EINVAL) => {}
@@ -104,10 +107,10 @@ impl Tree {
         // Sources first: an overlay may come to lie over them.
         let mut sources = Vec::with_capacity(mounts.len());
         for wanted in mounts {
-            let source =
-                open_tree(&wanted.source, true).context(|| format!("volume source {}", wanted.source.display()))?;
-            let kind = fs::metadata(&wanted.source).context(|| format!("look at {}", wanted.source.display()))?;
-            sources.push((source, if kind.is_dir() { Kind::Directory } else { Kind::File }));
+            let inner = wanted.within.as_deref().unwrap_or(Path::new(""));
+            let what = || format!("volume source {}", wanted.source.join(inner).display());
+            let (source, kind) = source(&wanted.source, inner).context(what)?;
+            sources.push((source, kind));
         }
         // Parents before what lies in them, whatever the order of the container's list.
         let mut order: Vec<usize> = (0..mounts.len()).collect();
@@ -254,7 +257,7 @@ impl Tree {
             let entry = entry.context(what)?;
             let kind = entry.file_type().context(what)?;
             let path = entry.path();
-            let tree = if kind.is_symlink() { None } else { Some(open_tree(&path, true).context(what)?) };
+            let tree = if kind.is_symlink() { None } else { Some(detached(&path, true).context(what)?) };
             moved.push((path, kind, tree));
         }
         let root = self.fresh("root")?;
@@ -304,15 +307,33 @@ fn ignore_gone(error: Errno) -> nix::Result<()> {
     if matches!(error, Errno::EINVAL | Errno::ENOENT) { Ok(()) } else { Err(error) }
 }
 
-/// A detached copy of what is mounted at `path`, as open_tree(2) makes it.
-fn open_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+/// A detached copy of a volume, or of what is at `inner` in it.
+fn source(volume: &Path, inner: &Path) -> io::Result<(OwnedFd, Kind)> {
+    let mut at = File::from(open_path(volume)?);
+    if !inner.as_os_str().is_empty() {
+        at = within::open(at.as_fd(), inner)?.into();
+    }
+    let kind = if at.metadata()?.is_dir() { Kind::Directory } else { Kind::File };
+    Ok((open_tree(at.as_fd(), true)?, kind))
+}
+
+/// A detached copy of what is mounted at `path`.
+fn detached(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    open_tree(open_path(path)?.as_fd(), recursive)
+}
+
+fn open_path(path: &Path) -> nix::Result<OwnedFd> {
+    nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// The same of what a descriptor stands for, as open_tree(2) makes it.
+fn open_tree(at: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
     if recursive {
         flags |= libc::AT_RECURSIVE as libc::c_uint;
     }
-    // SAFETY: the path is a C string that outlives the call, and the call writes nothing to our memory.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    // SAFETY: the path is an empty C string, and the call writes nothing to our memory.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), c"".as_ptr(), flags) })?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

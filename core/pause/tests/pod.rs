@@ -183,7 +183,7 @@ fn exec(name: &str, script: &str) -> Exec {
 }
 
 fn mount(source: PathBuf, target: &str, read_only: bool) -> Mount {
-    Mount { source, target: target.into(), read_only }
+    Mount { source, within: None, target: target.into(), read_only }
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -256,6 +256,20 @@ fn volumes_appear_where_the_host_has_no_directory() {
     // Another container of the pod does not see them.
     agent.start("other", "ls /new-at-the-root");
     assert_ne!(agent.exit("other").code, 0);
+}
+
+#[test]
+fn a_part_of_a_volume_is_made_and_never_lies_outside() {
+    let world = World::new();
+    let mut agent = world.agent();
+    let part = |path: &str| Mount { within: Some(path.into()), ..mount(world.source("config"), "/part", false) };
+    agent.start_with("app", "touch /part/here", vec![part("made/anew")]).unwrap();
+    assert_eq!(agent.exit("app").code, 0, "{:?}", world.log("app"));
+    assert!(world.source("config").join("made/anew/here").exists());
+    // As a container may have left it there.
+    std::os::unix::fs::symlink("/etc", world.source("config").join("out")).unwrap();
+    let error = agent.start_with("out", "true", vec![part("out")]).unwrap_err();
+    assert!(error.contains("config/out: a link leads out of the volume"), "{error}");
 }
 
 #[test]

@@ -131,29 +131,28 @@ impl Volumes {
         for wanted in container.volume_mounts.iter().flatten() {
             let bad = |problem: String| VolumeError::Bad { volume: wanted.name.clone(), problem };
             let source = self.sources.get(&wanted.name).ok_or_else(|| bad("is not a volume of the pod".into()))?;
-            let source = match wanted.sub_path.as_deref().filter(|path| !path.is_empty()) {
-                None => source.clone(),
-                Some(sub_path) => {
-                    let inner = inner_path(sub_path)
-                        .ok_or_else(|| bad(format!("subPath {sub_path:?}: must be relative and without '..'")))?;
-                    let path = source.join(inner);
-                    if !path.exists() {
-                        let wrap = |source| VolumeError::Io { volume: wanted.name.clone(), source };
-                        std::fs::create_dir_all(&path).map_err(wrap)?;
-                    }
-                    path
-                }
+            let within = match wanted.sub_path.as_deref().filter(|path| !path.is_empty()) {
+                None => None,
+                Some(path) => Some(
+                    inner_path(path)
+                        .ok_or_else(|| bad(format!("subPath {path:?}: must be relative and without '..'")))?,
+                ),
             };
             let read_only = wanted.read_only == Some(true) || self.shown.contains(&wanted.name);
-            mounts.push(Mount { source, target: wanted.mount_path.clone().into(), read_only });
+            mounts.push(Mount {
+                source: source.clone(),
+                within: within.map(Path::to_owned),
+                target: wanted.mount_path.clone().into(),
+                read_only,
+            });
         }
         if let Some(source) =
             self.sources.get(ACCOUNT_VOLUME).filter(|_| wants_account(pod) && !mounts_account(container))
         {
-            mounts.push(Mount { source: source.clone(), target: ACCOUNT.into(), read_only: true });
+            mounts.push(Mount { source: source.clone(), within: None, target: ACCOUNT.into(), read_only: true });
         }
         let target = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
-        mounts.push(Mount { source: message.to_owned(), target: target.into(), read_only: false });
+        mounts.push(Mount { source: message.to_owned(), within: None, target: target.into(), read_only: false });
         Ok(mounts)
     }
 }
