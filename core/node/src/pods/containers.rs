@@ -42,6 +42,9 @@ pub(crate) enum State {
     Terminated(Run),
 }
 
+/// Why a run is over that went with its pod's first process, or with its node: Kubernetes' word for who is not there any more.
+pub(crate) const TAKEN_ALONG: &str = "ContainerStatusUnknown";
+
 /// A run that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
@@ -164,7 +167,12 @@ impl Slot {
             self.restarts.checked_sub(1).map_or(Duration::ZERO, |_| doubled(self.restarts).min(LONGEST_BACK_OFF));
         let ended = match &self.state {
             State::Running { .. } => {
-                self.back_off = pause;
+                let forgiven = self.last.as_ref().is_some_and(|last| last.reason == TAKEN_ALONG);
+                self.back_off = if forgiven { Duration::ZERO } else { pause };
+                return;
+            }
+            State::Terminated(run) if run.reason == TAKEN_ALONG => {
+                self.retry_at = Some(now);
                 return;
             }
             State::Terminated(run) => run,
@@ -382,6 +390,14 @@ mod tests {
         let mut running = Slot { restarts: 2, state: State::Running { started_us: 0 }, ..Slot::default() };
         running.take_up_pauses(now, now_us);
         assert_eq!((running.back_off.as_secs(), running.retry_at), (20, None));
+        let exit = Exit { code: 137, signal: Some(9), oom: false, finished_us: now_us };
+        let run = Run { started_us: now_us - 1, exit, reason: TAKEN_ALONG, message: String::new() };
+        let mut rebooted = Slot { last: Some(run.clone()), ..running };
+        rebooted.take_up_pauses(now, now_us);
+        assert_eq!((rebooted.back_off, rebooted.retry_at), (Duration::ZERO, None), "nodes that boot are no crashes");
+        let mut rebooting = Slot { restarts: 3, state: State::Terminated(run), ..Slot::default() };
+        rebooting.take_up_pauses(now, now_us);
+        assert_eq!((rebooting.back_off, rebooting.retry_at), (Duration::ZERO, Some(now)));
     }
 
     #[test]

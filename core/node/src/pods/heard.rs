@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::events::Kind;
-use crate::pods::containers::{self, Run, State, is_sidecar};
+use crate::pods::containers::{self, Run, State, TAKEN_ALONG, is_sidecar};
 use crate::pods::pause::PauseEvent;
 use crate::pods::start;
 use crate::pods::status::Phase;
@@ -52,6 +52,24 @@ impl Worker {
         }
     }
 
+    /// What ran went with the pod's first process.
+    pub(super) fn taken_along(&mut self) {
+        let now = Timestamp::now().as_microsecond();
+        let exit = Exit { code: 137, signal: Some(9), oom: false, finished_us: now };
+        let running = self.slots.iter().filter_map(|(name, slot)| match slot.state {
+            State::Running { started_us } => Some((name.clone(), started_us)),
+            _ => None,
+        });
+        for (name, started_us) in running.collect::<Vec<_>>() {
+            let message = "the pod's first process died".to_owned();
+            self.live.remove(&name);
+            let policy = self.policy(&name);
+            if let Some(slot) = self.slots.get_mut(&name) {
+                slot.taken_along(Run { started_us, exit, reason: TAKEN_ALONG, message }, policy, Instant::now());
+            }
+        }
+    }
+
     /// The pod's first process died, and everything with it.
     fn lost(&mut self) {
         // The connection may have ended before the process: of two pods with one address, neither works.
@@ -64,22 +82,7 @@ impl Worker {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
             self.event(None, Kind::Normal, "SandboxChanged", message);
         }
-        let now = Timestamp::now().as_microsecond();
-        let exit = Exit { code: 137, signal: Some(9), oom: false, finished_us: now };
-        let running: Vec<_> =
-            self.slots.iter().filter(|(_, slot)| slot.is_running()).map(|(name, _)| name.clone()).collect();
-        for name in running {
-            let started_us = match self.slots[&name].state {
-                State::Running { started_us } => started_us,
-                _ => now,
-            };
-            let message = "the pod's first process died".to_owned();
-            self.live.remove(&name);
-            let policy = self.policy(&name);
-            if let Some(slot) = self.slots.get_mut(&name) {
-                slot.taken_along(Run { started_us, exit, reason: "Error", message }, policy, Instant::now());
-            }
-        }
+        self.taken_along();
         if self.attached {
             self.attached = false;
             self.context.network.forget(&self.uid());

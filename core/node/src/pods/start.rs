@@ -16,7 +16,7 @@ use crate::env::{self, Sources};
 use crate::events::Kind;
 use crate::images::ImageError;
 use crate::network::AttachError;
-use crate::pods::containers::{self, Run, Slot, State, limits, not_enforced};
+use crate::pods::containers::{self, Run, Slot, State, TAKEN_ALONG, limits, not_enforced, reason};
 use crate::pods::hooks;
 use crate::pods::pause::{Pause, PauseError};
 use crate::pods::sandbox;
@@ -61,7 +61,7 @@ impl Worker {
             None => None,
         };
         let (Some(pause), Some(list)) = (pause, list) else {
-            self.lose_running();
+            self.taken_along();
             // What is left of a sandbox whose first process is gone, and was named to the network as if it were there.
             self.context.network.forget(&self.uid());
             self.places.unmount();
@@ -96,10 +96,6 @@ impl Worker {
     }
 
     /// What ran when the agent last wrote, and does not any more.
-    fn lose_running(&mut self) {
-        self.lose_missing(&[]);
-    }
-
     fn lose_missing(&mut self, there: &[String]) {
         let lost: Vec<_> = self
             .slots
@@ -470,7 +466,7 @@ fn state_of(state: &ContainerState) -> State {
     };
     State::Terminated(Run {
         started_us: over.started_at.as_ref().map_or(0, |time| time.0.as_microsecond()),
-        reason: crate::pods::containers::reason(&exit),
+        reason: if over.reason.as_deref() == Some(TAKEN_ALONG) { TAKEN_ALONG } else { reason(&exit) },
         exit,
         message: over.message.clone().unwrap_or_default(),
     })
