@@ -28,8 +28,6 @@ pub(crate) struct News {
     policies: Watch,
     /// The pod that stays.
     resident: String,
-    /// What its node has of it.
-    things: BTreeSet<String>,
 }
 
 /// Places of the targets that are probed.
@@ -42,24 +40,18 @@ impl Stage {
     /// Begins to listen, and asks for a pod that stays while trials are made: what pods of a namespace share (nsx: its segment) is
     /// not to come and go with each of them.
     pub(crate) fn listen(&mut self, number: usize) -> anyhow::Result<News> {
-        let before = self.things()?;
         let yard = &self.cluster.yard;
         let (pods, policies) = (Watch::start(yard, "pods")?, Watch::start(yard, "networkpolicies")?);
         let resident = manifests::resident_name(number);
         yard.apply(&format!("{resident}.yaml"), &manifests::resident(number)?)?;
         pods.until(&resident, "ready", |event| is_ready(event).then_some(()))?;
-        let things = self.things()?.difference(&before).cloned().collect();
-        self.changes()?;
-        Ok(News { pods, policies, resident, things })
+        Ok(News { pods, policies, resident })
     }
 
-    /// The end of [`listen`](Self::listen): the pod that stayed goes, and is gone.
+    /// The end of [`listen`](Self::listen): the pod that stayed goes, and is gone. Its node says so when it has nothing of it any
+    /// more; what pods of a namespace share may stay.
     pub(crate) fn rest(&mut self, news: News) -> anyhow::Result<()> {
-        self.things()?;
-        self.cluster.yard.run(&["delete", "pod", &news.resident, "--no-wait"])?;
-        let gone = self.far_node.ask(&Order::Vanish { things: news.things }).and_then(since);
-        self.changes()?;
-        gone.map(drop)
+        self.cluster.yard.run(&["delete", "pod", &news.resident]).map(drop)
     }
 
     /// A pod is asked for, served, closed off, opened again and deleted. `number` counts all trials of the experiment.
