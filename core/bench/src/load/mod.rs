@@ -10,6 +10,7 @@ mod follow;
 mod http;
 mod meter;
 mod observe;
+mod pinned;
 mod probe;
 mod rr;
 pub mod server;

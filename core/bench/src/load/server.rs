@@ -7,6 +7,7 @@ use std::thread;
 
 use anyhow::Context as _;
 
+use super::pinned::Pinned;
 use super::ports;
 use crate::gauge::overflowed;
 
@@ -72,6 +73,7 @@ impl Server {
     pub(super) fn run(self) {
         for (listener, service) in self.tcp {
             thread::spawn(move || {
+                let _pinned = (service == Service::Once).then(Pinned::here);
                 for stream in listener.incoming().filter_map(Result::ok) {
                     // One connection after the other, or threads would be most of what is measured.
                     if service == Service::Once {
@@ -93,7 +95,10 @@ impl Service {
     fn serve(self, stream: TcpStream) -> io::Result<()> {
         match self {
             Self::Sink => sink(stream),
-            Self::Echo => echo(stream),
+            Self::Echo => {
+                let _pinned = Pinned::here();
+                echo(stream)
+            }
             Self::Once => once(stream),
             Self::Http => http(stream),
         }
