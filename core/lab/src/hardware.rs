@@ -38,9 +38,6 @@ pub fn build(directory: &Directory, topology: &Topology) -> anyhow::Result<Hardw
     for node in &topology.nodes {
         units.insert(UnitId(format!("node/{}", node.name)), Some(self::node(topology, node)));
     }
-    if std::path::Path::new("/proc/sys/net/ipv6").exists() {
-        units.insert(UnitId("ipv4".into()), Some(without_ipv6(topology)));
-    }
     let nodes = topology.nodes.iter().map(|node| Place::node(&node.name));
     for place in std::iter::once(Place::Router).chain(nodes) {
         let netns = Netns::create().context("make a network namespace")?;
@@ -48,6 +45,10 @@ pub fn build(directory: &Directory, topology: &Topology) -> anyhow::Result<Hardw
         places.add(place, netns);
     }
     let mut engine = Engine::new(Owner { protocol: names::OWNER_LAB }, places);
+    // Before there are interfaces, as it is about those to come.
+    if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        engine.set(UnitId("ipv4".into()), without_ipv6(topology))?;
+    }
     engine.apply(units)?;
     // The Cluster says with which MTUs the hardware begins. Whoever makes a link narrower afterwards means it.
     engine.leave_mtus();
@@ -121,7 +122,7 @@ fn port(node: &str) -> IfName {
 }
 
 /// The cluster speaks IPv4, and policies judge nothing else. An interface that is not told so has an address of IPv6 all the same,
-/// routes and multicast groups, and announces each of them; most of the work of attaching a pod to a bridge is that.
+/// routes and multicast groups, and announces each of them: much of the work of attaching a pod to a bridge.
 fn without_ipv6(topology: &Topology) -> Fragment {
     let mut fragment = Fragment::new();
     let nodes = topology.nodes.iter().map(|node| Place::node(&node.name));

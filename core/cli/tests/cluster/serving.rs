@@ -81,6 +81,10 @@ fn a_shell_is_in_its_node(powers: Powers) {
     let cluster = Cluster::boot(powers);
     let address = cluster.yard(&["shell", "worker-1", "--", "ip", "-br", "address", "show", "eth0"]);
     assert!(address.contains("10.140.0.11/24"), "{address}");
+    for place in ["router", "controlplane", "worker-1"] {
+        let addresses = cluster.yard(&["shell", place, "--", "ip", "-6", "-o", "addr"]);
+        assert!(addresses.lines().all(|line| line.contains(" lo ")), "IPv6 is off in {place}: {addresses}");
+    }
     let routes = cluster.yard(&["shell", "router", "--", "ip", "route"]);
     assert!(routes.contains("10.40.1.0/24 via 10.140.0.11"), "{routes}");
     assert_eq!(cluster.try_yard(&["shell", "worker-2", "--", "sh", "-c", "exit 7"]).status.code(), Some(7));

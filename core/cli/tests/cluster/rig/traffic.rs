@@ -40,6 +40,8 @@ pub(crate) struct Report {
 }
 
 const CLIENTS: usize = 3;
+/// Between an answer and the next request: a dozen clients without it leave other tests no processor.
+const PACE: Duration = Duration::from_millis(5);
 /// What is posted.
 const BODY: &str = "Two roads diverged in a yellow wood, and sorry I could not travel both";
 
@@ -68,7 +70,7 @@ impl Traffic {
                 while !stop.load(Ordering::Relaxed) {
                     let error = kind.ask(door, host, &mut client);
                     log.lock().unwrap().push(Outcome { ended: Instant::now(), kind, error });
-                    std::thread::sleep(Duration::from_millis(5));
+                    std::thread::sleep(PACE);
                 }
             })
         };
