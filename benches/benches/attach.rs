@@ -24,6 +24,8 @@ fn main() -> anyhow::Result<()> {
     if !in_namespaces()? {
         return Ok(());
     }
+    // Where the reference CNI plugins have their bridge.
+    byhand::without_ipv6(&Netns::current()?);
     let folder = tempfile::tempdir()?;
     let mut record =
         Record::new("attach", "Attaching one pod, from asking the plugin's library to the kernel's last word.");
@@ -90,7 +92,7 @@ struct Node {
 
 impl Node {
     fn new(plugin: &str) -> anyhow::Result<Self> {
-        let netns = Netns::create()?;
+        let netns = byhand::namespace();
         let mut places = Places::new();
         places.add(Place::node("n"), netns.try_clone()?);
         let facts: Facts = serde_json::from_value(serde_json::json!({
@@ -122,7 +124,7 @@ impl Node {
         let IpAddr::V4(first) = self.block.network() else { anyhow::bail!("a block of IPv6: {}", self.block) };
         let ip = IpAddr::V4(Ipv4Addr::from(u32::from(first) + number as u32 + 10));
         let pod = PodFacts { ip, segment: self.segment.clone(), ..pod(number) };
-        self.engine.add_place(Place::pod(&pod.uid), Netns::create()?);
+        self.engine.add_place(Place::pod(&pod.uid), byhand::namespace());
         let begun = Instant::now();
         let fragment = self.plugin.pod(&self.facts, &self.node, &pod)?;
         self.engine.set(UnitId(format!("pod/{}", pod.uid)), fragment)?;
@@ -144,7 +146,7 @@ fn pod(number: usize) -> PodFacts {
 
 /// A port of the same bridge, with address and routes: what the kernel does itself with so many ports.
 fn attach_by_hand(node: &Node, round: usize) -> f64 {
-    let pod = Netns::create().expect("a network namespace");
+    let pod = byhand::namespace();
     let index = 900_000 + round as u32;
     let begun = Instant::now();
     let mut here = byhand::Batch::new(&node.netns);
@@ -162,7 +164,7 @@ fn attach_by_hand(node: &Node, round: usize) -> f64 {
 fn attach_by_cni(reference: &cni::Bridge, folder: &Path, container: &str) -> anyhow::Result<f64> {
     let path = folder.join(container);
     std::fs::write(&path, "")?;
-    Netns::create()?.bind(&path)?;
+    byhand::namespace().bind(&path)?;
     let begun = Instant::now();
     reference.add(container, &path)?;
     Ok(begun.elapsed().as_secs_f64() * 1e3)

@@ -38,7 +38,7 @@ const ANSWERS: usize = 1 << 18;
 impl Batch {
     /// A socket in a namespace.
     pub fn new(netns: &Netns) -> Self {
-        let socket = netns.run(|| Socket::new(0).expect("a netlink socket")).expect("enter a namespace");
+        let socket = netns.visit(|| Socket::new(0).expect("a netlink socket")).expect("enter a namespace");
         Self { socket, bytes: Vec::new(), messages: 0 }
     }
 
@@ -204,10 +204,9 @@ impl Network {
 
     /// `seen`: the length of the prefix that a pod takes for its own link.
     fn wire(pods: &[u8], seen: u8) -> Self {
-        let fresh = || Netns::create().expect("a network namespace");
-        let router = fresh();
+        let router = namespace();
         let nodes: Vec<_> =
-            pods.iter().map(|&pods| (fresh(), (0..pods).map(|_| fresh()).collect::<Vec<_>>())).collect();
+            pods.iter().map(|&pods| (namespace(), (0..pods).map(|_| namespace()).collect::<Vec<_>>())).collect();
         let mut upstream = Batch::new(&router);
         upstream.up(LOOPBACK);
         upstream.bridge(BRIDGE, "underlay0");
@@ -271,6 +270,20 @@ fn make_node(node: &Netns, address: Ipv4Addr, number: u8, (pods, seen): (&[Netns
         there.send();
     }
     forward(node);
+}
+
+/// A new namespace whose interfaces have IPv4 only, as those of nodes and pods.
+pub fn namespace() -> Netns {
+    let netns = Netns::create().expect("a network namespace");
+    without_ipv6(&netns);
+    netns
+}
+
+/// Interfaces made here from now on have IPv4 only, if the kernel has more.
+pub fn without_ipv6(netns: &Netns) {
+    if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        set(netns, "net/ipv6/conf/default/disable_ipv6", "1");
+    }
 }
 
 fn forward(netns: &Netns) {

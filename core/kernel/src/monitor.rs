@@ -266,7 +266,7 @@ impl Listener {
     }
 
     fn add(&mut self, place: &Place, netns: &Netns, family: Family) -> io::Result<()> {
-        let socket = netns.run(|| subscribe(family))??;
+        let socket = netns.visit(|| subscribe(family))??;
         let number = self.next;
         self.next += 1;
         epoll::add(&self.epoll, socket.as_fd(), epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;

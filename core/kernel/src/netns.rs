@@ -1,7 +1,8 @@
 //! A network namespace, held by a file descriptor.
 //!
 //! Whoever works inside one does so on a thread of its own that ends with the work: a thread that was in another namespace is
-//! never given back to a runtime.
+//! never given back to a runtime. For a few system calls a thread costs more than they do, so the caller may go itself, when it is
+//! sure to come back.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -102,6 +103,18 @@ impl Netns {
         })
     }
 
+    /// Does a few system calls inside, on the calling thread, which is back where it was when this returns. Who may not come back
+    /// (`setns(2)` asks for CAP_SYS_ADMIN there too) sends a thread. Nothing that stays may be started there.
+    pub fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        let home = Home(File::open("/proc/thread-self/ns/net")?);
+        if home.enter().is_err() {
+            std::mem::forget(home);
+            return self.run(work);
+        }
+        self.enter()?;
+        Ok(work())
+    }
+
     /// What tells it from other namespaces.
     pub fn identity(&self) -> Identity {
         self.identity
@@ -123,6 +136,25 @@ impl Identity {
     /// The inode, as `readlink /proc/PID/ns/net` shows it.
     pub fn inode(self) -> u64 {
         self.inode
+    }
+}
+
+/// Where a thread belongs; it is there again when this is dropped.
+struct Home(File);
+
+impl Home {
+    fn enter(&self) -> rustix::io::Result<()> {
+        move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Err(error) = self.enter() {
+            // Whatever this thread did next, it would do in the wrong place.
+            eprintln!("a thread cannot leave a network namespace: {error}");
+            std::process::abort();
+        }
     }
 }
 

@@ -82,7 +82,7 @@ impl Places {
             Family::Netfilter => &mut entry.netfilter,
         };
         if slot.is_none() {
-            let opened = entry.netns.run(|| Connection::open(family, owner)).and_then(|opened| opened);
+            let opened = entry.netns.visit(|| Connection::open(family, owner)).and_then(|opened| opened);
             *slot = Some(opened.map_err(|source| io_error(place, "open a netlink socket", source))?);
         }
         Ok(slot.as_mut().expect("filled above"))

@@ -99,7 +99,7 @@ impl Truth {
             return Ok(());
         }
         let read = || paths.iter().filter_map(|path| Some(((*path).to_owned(), sysctl::read(path).ok()?))).collect();
-        self.sysctls = places.netns(place)?.run(read).map_err(|source| io_error(place, "read parameters", source))?;
+        self.sysctls = places.netns(place)?.visit(read).map_err(|source| io_error(place, "read parameters", source))?;
         Ok(())
     }
 

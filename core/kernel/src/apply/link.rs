@@ -149,7 +149,7 @@ impl Run<'_> {
             None if link.kind == LinkKind::Tun => {
                 self.flush(ops, pending, failed)?;
                 let (netns, name) = (self.places.netns(&op.place)?.clone(), link.name.clone());
-                let made = netns.run(|| crate::tun::create(&name)).and_then(|made| made);
+                let made = netns.visit(|| crate::tun::create(&name)).and_then(|made| made);
                 made.map_err(|source| io_error(&op.place, format!("make tun interface {}", link.name), source))?;
                 self.done.push(op.clone());
                 link::change(None, link, master).unwrap_or_else(|| link::get(&link.name))

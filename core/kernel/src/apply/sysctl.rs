@@ -24,7 +24,7 @@ impl Run<'_> {
             work.push((op, parameter.path.clone(), value));
         }
         let netns = self.places.netns(&place)?.clone();
-        let outcomes = netns.run(|| {
+        let outcomes = netns.visit(|| {
             let write = |path: &str, value: &str| -> std::io::Result<Option<String>> {
                 let before = sysctl::read(path)?;
                 if before == sysctl::normal(value) {
