@@ -64,7 +64,7 @@ pub async fn run_with(
         Kubeconfig::read_from(&config.kubeconfig).with_context(|| format!("read {}", config.kubeconfig.display()))?;
     let tls = Tls::of_kubeconfig(&kubeconfig).with_context(|| format!("{}", config.kubeconfig.display()))?;
     let client_config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    let client = Client::try_from(client_config)?;
+    let client = switchyard_watch::client(client_config)?;
     let listener = TcpListener::bind((config.node_ip, AGENT_PORT))
         .await
         .with_context(|| format!("listen on {}:{AGENT_PORT}", config.node_ip))?;

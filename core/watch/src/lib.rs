@@ -1,4 +1,6 @@
-//! Watches of the API that outlive the API server: how everybody who follows objects waits for it to come back.
+//! Watches of the API that outlive the API server: how everybody who follows objects is connected, and waits for it to come back.
+
+mod client;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+
+pub use client::client;
 
 /// Short pauses first: the control plane is on the same machine, and back within moments when it is restarted.
 const FIRST: Duration = Duration::from_millis(50);

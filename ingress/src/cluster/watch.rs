@@ -73,7 +73,9 @@ pub(super) enum Step<K> {
 /// # Errors
 /// When there are no credentials, or unusable ones.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
-    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && std::env::var_os("KUBECONFIG").is_none();
+    let in_pod = kubeconfig.is_none()
+        && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+        && std::env::var_os("KUBECONFIG").is_none();
     let mut config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path)?;
@@ -83,7 +85,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
         None => kube::Config::infer().await?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
-    Ok(Client::try_from(config)?)
+    // A kubeconfig may lead to a proxy that speaks HTTP/1.1 only.
+    Ok(if in_pod { switchyard_watch::client(config)? } else { Client::try_from(config)? })
 }
 
 /// Starts all watches at once.

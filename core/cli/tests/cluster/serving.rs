@@ -85,6 +85,9 @@ fn a_shell_is_in_its_node(powers: Powers) {
         let addresses = cluster.yard(&["shell", place, "--", "ip", "-6", "-o", "addr"]);
         assert!(addresses.lines().all(|line| line.contains(" lo ")), "IPv6 is off in {place}: {addresses}");
     }
+    let to_the_api = ["shell", "worker-1", "--", "ss", "-Htn", "state", "established", "dst", "10.140.0.10:6443"];
+    let connections = cluster.yard(&to_the_api);
+    assert_eq!(connections.lines().count(), 1, "all that an agent asks and watches is one connection: {connections}");
     let routes = cluster.yard(&["shell", "router", "--", "ip", "route"]);
     assert!(routes.contains("10.40.1.0/24 via 10.140.0.11"), "{routes}");
     assert_eq!(cluster.try_yard(&["shell", "worker-2", "--", "sh", "-c", "exit 7"]).status.code(), Some(7));

@@ -80,7 +80,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let facts = facts(config.name, &config.cluster)?;
     let kubeconfig = Kubeconfig::read_from(&config.kubeconfig)?;
     let options = KubeConfigOptions::default();
-    let client = Client::try_from(kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?)?;
+    let client = switchyard_watch::client(kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?)?;
     let upstream = Upstream::new(config.cluster.underlay.routes.clone());
     let gateway = facts.underlay_gateway;
     tokio::spawn(names::serve(config.dns, client.clone(), config.cluster, gateway, shutdown.clone()));
