@@ -188,6 +188,9 @@ pub struct Probes {
     pub tried: u32,
     /// Those of them that led somewhere; only these count.
     pub good: u32,
+    /// Nothing was tried again, as the new network is to carry nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub untried: bool,
     /// Good ways that did not lead there any more: the first few.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<String>,

@@ -40,6 +40,8 @@ pub const NO_CLUSTER: u8 = 3;
 
 /// Runs a command.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // What was started through /proc/self/exe is "exe" to everybody who lists processes. Nothing depends on it.
+    let _ = rustix::thread::set_name(c"yard");
     let cluster = which::Which::new(cli.cluster);
     let done = match cli.verb {
         Verb::Up(args) => up::run(&args, &cluster),

@@ -95,11 +95,11 @@ fn network(directory: &Directory) -> Network {
             let is_ready = ready.is_some_and(|ready| ready["status"] == "True");
             let reason = |ready: &Value| format!("{}: {}", word(&ready["reason"]), word(&ready["message"]));
             let message = ready.filter(|_| !is_ready).map(reason).unwrap_or_default();
-            Network {
-                plugin: format!("{} {}", word(&active["plugin"]), word(&active["version"])),
-                ready: is_ready,
-                message,
-            }
+            let plugin = match active.is_null() {
+                true => "none yet".into(),
+                false => format!("{} {}", word(&active["plugin"]), word(&active["version"])),
+            };
+            Network { plugin, ready: is_ready, message }
         }
         Err(error) => Network { plugin: "unknown".into(), ready: false, message: output::one_line(&error) },
     }

@@ -56,7 +56,10 @@ impl ShellPlace {
         };
         match path.exists() {
             true => Ok(path),
-            false => Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} has no network namespace"))),
+            false => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("there is no {name}; yard status and yard get pods -A show what there is"),
+            )),
         }
     }
 }

@@ -26,6 +26,6 @@ pub use file::{Form, InspectError, Inspected, inspect};
 pub use library::LoadError;
 pub use plugin::{CallError, Plugin};
 pub use process::{ProcessHost, child};
-pub use registry::{OpenError, Registry};
+pub use registry::{OpenError, Registry, library_names, program_name};
 pub use state::{Listed, State};
 pub use switchyard_plugin::Hosting;

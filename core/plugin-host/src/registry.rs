@@ -174,8 +174,8 @@ impl Registry {
         if name.contains('/') {
             return Ok(PathBuf::from(name));
         }
-        // Cargo writes `_` for `-`.
-        let files = [library_name(name), library_name(&name.replace('-', "_")), program_name(name)];
+        let [plain, cargos] = library_names(name);
+        let files = [plain, cargos, program_name(name)];
         let candidates = self.search.iter().flat_map(|dir| files.iter().map(move |file| dir.join(file)));
         let not_found = || OpenError::NotFound { name: name.to_owned(), search: self.search.clone() };
         candidates.into_iter().find(|path| path.exists()).ok_or_else(not_found)
@@ -303,7 +303,13 @@ fn library_name(name: &str) -> String {
     format!("libswitchyard_{name}.so")
 }
 
-fn program_name(name: &str) -> String {
+/// What the library of a plugin may be called. Cargo writes `_` for `-`.
+pub fn library_names(name: &str) -> [String; 2] {
+    [library_name(name), library_name(&name.replace('-', "_"))]
+}
+
+/// What the program of a plugin is called.
+pub fn program_name(name: &str) -> String {
     format!("switchyard_{name}.plugin")
 }
 

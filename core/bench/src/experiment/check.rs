@@ -27,6 +27,13 @@ const PODS_OF_A_WORKER: u16 = 200;
 /// What stands for wires made by hand in results.
 pub(crate) const RESERVED: [&str; 2] = ["baseline", "by-hand"];
 
+/// What is wrong with the kind of an object that cannot be read: its fields are not to blame if it is none of ours.
+pub(super) fn other_kind(text: &str) -> Option<String> {
+    let object: serde_json::Value = serde_yaml_ng::from_str(text).ok()?;
+    let kind = object["kind"].as_str().filter(|kind| *kind != KIND)?;
+    Some(format!("{kind}: must be {KIND}"))
+}
+
 pub(super) fn check(experiment: &Experiment) -> Result<(), Wrong> {
     let spec = &experiment.spec;
     if experiment.api_version != API_VERSION {
@@ -318,6 +325,7 @@ mod tests {
             "t.yaml: spec.paths[0]: ingress: needs a workload of kind http, and there is none"
         );
         assert!(error(&GOOD.replace("Experiment", "Cluster")).ends_with("kind: Cluster: must be Experiment"));
+        assert_eq!(error("kind: Cluster\nspec: {podCIDR: 10.40.0.0/16}"), "t.yaml: kind: Cluster: must be Experiment");
         assert!(with("  impairments: {loss: .nan}\n").contains("spec.impairments.loss"));
         let sweep = |text: &str| with(&format!("  sweep: {text}\n"));
         assert_eq!(

@@ -273,6 +273,9 @@ impl Experiment {
         let wrong = |field: String, problem| ExperimentError::Field { file: file.into(), field, problem };
         let read = serde_path_to_error::deserialize(serde_yaml_ng::Deserializer::from_str(text));
         let mut experiment: Self = read.map_err(|error| {
+            if let Some(kind) = check::other_kind(text) {
+                return wrong("kind".into(), kind);
+            }
             let field = error.path().to_string();
             let problem = error.into_inner().to_string();
             // The YAML reader says the path too, or that of what is around the field.

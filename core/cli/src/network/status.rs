@@ -19,7 +19,7 @@ pub(super) async fn run(api: &Api, args: &StatusArgs) -> anyhow::Result<()> {
 
 fn people(network: &Network) -> String {
     let status = network.status.clone().unwrap_or_default();
-    let active = status.active.as_ref().map_or_else(|| "none".to_owned(), title);
+    let active = status.active.as_ref().map_or_else(|| "none yet".to_owned(), title);
     let mut text = format!("network   {active}, {}\n", ready(network));
     if let Some(active) = &status.active {
         let options = serde_json::to_string(&active.options).unwrap_or_default();
@@ -90,6 +90,7 @@ fn traffic(swap: &Swap) -> String {
     let lost: Vec<&str> = probes().flat_map(|one| &one.lost).map(String::as_str).collect();
     let mut text = format!("  {good} of {tried} ways led somewhere before");
     text += &match lost.len() {
+        0 if probes().any(|one| one.untried) => format!("; {} is to carry nothing\n", title(&swap.to)),
         0 => ", and all of them all the time\n".to_owned(),
         _ => format!("; not any more: {}\n", lost.join(", ")),
     };
@@ -115,4 +116,35 @@ fn participants(swap: &Swap) -> String {
         ]
     });
     output::table(&["PLACE", "DONE", "MS", "CHANGES", "FOREIGN", "ERROR"], &rows.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_network_that_is_to_carry_nothing_is_not_praised_for_carrying_everything() {
+        let network = |name: &str| {
+            json!({
+                "plugin": name, "version": "0.1.0", "file": "", "sha256": "", "hosting": "in-process", "generation": 1,
+            })
+        };
+        let swap = |probes: serde_json::Value| {
+            let swap = json!({
+                "id": "1", "from": network("kubenet"), "to": network("none"), "phase": "Cleaning", "turn": "All",
+                "started": "", "steps": [], "participants": {"n1": {"probes": probes}},
+            });
+            traffic(&serde_json::from_value(swap).expect("a swap"))
+        };
+        let said = swap(json!({"tried": 4, "good": 3, "untried": true, "sent": 9, "unanswered": 8, "longestGap": 7.0}));
+        assert_eq!(
+            said,
+            "  3 of 4 ways led somewhere before; none 0.1.0 is to carry nothing\n  \
+             9 packets between pods, 8 lost, longest gap 7.0 ms\n"
+        );
+        let said = swap(json!({"tried": 4, "good": 3}));
+        assert_eq!(said, "  3 of 4 ways led somewhere before, and all of them all the time\n");
+    }
 }

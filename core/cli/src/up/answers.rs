@@ -51,12 +51,16 @@ pub(crate) fn places(manifests: &[Value]) -> Vec<Place> {
 }
 
 /// Asks until somebody behind the ingress answers, whatever that is: not every application has something to show to strangers.
-pub(crate) async fn first(address: SocketAddr, place: &Place) -> Answer {
+/// `note` is told what is the matter until then.
+pub(crate) async fn first(address: SocketAddr, place: &Place, note: impl Fn(String)) -> Answer {
     loop {
-        match once(address, place).await {
+        let trouble = match once(address, place).await {
             Ok(answer) if !answer.is_own => return answer,
-            _ => tokio::time::sleep(BETWEEN).await,
-        }
+            Ok(answer) => format!("{} {}", answer.status.as_u16(), answer.from),
+            Err(error) => format!("{error:#}"),
+        };
+        note(format!("an answer from {} ({trouble})", place.host));
+        tokio::time::sleep(BETWEEN).await;
     }
 }
 
@@ -105,16 +109,20 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
-            for head in ["503 Service Unavailable\r\nx-yard-reason: unavailable", "401 Unauthorized"] {
+            let own = ("503 Service Unavailable\r\nx-yard-reason: unavailable", "503\nnobody is ready\n");
+            for (head, body) in [own, ("401 Unauthorized", "")] {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut request = [0; 1024];
                 let read = stream.read(&mut request).await.unwrap();
                 assert!(request[..read].starts_with(b"GET /api HTTP/1.1\r\n"));
-                let answer = format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\n\r\n");
+                let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
         let place = Place { host: "a.net".into(), path: "/api".into() };
-        assert_eq!(first(address, &place).await.status, StatusCode::UNAUTHORIZED);
+        let troubles = std::cell::RefCell::new(Vec::new());
+        let answer = first(address, &place, |trouble| troubles.borrow_mut().push(trouble)).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(troubles.take(), ["an answer from a.net (503 nobody is ready)"]);
     }
 }

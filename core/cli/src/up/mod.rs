@@ -56,11 +56,20 @@ enum Wait {
     Pods,
 }
 
+/// The group of what is waited for last: an answer from outside.
+const ANSWER: usize = usize::MAX;
+
 pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
     let progress = Progress::new(Instant::now());
     let (directory, loaded) = plan(args, cluster)?;
+    let is_new = !directory.path().exists();
     directory.create().with_context(|| format!("make {}", directory.path().display()))?;
-    supervise(&directory, &loaded, &progress)?;
+    supervise(&directory, &loaded, &progress).inspect_err(|_| {
+        // Nothing was kept there yet. The error is what to tell, and an empty folder does no harm.
+        if is_new && !directory.cluster_file().exists() {
+            let _ = fs::remove_dir_all(directory.path());
+        }
+    })?;
     let page = block_on(async {
         let limit = Duration::from_secs(args.timeout);
         let waiting = Mutex::new(BTreeMap::new());
@@ -75,7 +84,7 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
         };
         tokio::time::timeout(limit, populate(args, &directory, &loaded, &progress, &waiting))
             .await
-            .with_context(late)?
+            .map_err(|_| Error::msg(late()))?
     })?;
     drop(progress);
     output::print(&page)?;
@@ -129,7 +138,10 @@ async fn populate(
     let first = answers::places(&loaded.manifests).into_iter().next().filter(|_| args.wait == Wait::Pods);
     if let (Some(place), Some(door)) = (first, ports.host.iter().find(|port| port.to.port() == 80)) {
         progress.say("everything is ready; sending a request");
-        answers::first(door.listen, &place).await;
+        let note = |trouble| {
+            waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(ANSWER, vec![trouble]);
+        };
+        answers::first(door.listen, &place, note).await;
     }
     let took = progress.elapsed();
     progress.say("ready");

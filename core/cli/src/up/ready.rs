@@ -113,7 +113,8 @@ fn network_error(network: &Value) -> Option<String> {
     let waiting =
         ready["reason"].as_str().is_some_and(|reason| reason.contains("Pending") || reason.contains("Progress"));
     let seen = network["status"]["observedGeneration"].as_i64() >= network["metadata"]["generation"].as_i64();
-    (seen && !waiting).then(|| format!("network: {}", ready["message"].as_str().unwrap_or("not ready")))
+    let message = ready["message"].as_str().unwrap_or("not ready");
+    (seen && !waiting).then(|| format!("network: {message}; the cluster runs, change it with: yard network use PLUGIN"))
 }
 
 // === impl Condition ===

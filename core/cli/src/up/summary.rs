@@ -52,8 +52,10 @@ pub(crate) async fn page(
         text.push('\n');
         let unknown = Place { host: UNKNOWN.into(), path: "/".into() };
         let rounds = places.iter().flat_map(|place| [place; ROUNDS]);
-        for place in rounds.chain([&unknown]) {
-            let _ = writeln!(text, "{}", line(door.listen, place).await);
+        let asked: Vec<_> = rounds.chain([&unknown]).map(|place| (command(door.listen, place), place)).collect();
+        let width = asked.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
+        for (command, place) in asked {
+            let _ = writeln!(text, "{command:width$}   {}", answer(door.listen, place).await);
         }
     }
     if let Some(dns) = ports.dns {
@@ -94,10 +96,13 @@ fn resolver(dns: SocketAddr, places: &[Place], zones: &[String]) -> String {
     text
 }
 
-async fn line(door: SocketAddr, place: &Place) -> String {
-    let command = format!("curl -H 'Host: {}' http://{door}{}", place.host, place.path);
+fn command(door: SocketAddr, place: &Place) -> String {
+    format!("curl -H 'Host: {}' http://{door}{}", place.host, place.path)
+}
+
+async fn answer(door: SocketAddr, place: &Place) -> String {
     match answers::once(door, place).await {
-        Ok(Answer { status, from, .. }) => format!("{command}   {} {from}", status.as_u16()),
-        Err(error) => format!("{command}   {error:#}"),
+        Ok(Answer { status, from, .. }) => format!("{} {from}", status.as_u16()),
+        Err(error) => format!("{error:#}"),
     }
 }

@@ -6,6 +6,7 @@ scenarios! {
     nothing_is_left_after_down
     nothing_is_left_after_the_supervisor_was_killed
     a_deleted_cluster_is_gone
+    a_cluster_that_could_not_start_leaves_nothing
 }
 
 fn nothing_is_left_after_down(powers: Powers) {
@@ -32,4 +33,19 @@ fn a_deleted_cluster_is_gone(powers: Powers) {
     cluster.yard(&["delete", "cluster"]);
     traces.are_gone(&cluster.directory());
     assert!(!cluster.directory().exists());
+}
+
+fn a_cluster_that_could_not_start_leaves_nothing(powers: Powers) {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let cluster = Cluster::prepare_with(powers, |folder| {
+        let file = folder.join("cluster.yaml");
+        let text =
+            std::fs::read_to_string(&file).unwrap().replace("listen: 127.0.0.1:0", &format!("listen: {address}"));
+        std::fs::write(&file, text).unwrap();
+    });
+    let output = cluster.try_yard(&["up", "-f", cluster.file("sphinx").to_str().unwrap()]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains(&format!("{address}: in use by")) && error.contains("spec.hostPorts[0].listen"), "{error}");
+    assert!(!cluster.directory().exists(), "a folder is left");
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use switchyard_plugin::Manifest;
+use switchyard_plugin_host::{library_names, program_name};
 
 use crate::subject::{Checked, Subject, fail};
 
@@ -13,12 +14,23 @@ pub(super) const TYPES: [&str; 8] =
 pub(super) fn complete(subject: &Subject) -> Checked {
     let problems = problems(&subject.inspected().manifest);
     let file = subject.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let name = &subject.inspected().manifest.name;
-    let expected =
-        if subject.is_library() { format!("libswitchyard_{name}.so") } else { format!("switchyard_{name}.plugin") };
-    let renamed =
-        if file == expected { String::new() } else { format!("to be found by name it must be called {expected}") };
+    let found = found_as(&subject.inspected().manifest.name, subject.is_library());
+    let renamed = if found.contains(&file) {
+        String::new()
+    } else {
+        format!("to be found by name it must be called {}", found.join(" or "))
+    };
     if problems.is_empty() { Ok(renamed) } else { Err(fail(problems.join("; "))) }
+}
+
+/// What the file of a plugin may be called.
+fn found_as(name: &str, is_library: bool) -> Vec<String> {
+    if !is_library {
+        return vec![program_name(name)];
+    }
+    let mut names = library_names(name).to_vec();
+    names.dedup();
+    names
 }
 
 fn problems(manifest: &Manifest) -> Vec<String> {
@@ -49,6 +61,13 @@ fn problems(manifest: &Manifest) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cargo_makes_of_a_name_is_found_by_it() {
+        assert_eq!(found_as("my-net", true), ["libswitchyard_my-net.so", "libswitchyard_my_net.so"]);
+        assert_eq!(found_as("mine", true), ["libswitchyard_mine.so"]);
+        assert_eq!(found_as("my-net", false), ["switchyard_my-net.plugin"]);
+    }
 
     #[test]
     fn what_is_missing_or_odd_is_named() {

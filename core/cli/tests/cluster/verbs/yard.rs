@@ -29,6 +29,8 @@ pub(super) const ROWS: &[Row] = &[
     ("yard shell worker-1 -- ip -br address show eth0", 0, &["10.140.0.11/24"]),
     ("yard shell pod/$POD -- ip -br address show eth0", 0, &["10.40."]),
     ("yard shell router -- sh -c 'exit 7'", 7, &[]),
+    ("yard shell worker-9 -- true", 1, &["yard: worker-9: there is no node/worker-9; yard status"]),
+    ("ps -o comm= -p $(yard status -o json | jq '.[0].supervisorPid')", 0, &["yard"]),
     ("yard network status", 0, &["kubenet 0.1.0, ready", "worker-2"]),
     ("yard network use overlay --dry-run", 0, &["nothing has been changed", "link vxlan"]),
     ("yard network use kubenet", 0, &["kubenet 0.1.0 is active already"]),

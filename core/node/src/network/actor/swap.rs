@@ -220,6 +220,7 @@ impl Actor {
     async fn probe(&mut self) -> Result<(), String> {
         let Some(ongoing) = &mut self.ongoing else { return Ok(()) };
         let Some(prober) = &mut ongoing.prober else { return Ok(()) };
+        prober.found.untried = !ongoing.carries;
         let outcome = if ongoing.carries { prober.check().await } else { Ok(()) };
         ongoing.said.probes = prober.found.clone();
         outcome
