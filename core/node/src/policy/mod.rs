@@ -190,21 +190,18 @@ impl Policies {
 
     fn see(&mut self, change: Change) {
         match change {
-            Change::Pod { was, now } => {
-                let now = now.filter(|pod| !pod.ended);
-                match (now.as_deref().and_then(|pod| Some((pod, pod.ip?))), was) {
-                    (Some((pod, address)), _) => self.layer.pod(Pod {
-                        uid: Arc::clone(&pod.uid),
-                        namespace: Arc::clone(&pod.namespace),
-                        labels: Arc::clone(&pod.labels),
-                        address,
-                        ports: Arc::clone(&pod.ports),
-                        local: *pod.node == *self.node,
-                    }),
-                    (None, Some(was)) => self.layer.pod_gone(&was.uid),
-                    (None, None) => {}
-                }
-            }
+            Change::Pod { was, now } => match (now.as_deref().and_then(|pod| Some((pod, pod.ip?))), was) {
+                (Some((pod, address)), _) => self.layer.pod(Pod {
+                    uid: Arc::clone(&pod.uid),
+                    namespace: Arc::clone(&pod.namespace),
+                    labels: Arc::clone(&pod.labels),
+                    address,
+                    ports: Arc::clone(&pod.ports),
+                    local: *pod.node == *self.node,
+                }),
+                (None, Some(was)) => self.layer.pod_gone(&was.uid),
+                (None, None) => {}
+            },
             Change::Namespace { name, labels } => self.layer.namespace(name, labels),
             Change::Complete => self.viewed = true,
         }

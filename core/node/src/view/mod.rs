@@ -34,15 +34,13 @@ pub(crate) struct Pod {
     pub(crate) labels: Arc<Labels>,
     /// The node it is bound to.
     pub(crate) node: Arc<str>,
-    /// Its own address, from when it was bound; none for a pod on its node's network.
+    /// Its own address, from when it was bound until its end; none for a pod on its node's network.
     pub(crate) ip: Option<IpAddr>,
     pub(crate) host_network: bool,
     /// Named ports of its containers.
     pub(crate) ports: Arc<[NamedPort]>,
     /// It was asked to end.
     pub(crate) deleting: bool,
-    /// All its containers have ended for good.
-    pub(crate) ended: bool,
 }
 
 /// What changed.
