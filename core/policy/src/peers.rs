@@ -21,6 +21,13 @@ pub(crate) struct Interner<T> {
     unused: BTreeSet<u32>,
 }
 
+/// What came into use and what went out of it, by its number.
+#[derive(Debug)]
+pub(crate) struct Changes<T> {
+    pub(crate) fresh: BTreeMap<u32, Arc<T>>,
+    pub(crate) gone: BTreeMap<u32, Arc<T>>,
+}
+
 #[derive(Debug)]
 struct Slot<T> {
     value: Arc<T>,
@@ -102,8 +109,8 @@ impl<T: Clone + Ord + serde::Serialize> Interner<T> {
         }
     }
 
-    /// What came into use and went out of it since this was asked last.
-    pub(crate) fn changes(&mut self) -> (BTreeMap<u32, Arc<T>>, BTreeMap<u32, Arc<T>>) {
+    /// What changed since this was asked last.
+    pub(crate) fn changes(&mut self) -> Changes<T> {
         let mut gone = BTreeMap::new();
         for id in std::mem::take(&mut self.unused) {
             let slot = self.slots.remove(&id).expect("a number has a slot");
@@ -111,7 +118,8 @@ impl<T: Clone + Ord + serde::Serialize> Interner<T> {
             gone.insert(id, slot.value);
         }
         let fresh = std::mem::take(&mut self.fresh).into_iter();
-        (fresh.filter_map(|id| Some((id, Arc::clone(&self.slots.get(&id)?.value)))).collect(), gone)
+        let fresh = fresh.filter_map(|id| Some((id, Arc::clone(&self.slots.get(&id)?.value)))).collect();
+        Changes { fresh, gone }
     }
 
     /// The number of a value, if somebody uses it.

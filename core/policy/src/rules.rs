@@ -2,9 +2,13 @@
 //!
 //! Policies come and go one by one, and say whom that is about: of what is said about all others nothing has to be worked out anew.
 
+mod ports;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::ports::{Index, Scope};
+pub(crate) use self::ports::{Point, Span, To};
 use crate::peers::{Class, Interner, NameId, PeerId, PortName, numbers};
 use crate::{Action, Direction, NamedPort, Numbers, Peer, Policy, Tier};
 
@@ -18,6 +22,8 @@ pub(crate) struct Rules {
     any: Index,
     /// Rules for those whom a peer holds.
     by_peer: BTreeMap<PeerId, Index>,
+    /// How many there are of these, by what they are for.
+    of_peers: Kinds,
     /// Rules for ports by the name that the peer gives them.
     by_name: Vec<Named>,
     /// What policies of each tier and priority say otherwise.
@@ -65,12 +71,12 @@ struct Level {
     said: BTreeMap<u8, (Action, usize)>,
 }
 
-/// Rules by the ports that they are for.
-#[derive(Debug, Default)]
-struct Index {
-    points: BTreeMap<Point, Vec<Arc<Flat>>>,
-    spans: Vec<(Span, Arc<Flat>)>,
-    whole: Vec<Arc<Flat>>,
+/// How many rules are for single ports, for ranges, for everything.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kinds {
+    points: usize,
+    spans: usize,
+    whole: usize,
 }
 
 #[derive(Debug)]
@@ -80,31 +86,6 @@ struct Named {
     peers: Option<BTreeSet<PeerId>>,
     name: NameId,
     protocol: u8,
-}
-
-/// One port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Point {
-    pub(crate) protocol: u8,
-    pub(crate) port: u16,
-}
-
-/// Several ports in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Span {
-    pub(crate) protocol: u8,
-    pub(crate) from: u16,
-    pub(crate) to: u16,
-}
-
-/// Where a connection leads.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum To {
-    Point(Point),
-    /// A range none of whose ports is a point of its own.
-    Span(Span),
-    /// Something without a port that any rule names.
-    Else,
 }
 
 /// What becomes of a connection.
@@ -122,13 +103,6 @@ pub(crate) struct Questions {
     pub(crate) spans: bool,
 }
 
-/// What a rule is for, in numbers.
-struct Scope {
-    points: BTreeSet<Point>,
-    spans: BTreeSet<Span>,
-    whole: bool,
-}
-
 // === impl Rules ===
 
 impl Rules {
@@ -139,6 +113,7 @@ impl Rules {
             own_ports,
             any: Index::default(),
             by_peer: BTreeMap::new(),
+            of_peers: Kinds::default(),
             by_name: Vec::new(),
             levels: BTreeMap::new(),
             spans: Vec::new(),
@@ -229,7 +204,9 @@ impl Rules {
             if rule.peers.is_empty() {
                 self.any.remove(&policy.name, &scope);
             }
-            for id in rule.peers.iter().filter_map(|peer| peers.id(peer)) {
+            let held: BTreeSet<PeerId> = rule.peers.iter().filter_map(|peer| peers.id(peer)).collect();
+            for id in held {
+                self.of_peers.count(&scope, -1);
                 let Some(index) = self.by_peer.get_mut(&id) else { continue };
                 index.remove(&policy.name, &scope);
                 if index.is_empty() {
@@ -316,6 +293,7 @@ impl Rules {
             self.any.add(&flat, &scope);
         }
         for id in held {
+            self.of_peers.count(&scope, 1);
             self.by_peer.entry(id).or_default().add(&flat, &scope);
         }
     }
@@ -369,10 +347,8 @@ impl Rules {
 
     /// Whether rules for somebody in particular can decide over single ports, over ranges, over everything.
     pub(crate) fn kinds(&self) -> (bool, bool, bool) {
-        let mut own = self.by_peer.values();
-        let whole = own.clone().any(|index| !index.whole.is_empty());
-        let spans = own.clone().any(|index| !index.spans.is_empty());
-        let points = own.any(|index| !index.points.is_empty()) || !self.by_name.is_empty();
+        let Kinds { points, spans, whole } = self.of_peers;
+        let (points, spans, whole) = (points > 0 || !self.by_name.is_empty(), spans > 0, whole > 0);
         let wide = whole || spans;
         (points || wide && !self.any.points.is_empty(), wide && !self.spans.is_empty(), whole)
     }
@@ -465,57 +441,6 @@ fn asked(rule: &crate::Rule) -> impl Iterator<Item = PortName> + '_ {
     })
 }
 
-// === impl Index ===
-
-impl Index {
-    fn add(&mut self, rule: &Arc<Flat>, scope: &Scope) {
-        for point in &scope.points {
-            self.points.entry(*point).or_default().push(Arc::clone(rule));
-        }
-        self.spans.extend(scope.spans.iter().map(|span| (*span, Arc::clone(rule))));
-        if scope.whole {
-            self.whole.push(Arc::clone(rule));
-        }
-    }
-
-    /// Takes the rules of a policy away that are for these ports.
-    fn remove(&mut self, policy: &str, scope: &Scope) {
-        for point in &scope.points {
-            let Some(rules) = self.points.get_mut(point) else { continue };
-            rules.retain(|rule| !rule.is_of(policy));
-            if rules.is_empty() {
-                self.points.remove(point);
-            }
-        }
-        if !scope.spans.is_empty() {
-            self.spans.retain(|(_, rule)| !rule.is_of(policy));
-        }
-        if scope.whole {
-            self.whole.retain(|rule| !rule.is_of(policy));
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.points.is_empty() && self.spans.is_empty() && self.whole.is_empty()
-    }
-
-    fn fitting<'a>(&'a self, to: To, fitting: &mut Vec<&'a Arc<Flat>>) {
-        fitting.extend(&self.whole);
-        match to {
-            To::Point(point) => {
-                fitting.extend(self.points.get(&point).into_iter().flatten());
-                fitting.extend(self.spans.iter().filter(|(span, _)| span.holds(point)).map(|(_, rule)| rule));
-            }
-            To::Span(asked) => {
-                let covers =
-                    |span: &Span| span.protocol == asked.protocol && span.from <= asked.from && asked.to <= span.to;
-                fitting.extend(self.spans.iter().filter(|(span, _)| covers(span)).map(|(_, rule)| rule));
-            }
-            To::Else => {}
-        }
-    }
-}
-
 // === impls of small things ===
 
 impl Touched {
@@ -524,6 +449,17 @@ impl Touched {
             (Self::Peers(some), Self::Peers(more)) => some.extend(more),
             _ => *self = Self::All,
         }
+    }
+}
+
+impl Kinds {
+    fn count(&mut self, scope: &Scope, one: isize) {
+        let count = |counted: &mut usize, is_so: bool| {
+            *counted = counted.saturating_add_signed(if is_so { one } else { 0 });
+        };
+        count(&mut self.points, !scope.points.is_empty());
+        count(&mut self.spans, !scope.spans.is_empty());
+        count(&mut self.whole, scope.whole);
     }
 }
 
@@ -556,12 +492,6 @@ impl Named {
             return Vec::new();
         }
         class.ports.iter().filter(|(name, _)| *name == self.name).map(|(_, port)| *port).collect()
-    }
-}
-
-impl Span {
-    fn holds(&self, point: Point) -> bool {
-        self.protocol == point.protocol && (self.from..=self.to).contains(&point.port)
     }
 }
 

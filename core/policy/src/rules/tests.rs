@@ -99,13 +99,13 @@ fn peers_are_held_as_long_as_rules_name_them() {
     let (web, db) = (pods("web"), pods("db"));
     let first = policy(Tier::Application, 1, None, vec![rule(Action::Accept, &[&web, &web], &[])]);
     let (mut rules, mut known) = rules(&[first.clone()]);
-    assert_eq!(known.peers.changes().0.len(), 1);
+    assert_eq!(known.peers.changes().fresh.len(), 1);
     let second = policy(Tier::Application, 1, None, vec![rule(Action::Accept, &[&web, &db], &[])]);
     rules.replace(&[first], &[second.clone()], &mut known.peers, &mut known.names);
-    let (fresh, gone) = known.peers.changes();
-    assert_eq!((fresh.len(), gone.len()), (1, 0));
+    let changes = known.peers.changes();
+    assert_eq!((changes.fresh.len(), changes.gone.len()), (1, 0));
     rules.release(&[second], &mut known.peers, &mut known.names);
-    assert_eq!(known.peers.changes().1.len(), 2);
+    assert_eq!(known.peers.changes().gone.len(), 2);
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl World {
 
 #[test]
 fn every_packet_fares_as_the_api_says_whatever_changes() {
-    for seed in 1..=8 {
+    for seed in 1..=10 {
         let mut lot = Lot::new(seed);
         let mut world = World::populated(&mut lot);
         for step in 0..16 {

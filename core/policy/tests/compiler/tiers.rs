@@ -166,7 +166,9 @@ fn policies_of_all_tiers_come_change_and_go_and_leave_what_the_others_want() {
         let told = |policies: &BTreeMap<usize, Policy>| {
             let mut layer = Layer::new(place());
             pods.iter().for_each(|pod| layer.pod(pod.clone()));
-            policies.values().for_each(|policy| drop(layer.policy(policy.clone())));
+            for policy in policies.values() {
+                layer.policy(policy.clone());
+            }
             layer
         };
         let (mut policies, mut ledger) = (BTreeMap::new(), Ledger::default());
