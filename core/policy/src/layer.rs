@@ -23,7 +23,7 @@ use crate::blocks::{self, Intervals};
 use crate::index::Groups;
 use crate::peers::{Class, Classes, Interner, PeerId, PortName};
 use crate::rules::{Rules, Touched};
-use crate::subject::{self, Subject};
+use crate::subject::{self, Subject, SubjectId};
 use crate::{Direction, Labels, NamedPort, Numbers, Peer, Pod, Policy, Protocol, Tier};
 
 /// Policies in force on a node. Told of changes, it says which units change.
@@ -77,9 +77,6 @@ struct Address {
     ingress: Option<SubjectId>,
     egress: Option<SubjectId>,
 }
-
-/// What tells a kind of subject apart from others; see [`subject::id`].
-type SubjectId = Arc<str>;
 
 /// Units that are wanted otherwise.
 type Units = BTreeMap<UnitId, Option<Fragment>>;

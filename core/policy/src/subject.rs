@@ -41,6 +41,9 @@ pub(crate) struct Subject {
     pub(crate) classes: BTreeSet<u32>,
 }
 
+/// What [`id`] gives, shared by all who are of the kind.
+pub(crate) type SubjectId = Arc<str>;
+
 /// What tells kinds of subject apart: direction, policies, and what they call the ports that those name.
 pub(crate) fn id(direction: Direction, policies: &[Arc<Policy>], own_ports: &[NamedPort]) -> String {
     let mut text = way(direction).to_owned();
@@ -56,17 +59,17 @@ pub(crate) fn id(direction: Direction, policies: &[Arc<Policy>], own_ports: &[Na
 
 /// A name for each kind of subject, by its id: that of the policy which says most in it. So what is large keeps its chain and its maps
 /// when smaller policies come and go. Of several with the same such policy one has the plain name, that of the fewest policies.
-pub(crate) fn names(subjects: &BTreeMap<Arc<str>, Subject>) -> BTreeMap<Arc<str>, String> {
-    let mut by_lead: BTreeMap<(&str, &str), Vec<(usize, &Arc<str>)>> = BTreeMap::new();
+pub(crate) fn names(subjects: &BTreeMap<SubjectId, Subject>) -> BTreeMap<SubjectId, String> {
+    let mut by_lead: BTreeMap<_, Vec<(usize, &SubjectId)>> = BTreeMap::new();
     for (id, subject) in subjects {
-        let of_lead = by_lead.entry((way(subject.direction), &subject.lead)).or_default();
+        let of_lead = by_lead.entry((way(subject.direction), subject.lead.as_str())).or_default();
         of_lead.push((subject.policies.len(), id));
     }
     let mut names = BTreeMap::new();
     for ((way, lead), mut kinds) in by_lead {
         kinds.sort_unstable();
         for (place, (_, id)) in kinds.into_iter().enumerate() {
-            let digest = name::digest(if place == 0 { lead } else { &**id }.as_bytes());
+            let digest = name::digest(if place == 0 { lead } else { id }.as_bytes());
             let readable = name::plain(lead.trim_start_matches("networkpolicy/"), Some(digest));
             names.insert(Arc::clone(id), format!("{way}/{readable}"));
         }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Anew, DIRECTIONS, Dirty, Layer, SubjectId, Units, named_ports, order};
+use super::{Anew, DIRECTIONS, Dirty, Layer, Units, named_ports, order};
 use crate::peers::{Changes, Class, NameId, PeerId, PortName};
-use crate::{Direction, Peer, Pod, PodGroup, Policy, blocks, subject};
+use crate::subject::{self, SubjectId};
+use crate::{Direction, Peer, Pod, PodGroup, Policy, blocks};
 
 /// Of the policies that came, changed or went, those that concern pods of one kind now, and these pods' addresses.
 type Votes = BTreeMap<BTreeSet<String>, Vec<IpAddr>>;

@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use super::*;
 use crate::Protocol;
 use crate::{Namespaces, PodGroup, Port, Rule, Selector};
@@ -98,10 +100,10 @@ fn ranges_are_cut_where_any_begins_or_ends_and_all_of_a_protocol_is_a_range() {
 fn peers_are_held_as_long_as_rules_name_them() {
     let (web, db) = (pods("web"), pods("db"));
     let first = policy(Tier::Application, 1, None, vec![rule(Action::Accept, &[&web, &web], &[])]);
-    let (mut rules, mut known) = rules(&[first.clone()]);
+    let (mut rules, mut known) = rules(from_ref(&first));
     assert_eq!(known.peers.changes().fresh.len(), 1);
     let second = policy(Tier::Application, 1, None, vec![rule(Action::Accept, &[&web, &db], &[])]);
-    rules.replace(&[first], &[second.clone()], &mut known.peers, &mut known.names);
+    rules.replace(&[first], from_ref(&second), &mut known.peers, &mut known.names);
     let changes = known.peers.changes();
     assert_eq!((changes.fresh.len(), changes.gone.len()), (1, 0));
     rules.release(&[second], &mut known.peers, &mut known.names);
@@ -123,12 +125,12 @@ fn rules_say_whom_a_change_is_about() {
         // What is said otherwise, too.
         (of(2, Some(Action::Drop), vec![accept(&[&db], &[(90, 90)])]), true),
     ] {
-        let (mut rules, mut known) = rules(&[base.clone()]);
-        let there = rules.replace(&[], &[come.clone()], &mut known.peers, &mut known.names);
+        let (mut rules, mut known) = rules(from_ref(&base));
+        let there = rules.replace(&[], from_ref(&come), &mut known.peers, &mut known.names);
         let ids = || known.peers.id(&db).into_iter().collect();
         assert_eq!(there, if all { Touched::All } else { Touched::Peers(ids()) }, "{come:?}");
         assert_eq!(rules.replace(&[come], &[], &mut known.peers, &mut known.names), there);
-        let class = known.class(&[db.clone()]);
+        let class = known.class(from_ref(&db));
         assert_eq!(rules.decide(Some(&class), tcp(90)).action, Action::Drop);
     }
 }
