@@ -8,7 +8,7 @@ pub const VERSION: &str = "v1alpha1";
 pub const NETWORK: &str = "default";
 
 /// Annotation on a Pod: the address given to it when it was bound. The address is in use exactly as long as a Pod object carries
-/// this.
+/// it: until the object goes, or until its node takes the annotation away in the write that says that the pod has ended.
 pub const POD_IP: &str = "switchyard.dev/pod-ip";
 /// Annotation on a Node: JSON of [`crate::NodeNetworkStatus`], written by its agent.
 pub const NODE_NETWORK: &str = "switchyard.dev/network";

@@ -65,6 +65,11 @@ pub fn is_deleting(object: &Value) -> bool {
     !text(object, "/metadata/deletionTimestamp").is_empty()
 }
 
+/// Whether a pod's containers have all ended for good.
+pub fn has_ended(pod: &Value) -> bool {
+    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+}
+
 /// Whether something must be done before the object may go.
 pub fn has_finalizers(object: &Value) -> bool {
     !list(object, "/metadata/finalizers").is_empty() || !list(object, "/spec/finalizers").is_empty()

@@ -224,7 +224,7 @@ async fn a_body_that_does_not_come_and_a_connection_nobody_uses_end() {
 }
 
 #[tokio::test]
-async fn a_pods_address_is_given_by_who_may_bind_it_and_never_changes() {
+async fn a_pods_address_is_given_by_who_may_bind_it_and_goes_with_the_pods_end() {
     let rig = Rig::start().await;
     let admin = rig.server.client();
     let editor = rig.server.client_as(&Identity::new("eve", &[]));
@@ -264,6 +264,18 @@ async fn a_pods_address_is_given_by_who_may_bind_it_and_never_changes() {
             .await
             .expect("another");
     }
+    // Its node takes it back when nothing of the pod is connected any more, and then it has none for good.
+    let node = |name: &str| Api::<Pod>::default_namespaced(rig.server.client_as(&Identity::node(name)));
+    let end = |phase: &str| {
+        let metadata = json!({"annotations": {"switchyard.dev/pod-ip": null}});
+        Patch::Merge(json!({"metadata": metadata, "status": {"phase": phase}}))
+    };
+    assert_eq!(code(pods.patch_status("p", &params, &end("Failed")).await), 422, "not hers to take back");
+    assert_eq!(code(node("n2").patch_status("p", &params, &end("Failed")).await), 403, "nor another node's");
+    assert_eq!(code(node("n1").patch_status("p", &params, &end("Running")).await), 422, "it is in use");
+    let ended = node("n1").patch_status("p", &params, &end("Succeeded")).await.expect("it has ended");
+    assert!(!ended.metadata.annotations.unwrap_or_default().contains_key("switchyard.dev/pod-ip"));
+    assert_eq!(code(all.create_subresource::<_, serde_json::Value>("binding", "p", &create(), &binding).await), 409);
     rig.stop().await;
 }
 

@@ -200,7 +200,7 @@ async fn group(context: &Context, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a pod, which has an address of its own and has not ended, is among these.
+/// Whether a pod, which has an address of its own, is among these.
 fn holds(context: &Context, peers: &[Peer], pod: &Pod) -> bool {
     let (true, Some(namespace)) = (membership(pod).1, pod.metadata.namespace.as_deref()) else { return false };
     let none = Labels::new();
@@ -210,12 +210,11 @@ fn holds(context: &Context, peers: &[Peer], pod: &Pod) -> bool {
     peers.iter().any(|peer| matches!(peer, Peer::Pods(group) if group.holds(namespace, labels, of_namespace)))
 }
 
-/// What decides about a pod's membership: its labels, and whether it has an address and goes on.
+/// What decides about a pod's membership: its labels, and whether it has an address, which goes with its end.
 fn membership(pod: &Pod) -> (Option<&Labels>, bool) {
     let has_address = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(names::POD_IP));
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
-    (pod.metadata.labels.as_ref(), has_address && !on_host && !matches!(phase, Some("Succeeded" | "Failed")))
+    (pod.metadata.labels.as_ref(), has_address && !on_host)
 }
 
 /// The one condition, as new as it is.

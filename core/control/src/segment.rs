@@ -91,7 +91,8 @@ pub(crate) fn controller(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     let (wake, weak) = (queue.clone(), Arc::downgrade(context));
     context.caches.pods.on_change(move |old, new| {
         // Nearly always the namespace outlives its pods, and its end is what counts.
-        let (Some(ip), None, Some(context)) = (old.and_then(|pod| address(pod)), new, weak.upgrade()) else { return };
+        let [old, new] = [old, new].map(|pod| pod.and_then(|pod| address(pod)));
+        let (Some(ip), None, Some(context)) = (old, new, weak.upgrade()) else { return };
         for segment in context.caches.segments.all() {
             if segment.spec.subnets.iter().any(|subnet| subnet.contains(&ip)) && !namespace_is_there(&context, &segment)
             {

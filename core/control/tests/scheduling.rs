@@ -128,6 +128,26 @@ async fn a_full_block_is_said_and_an_address_is_free_when_its_pod_is_gone() {
 }
 
 #[tokio::test]
+async fn more_pods_run_to_their_end_on_a_node_than_it_has_addresses() {
+    let mut cluster = Cluster::still().await;
+    cluster.start();
+    cluster.node("a", json!({"spec": {"podCIDR": "10.40.7.0/29"}})).await;
+    cluster.agent().await;
+    for n in 0..12 {
+        let containers = json!({"restartPolicy": "Never", "containers": containers("succeeds")});
+        cluster.create::<Pod>(pod(&format!("pod-{n}"), containers)).await;
+    }
+    let succeeded = |pods: &[Pod]| {
+        let phases = pods.iter().filter_map(|pod| pod.status.as_ref()?.phase.as_deref());
+        phases.filter(|phase| *phase == "Succeeded").count()
+    };
+    eventually!("all to end", succeeded(&cluster.pods().await) == 12);
+    let shown: std::collections::BTreeSet<_> =
+        cluster.pods().await.into_iter().filter_map(|pod| pod.status?.pod_ip).collect();
+    assert_eq!(shown.len(), 5, "each was used, and each pod shows what it had: {shown:?}");
+}
+
+#[tokio::test]
 async fn the_more_important_pod_goes_first() {
     let mut cluster = Cluster::still().await;
     for (name, class) in [("low", None), ("high", Some("system-cluster-critical"))] {

@@ -107,7 +107,7 @@ impl Agent {
 
         let network = self.network(plugins)?;
         let view = self.view();
-        let (policies, guard) = Policies::new(&config.name, self.client.clone(), network.clone());
+        let (policies, guard) = Policies::new(&config.name, self.client.clone(), network.clone(), view.clone());
         let objects = follow(&self.client, watcher::Config::default());
         let all = watcher::Config::default;
         let firewall = heard(follow(&self.client, all()), follow(&self.client, all()));

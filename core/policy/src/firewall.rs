@@ -195,7 +195,8 @@ impl SecurityPolicySpec {
             for (direction, subjects, peers) in [(Direction::Egress, &from, &to), (Direction::Ingress, &to, &from)] {
                 let (Some(subjects), Some(peers)) = (subjects_of(subjects), peers_of(peers)) else { continue };
                 translated.policies.push(Policy {
-                    name: format!("securitypolicy/{name}/{number:04}/{}", word(direction)),
+                    // A space is before all that a name can go on with, so that `shop` is before `shop-2`.
+                    name: format!("securitypolicy/{name} {number:04} {}", word(direction)),
                     tier: self.tier,
                     priority: self.priority,
                     subjects,

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! policies                    the table, its hook, its maps
-//! policies/blocks             classes of blocks of addresses
+//! policies/block/ADDRESS      which class addresses from there on are in, as far as the same blocks hold them
 //! policies/pod/ADDRESS        which kinds of subject a pod of this node is
 //! policies/peer/ADDRESS       which class a pod of the cluster is in
 //! policies/of/SUBJECT         chains and maps of one kind of subject
 //! policies/of/SUBJECT/CLASS   what they say about one class
 //! ```
+
+mod follow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,12 +19,12 @@ use switchyard_netstate::nft::{Data, Value, Verdict};
 use switchyard_netstate::{Fragment, Place, UnitId};
 
 use crate::base::{self, BLOCKS, PEERS, SELF, element};
-use crate::blocks::{self, Interval};
+use crate::blocks::{self, Intervals};
 use crate::index::Groups;
 use crate::peers::{Class, Classes, Interner, PeerId, PortName};
-use crate::rules::Rules;
-use crate::subject::{self, Subject};
-use crate::{Direction, Labels, NamedPort, Numbers, Peer, Pod, Policy};
+use crate::rules::{Rules, Touched};
+use crate::subject::{self, Subject, SubjectId};
+use crate::{Direction, Labels, NamedPort, Numbers, Peer, Pod, Policy, Protocol, Tier};
 
 /// Policies in force on a node. Told of changes, it says which units change.
 #[derive(Debug)]
@@ -31,17 +33,21 @@ pub struct Layer {
     namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
     pods: BTreeMap<Arc<str>, Arc<Pod>>,
     addresses: BTreeMap<IpAddr, Address>,
+    /// Those of this node's pods.
+    local: BTreeSet<IpAddr>,
     policies: BTreeMap<String, Arc<Policy>>,
     /// Policies by their subjects.
     by_subjects: Groups<String>,
     /// By their ids.
-    subjects: BTreeMap<String, Subject>,
+    subjects: BTreeMap<SubjectId, Subject>,
     peers: Interner<Peer>,
     /// Those of them that are of pods.
     by_pods: Groups<PeerId>,
     names: Interner<PortName>,
     classes: Classes,
-    blocks: Vec<(Interval, Arc<Class>)>,
+    blocks: Intervals,
+    /// Their classes, by their first addresses.
+    block_classes: BTreeMap<u32, Arc<Class>>,
     dirty: Dirty,
     begun: bool,
 }
@@ -68,9 +74,15 @@ struct Address {
     holders: Vec<Arc<str>>,
     class: Option<Arc<Class>>,
     /// The kinds of subject that its pod is, by their ids.
-    ingress: Option<String>,
-    egress: Option<String>,
+    ingress: Option<SubjectId>,
+    egress: Option<SubjectId>,
 }
+
+/// Units that are wanted otherwise.
+type Units = BTreeMap<UnitId, Option<Fragment>>;
+
+/// Kinds of subject that say something else than before, and about whom.
+type Anew = BTreeMap<SubjectId, Touched>;
 
 const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
@@ -84,6 +96,7 @@ impl Layer {
             namespaces: BTreeMap::new(),
             pods: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            local: BTreeSet::new(),
             policies: BTreeMap::new(),
             by_subjects: Groups::default(),
             subjects: BTreeMap::new(),
@@ -91,7 +104,8 @@ impl Layer {
             by_pods: Groups::default(),
             names: Interner::default(),
             classes: Classes::default(),
-            blocks: Vec::new(),
+            blocks: Intervals::default(),
+            block_classes: BTreeMap::new(),
             dirty: Dirty::default(),
             begun: false,
         }
@@ -183,15 +197,15 @@ impl Layer {
     /// Units that are wanted otherwise now (none: nothing any more) because of what was told since this was asked last.
     pub fn settle(&mut self) -> BTreeMap<UnitId, Option<Fragment>> {
         let dirty = std::mem::take(&mut self.dirty);
-        let mut units = BTreeMap::new();
+        let (mut units, mut anew) = (Units::new(), Anew::new());
         if !std::mem::replace(&mut self.begun, true) {
             units.insert(unit(""), Some(base::base(&self.place)));
         }
-        let mut anew = BTreeSet::new();
-        let to_select = self.to_select(&dirty);
+        let (mut to_select, stale) = self.follow_policies(&dirty, &mut anew);
+        to_select.extend(&dirty.addresses);
         let mut selected: BTreeSet<IpAddr> =
             to_select.into_iter().filter(|address| self.select(*address, &mut anew)).collect();
-        self.renew(&dirty.policies, &mut anew);
+        self.renew(&stale, &mut anew);
         let dropped = self.drop_subjects(&mut units);
         if dropped || !anew.is_empty() {
             selected.extend(self.name_subjects(&mut anew, &mut units));
@@ -199,33 +213,19 @@ impl Layer {
         for address in selected {
             units.insert(unit(&format!("/pod/{address}")), self.jumps(address));
         }
-        let (fresh_peers, gone_peers) = self.peers.changes();
-        let (fresh_names, gone_names) = self.names.changes();
-        let changed =
-            !(fresh_peers.is_empty() && gone_peers.is_empty() && fresh_names.is_empty() && gone_names.is_empty());
-        for (id, peer) in &fresh_peers {
-            if let Peer::Pods(group) = &**peer {
-                self.by_pods.enter(group, *id);
-            }
-        }
-        for (id, peer) in &gone_peers {
-            if let Peer::Pods(group) = &**peer {
-                self.by_pods.leave(group, id);
-            }
-        }
-        // Before addresses are looked up in them.
-        if changed {
-            self.cut_blocks(&mut units);
-        }
-        let reclass: Vec<IpAddr> =
-            if changed { self.addresses.keys().copied().collect() } else { dirty.addresses.into_iter().collect() };
-        for address in reclass {
+        let mut to_classify = self.follow_peers(&mut units);
+        to_classify.extend(&dirty.addresses);
+        for address in to_classify {
             if let Some(fragment) = self.classify(address) {
                 units.insert(unit(&format!("/peer/{address}")), fragment);
             }
         }
         self.tell_subjects(&anew, &mut units);
-        self.addresses.retain(|_, address| !address.holders.is_empty());
+        for address in &dirty.addresses {
+            if self.addresses.get(address).is_some_and(|known| known.holders.is_empty()) {
+                self.addresses.remove(address);
+            }
+        }
         units
     }
 
@@ -253,38 +253,19 @@ impl Layer {
         policy.subjects.iter().any(|group| group.holds(&pod.namespace, &pod.labels, of_namespace))
     }
 
-    /// Addresses of this node's pods whose policies may be others now.
-    fn to_select(&self, dirty: &Dirty) -> BTreeSet<IpAddr> {
-        let mut all = dirty.addresses.clone();
-        if dirty.policies.is_empty() {
-            return all;
-        }
-        let of_subject = |id: &Option<String>| {
-            let subject = id.as_ref().and_then(|id| self.subjects.get(id));
-            subject.is_some_and(|subject| subject.policies.iter().any(|one| dirty.policies.contains(&one.name)))
-        };
-        let dirty_policies: Vec<_> = dirty.policies.iter().filter_map(|name| self.policies.get(name)).collect();
-        for (address, known) in &self.addresses {
-            let Some(pod) = self.holder(*address).filter(|pod| pod.local) else { continue };
-            if of_subject(&known.ingress)
-                || of_subject(&known.egress)
-                || dirty_policies.iter().any(|policy| self.selects(policy, pod))
-            {
-                all.insert(*address);
-            }
-        }
-        all
-    }
-
     /// Finds the policies of an address's pod. Gives whether it is of other kinds of subject now.
-    fn select(&mut self, address: IpAddr, anew: &mut BTreeSet<String>) -> bool {
+    fn select(&mut self, address: IpAddr, anew: &mut Anew) -> bool {
         let pod = self.holder(address).filter(|pod| pod.local).cloned();
+        match pod {
+            Some(_) => self.local.insert(address),
+            None => self.local.remove(&address),
+        };
         let mut ids = [None, None];
         if let Some(pod) = &pod {
             let names = self.by_subjects.candidates(&pod.namespace, &pod.labels);
             let known = names.into_iter().filter_map(|name| self.policies.get(name));
             let mut policies: Vec<_> = known.filter(|policy| self.selects(policy, pod)).cloned().collect();
-            policies.sort_by(|a, b| (a.tier, a.priority, &a.name).cmp(&(b.tier, b.priority, &b.name)));
+            policies.sort_by(|a, b| order(a).cmp(&order(b)));
             for (direction, id) in DIRECTIONS.into_iter().zip(&mut ids) {
                 let policies: Vec<_> = policies.iter().filter(|one| one.concerns(direction)).cloned().collect();
                 if !policies.is_empty() {
@@ -317,54 +298,44 @@ impl Layer {
     }
 
     /// The kind of subject that a pod is, used once more.
-    fn subject(
-        &mut self,
-        direction: Direction,
-        policies: Vec<Arc<Policy>>,
-        pod: &Pod,
-        anew: &mut BTreeSet<String>,
-    ) -> String {
+    fn subject(&mut self, direction: Direction, policies: Vec<Arc<Policy>>, pod: &Pod, anew: &mut Anew) -> SubjectId {
         let own_ports = if direction == Direction::Ingress { named(&policies, &pod.ports) } else { Vec::new() };
         let id = subject::id(direction, &policies, &own_ports);
+        let known = self.subjects.get_key_value(&*id).map(|(id, _)| Arc::clone(id));
+        let id = known.unwrap_or_else(|| id.into());
         match self.subjects.get_mut(&id) {
             Some(subject) => subject.pods += 1,
             None => {
-                let rules = Rules::new(direction, &policies, &own_ports, &mut self.peers, &mut self.names);
-                let (name, classes) = (String::new(), BTreeSet::new());
-                let subject = Subject { name, direction, policies, own_ports, rules, pods: 1, classes };
-                self.subjects.insert(id.clone(), subject);
-                anew.insert(id.clone());
+                let rules = Rules::of(direction, own_ports, &policies, &mut self.peers, &mut self.names);
+                self.subjects.insert(Arc::clone(&id), Subject::new(direction, policies, rules));
+                anew.insert(Arc::clone(&id), Touched::All);
             }
         }
         id
     }
 
-    /// Makes the rules of subjects anew whose policies have changed.
-    fn renew(&mut self, dirty: &BTreeSet<String>, anew: &mut BTreeSet<String>) {
-        if dirty.is_empty() {
-            return;
-        }
-        for (id, subject) in self.subjects.iter_mut().filter(|(_, subject)| subject.pods > 0) {
-            if anew.contains(id) || !subject.policies.iter().any(|policy| dirty.contains(&policy.name)) {
-                continue;
-            }
-            for policy in &mut subject.policies {
-                *policy = Arc::clone(self.policies.get(&policy.name).expect("a policy with subjects is known"));
-            }
-            let (peers, names) = (&mut self.peers, &mut self.names);
-            let rules = Rules::new(subject.direction, &subject.policies, &subject.own_ports, peers, names);
-            std::mem::replace(&mut subject.rules, rules).release(peers, names);
-            anew.insert(id.clone());
+    /// Makes the rules of subjects anew of which somebody still is one.
+    fn renew(&mut self, stale: &BTreeSet<SubjectId>, anew: &mut Anew) {
+        for id in stale {
+            let Some(subject) = self.subjects.get_mut(id).filter(|subject| subject.pods > 0) else { continue };
+            let known =
+                |policy: &Arc<Policy>| self.policies.get(&policy.name).expect("a policy with subjects is known");
+            let policies: Vec<Arc<Policy>> = subject.policies.iter().map(|policy| Arc::clone(known(policy))).collect();
+            let (own_ports, peers, names) = (subject.rules.own_ports().to_vec(), &mut self.peers, &mut self.names);
+            let rules = Rules::of(subject.direction, own_ports, &policies, peers, names);
+            std::mem::replace(&mut subject.rules, rules).release(&subject.policies, peers, names);
+            subject.have(policies);
+            anew.insert(Arc::clone(id), Touched::All);
         }
     }
 
     /// Forgets kinds of subject that nobody is. Gives whether there were any.
-    fn drop_subjects(&mut self, units: &mut BTreeMap<UnitId, Option<Fragment>>) -> bool {
-        let empty: Vec<String> =
-            self.subjects.iter().filter(|(_, subject)| subject.pods == 0).map(|(id, _)| id.clone()).collect();
+    fn drop_subjects(&mut self, units: &mut Units) -> bool {
+        let empty = self.subjects.iter().filter(|(_, subject)| subject.pods == 0);
+        let empty: Vec<SubjectId> = empty.map(|(id, _)| id.clone()).collect();
         for id in &empty {
             let subject = self.subjects.remove(id).expect("found above");
-            subject.rules.release(&mut self.peers, &mut self.names);
+            subject.rules.release(&subject.policies, &mut self.peers, &mut self.names);
             units.extend(units_of(&subject).map(|unit| (unit, None)));
         }
         !empty.is_empty()
@@ -372,14 +343,9 @@ impl Layer {
 
     /// Names kinds of subject. Gives addresses of those that have another name now. What one no longer wants under its old name another may
     /// want, and says so later.
-    fn name_subjects(
-        &mut self,
-        anew: &mut BTreeSet<String>,
-        units: &mut BTreeMap<UnitId, Option<Fragment>>,
-    ) -> Vec<IpAddr> {
+    fn name_subjects(&mut self, anew: &mut Anew, units: &mut Units) -> Vec<IpAddr> {
         let names = subject::names(&self.subjects).into_iter();
-        let differs = |(id, name): &(&str, String)| self.subjects[*id].name != *name;
-        let renamed: BTreeMap<String, String> = names.filter(differs).map(|(id, name)| (id.into(), name)).collect();
+        let renamed: BTreeMap<SubjectId, String> = names.filter(|(id, name)| self.subjects[id].name != *name).collect();
         for (id, name) in &renamed {
             let subject = self.subjects.get_mut(id).expect("named above");
             if !subject.name.is_empty() {
@@ -387,10 +353,13 @@ impl Layer {
             }
             subject.classes.clear();
             subject.name.clone_from(name);
-            anew.insert(id.clone());
+            anew.insert(Arc::clone(id), Touched::All);
         }
-        let is_renamed = |address: &Address| address.subjects().any(|id| renamed.contains_key(id));
-        self.addresses.iter().filter(|(_, known)| is_renamed(known)).map(|(address, _)| *address).collect()
+        let is_renamed = |address: &&IpAddr| {
+            let known = self.addresses.get(address).into_iter();
+            known.flat_map(Address::subjects).any(|id| renamed.contains_key(id))
+        };
+        self.local.iter().filter(is_renamed).copied().collect()
     }
 
     /// Finds the class of an address. Gives its unit if that changed.
@@ -434,36 +403,40 @@ impl Layer {
 
     /// The blocks that hold an address.
     fn blocks_of(&self, address: IpAddr) -> &[PeerId] {
-        let IpAddr::V4(address) = address else { return &[] };
-        let bits = u32::from(address);
-        let at = self.blocks.partition_point(|(((_, last), _), _)| *last < bits);
-        let found = self.blocks.get(at).filter(|(((first, _), _), _)| *first <= bits);
-        found.map_or(&[], |((_, ids), _)| ids)
+        match address {
+            IpAddr::V4(address) => self.blocks.of(address.into()),
+            IpAddr::V6(_) => &[],
+        }
     }
 
-    fn cut_blocks(&mut self, units: &mut BTreeMap<UnitId, Option<Fragment>>) {
-        let blocks = blocks::intervals(self.peers.iter());
-        let same = self.blocks.iter().map(|(interval, _)| interval).eq(&blocks);
-        if same {
-            return;
+    /// Finds the classes of blocks that came, changed or went.
+    fn cut_blocks(&mut self, units: &mut Units) {
+        for first in self.blocks.changes() {
+            let now = self.blocks.get(first).map(|interval| {
+                let class = Class { peers: interval.peers.clone(), ..Class::default() };
+                let class = self.classes.enter(&class, &self.peers, &self.names);
+                let number = Data::Values(vec![Value::Number(self.classes.number(&class))]);
+                let mut fragment = Fragment::new();
+                let key = blocks::key((first, interval.last));
+                fragment.want(&self.place, element(BLOCKS, vec![key], Some(number)));
+                (class, fragment)
+            });
+            let (class, fragment) = now.unzip();
+            let old = match class {
+                Some(class) => self.block_classes.insert(first, class),
+                None => self.block_classes.remove(&first),
+            };
+            if let Some(old) = &old {
+                self.classes.leave(old);
+            }
+            if old.is_some() || fragment.is_some() {
+                units.insert(unit(&format!("/block/{}", blocks::ip(first))), fragment);
+            }
         }
-        let mut fragment = Fragment::new();
-        let mut cut = Vec::with_capacity(blocks.len());
-        for (ends, ids) in blocks {
-            let class = Class { peers: ids.clone(), ..Class::default() };
-            let class = self.classes.enter(&class, &self.peers, &self.names);
-            let number = Value::Number(self.classes.number(&class));
-            fragment.want(&self.place, element(BLOCKS, vec![blocks::key(ends)], Some(Data::Values(vec![number]))));
-            cut.push(((ends, ids), class));
-        }
-        for (_, class) in std::mem::replace(&mut self.blocks, cut) {
-            self.classes.leave(&class);
-        }
-        units.insert(unit("/blocks"), (!fragment.is_empty()).then_some(fragment));
     }
 
     /// Says what subjects want whose rules, or whose peers' classes, have changed.
-    fn tell_subjects(&mut self, anew: &BTreeSet<String>, units: &mut BTreeMap<UnitId, Option<Fragment>>) {
+    fn tell_subjects(&mut self, anew: &Anew, units: &mut Units) {
         let (fresh, gone) = self.classes.changes();
         for (id, subject) in &mut self.subjects {
             for number in &gone {
@@ -483,15 +456,18 @@ impl Layer {
                     units.insert(of_class(&subject.name, number), fragment);
                 }
             };
-            if anew.contains(id) {
-                for (number, class) in self.classes.iter() {
-                    say(subject, number, class);
+            match anew.get(id) {
+                Some(Touched::All) => {
+                    self.classes.iter().for_each(|(number, class)| say(subject, number, class));
                 }
+                Some(Touched::Peers(peers)) => {
+                    let touched = self.classes.of_peers(peers);
+                    touched.iter().chain(&fresh).for_each(|(number, class)| say(subject, *number, class));
+                }
+                None => fresh.iter().for_each(|(number, class)| say(subject, *number, class)),
+            }
+            if anew.contains_key(id) {
                 units.insert(of_subject(&subject.name), Some(subject.fragment(&self.place)));
-            } else {
-                for (number, class) in &fresh {
-                    say(subject, *number, class);
-                }
             }
         }
     }
@@ -500,8 +476,8 @@ impl Layer {
 // === impl Address ===
 
 impl Address {
-    fn subjects(&self) -> impl Iterator<Item = &str> {
-        [&self.ingress, &self.egress].into_iter().flatten().map(String::as_str)
+    fn subjects(&self) -> impl Iterator<Item = &SubjectId> {
+        [&self.ingress, &self.egress].into_iter().flatten()
     }
 }
 
@@ -526,14 +502,25 @@ impl Concern {
 
 /// What a pod calls those of its ports that policies name for what is sent to it.
 fn named(policies: &[Arc<Policy>], ports: &[NamedPort]) -> Vec<NamedPort> {
-    let rules = policies.iter().flat_map(|policy| &policy.rules).filter(|rule| rule.direction == Direction::Ingress);
     let mut own = BTreeSet::new();
-    for port in rules.flat_map(|rule| &rule.ports) {
-        if let Numbers::Named(name) = &port.numbers {
-            own.extend(ports.iter().filter(|one| one.protocol == port.protocol && one.name == *name).cloned());
-        }
+    for (protocol, name) in policies.iter().flat_map(|policy| named_ports(policy)) {
+        own.extend(ports.iter().filter(|one| one.protocol == protocol && one.name == *name).cloned());
     }
     own.into_iter().collect()
+}
+
+/// Names of ports in what a policy says about what is sent to its subjects.
+fn named_ports(policy: &Policy) -> impl Iterator<Item = (Protocol, &String)> {
+    let rules = policy.rules.iter().filter(|rule| rule.direction == Direction::Ingress);
+    rules.flat_map(|rule| &rule.ports).filter_map(|port| match &port.numbers {
+        Numbers::Named(name) => Some((port.protocol, name)),
+        _ => None,
+    })
+}
+
+/// A policy's place among all.
+fn order(policy: &Policy) -> (Tier, u32, &str) {
+    (policy.tier, policy.priority, &policy.name)
 }
 
 fn unit(rest: &str) -> UnitId {
@@ -571,7 +558,7 @@ mod tests {
             ("/of/in/web-12", false, false),
             ("/of/out/web-1", false, false),
             ("/peer/10.40.2.9", false, true),
-            ("/blocks", false, true),
+            ("/block/172.16.0.0", false, true),
         ] {
             let unit = unit(rest);
             assert_eq!((free.includes(&unit), subject.includes(&unit)), (is_free, is_subject), "{unit}");

@@ -21,6 +21,13 @@ pub(crate) struct Interner<T> {
     unused: BTreeSet<u32>,
 }
 
+/// What came into use and what went out of it, by its number.
+#[derive(Debug)]
+pub(crate) struct Changes<T> {
+    pub(crate) fresh: BTreeMap<u32, Arc<T>>,
+    pub(crate) gone: BTreeMap<u32, Arc<T>>,
+}
+
 #[derive(Debug)]
 struct Slot<T> {
     value: Arc<T>,
@@ -51,6 +58,8 @@ pub(crate) struct Class {
 pub(crate) struct Classes {
     known: BTreeMap<Arc<Class>, Known>,
     numbers: BTreeMap<u32, Arc<Class>>,
+    /// Numbers of the classes that a peer is in.
+    by_peer: BTreeMap<PeerId, BTreeSet<u32>>,
     /// Numbers of classes that came since [`Classes::changes`] was called.
     fresh: BTreeSet<u32>,
     empty: BTreeSet<Arc<Class>>,
@@ -100,8 +109,8 @@ impl<T: Clone + Ord + serde::Serialize> Interner<T> {
         }
     }
 
-    /// What came into use and went out of it since this was asked last.
-    pub(crate) fn changes(&mut self) -> (BTreeMap<u32, Arc<T>>, BTreeMap<u32, Arc<T>>) {
+    /// What changed since this was asked last.
+    pub(crate) fn changes(&mut self) -> Changes<T> {
         let mut gone = BTreeMap::new();
         for id in std::mem::take(&mut self.unused) {
             let slot = self.slots.remove(&id).expect("a number has a slot");
@@ -109,7 +118,8 @@ impl<T: Clone + Ord + serde::Serialize> Interner<T> {
             gone.insert(id, slot.value);
         }
         let fresh = std::mem::take(&mut self.fresh).into_iter();
-        (fresh.filter_map(|id| Some((id, Arc::clone(&self.slots.get(&id)?.value)))).collect(), gone)
+        let fresh = fresh.filter_map(|id| Some((id, Arc::clone(&self.slots.get(&id)?.value)))).collect();
+        Changes { fresh, gone }
     }
 
     /// The number of a value, if somebody uses it.
@@ -119,10 +129,6 @@ impl<T: Clone + Ord + serde::Serialize> Interner<T> {
 
     pub(crate) fn get(&self, id: u32) -> &T {
         &self.slots[&id].value
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.slots.iter().map(|(id, slot)| (*id, &*slot.value))
     }
 
     fn digest(&self, id: u32) -> u64 {
@@ -169,6 +175,9 @@ impl Classes {
         let class = Arc::new(class.clone());
         self.known.insert(Arc::clone(&class), Known { number, addresses: 1 });
         self.numbers.insert(number, Arc::clone(&class));
+        for id in &class.peers {
+            self.by_peer.entry(*id).or_default().insert(number);
+        }
         self.fresh.insert(number);
         class
     }
@@ -190,12 +199,25 @@ impl Classes {
         self.numbers.iter().map(|(number, class)| (*number, &**class))
     }
 
+    /// Classes of addresses that some of these peers hold.
+    pub(crate) fn of_peers(&self, peers: &BTreeSet<PeerId>) -> Vec<(u32, Arc<Class>)> {
+        let numbers: BTreeSet<u32> = peers.iter().filter_map(|id| self.by_peer.get(id)).flatten().copied().collect();
+        numbers.into_iter().map(|number| (number, Arc::clone(&self.numbers[&number]))).collect()
+    }
+
     /// Classes that came, and numbers of those that went, since this was asked last.
     pub(crate) fn changes(&mut self) -> (Vec<(u32, Arc<Class>)>, Vec<u32>) {
         let mut gone = Vec::new();
         for class in std::mem::take(&mut self.empty) {
             let known = self.known.remove(&class).expect("an empty class is known");
             self.numbers.remove(&known.number);
+            for id in &class.peers {
+                let Some(numbers) = self.by_peer.get_mut(id) else { continue };
+                numbers.remove(&known.number);
+                if numbers.is_empty() {
+                    self.by_peer.remove(id);
+                }
+            }
             gone.push(known.number);
         }
         let fresh = std::mem::take(&mut self.fresh).into_iter();

@@ -1,74 +1,91 @@
 //! The rules for one kind of subject in one direction, in their order, and what they say about a peer and a port.
+//!
+//! Policies come and go one by one, and say whom that is about: of what is said about all others nothing has to be worked out anew.
+
+mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::ports::{Index, Scope};
+pub(crate) use self::ports::{Point, Span, To};
 use crate::peers::{Class, Interner, NameId, PeerId, PortName, numbers};
 use crate::{Action, Direction, NamedPort, Numbers, Peer, Policy, Tier};
 
 /// Rules in order. Made from policies; holds on to the peers that they name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rules {
-    list: Vec<Flat>,
+    direction: Direction,
+    /// What the subjects call their own ports, as far as policies ask.
+    own_ports: Vec<NamedPort>,
     /// Rules for anybody.
     any: Index,
     /// Rules for those whom a peer holds.
     by_peer: BTreeMap<PeerId, Index>,
+    /// How many there are of these, by what they are for.
+    of_peers: Kinds,
     /// Rules for ports by the name that the peer gives them.
     by_name: Vec<Named>,
+    /// What policies of each tier and priority say otherwise.
+    levels: BTreeMap<(Tier, u32), Level>,
     /// Ranges of ports, cut so that they do not overlap.
     pub(crate) spans: Vec<Span>,
-    /// Peers and names it holds, each as often as it does.
-    held: (Vec<PeerId>, Vec<NameId>),
+    /// Rules that count.
+    counters: BTreeMap<Order, Outcome>,
+}
+
+/// About whom something else is said than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Touched {
+    /// Anybody.
+    All,
+    /// Those whom one of these peers holds.
+    Peers(BTreeSet<PeerId>),
+}
+
+/// A rule's place among all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Order {
+    tier: Tier,
+    priority: u32,
+    /// Of a policy; none, and after all of them, for what they say otherwise.
+    place: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Policy(Arc<str>, u32),
+    Otherwise,
 }
 
 #[derive(Debug)]
 struct Flat {
-    tier: Tier,
+    order: Order,
     action: Action,
     counter: Option<Arc<str>>,
 }
 
-/// Rules by the ports that they are for, by their place in the list.
+/// What policies of one tier and priority say otherwise: how many say what, the strictest first.
 #[derive(Debug, Default)]
-struct Index {
-    points: BTreeMap<Point, Vec<u32>>,
-    spans: Vec<(Span, u32)>,
-    whole: Vec<u32>,
+struct Level {
+    said: BTreeMap<u8, (Action, usize)>,
+}
+
+/// How many rules are for single ports, for ranges, for everything.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kinds {
+    points: usize,
+    spans: usize,
+    whole: usize,
 }
 
 #[derive(Debug)]
 struct Named {
-    rule: u32,
+    rule: Arc<Flat>,
     /// Any of these; none for anybody.
     peers: Option<BTreeSet<PeerId>>,
     name: NameId,
     protocol: u8,
-}
-
-/// One port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Point {
-    pub(crate) protocol: u8,
-    pub(crate) port: u16,
-}
-
-/// Several ports in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Span {
-    pub(crate) protocol: u8,
-    pub(crate) from: u16,
-    pub(crate) to: u16,
-}
-
-/// Where a connection leads.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum To {
-    Point(Point),
-    /// A range none of whose ports is a point of its own.
-    Span(Span),
-    /// Something without a port that any rule names.
-    Else,
 }
 
 /// What becomes of a connection.
@@ -89,87 +106,216 @@ pub(crate) struct Questions {
 // === impl Rules ===
 
 impl Rules {
-    /// Those of `policies`, which are in order, for subjects who call their own ports so.
-    pub(crate) fn new(
+    /// None yet, for subjects who call their own ports so.
+    pub(crate) fn new(direction: Direction, own_ports: Vec<NamedPort>) -> Self {
+        Self {
+            direction,
+            own_ports,
+            any: Index::default(),
+            by_peer: BTreeMap::new(),
+            of_peers: Kinds::default(),
+            by_name: Vec::new(),
+            levels: BTreeMap::new(),
+            spans: Vec::new(),
+            counters: BTreeMap::new(),
+        }
+    }
+
+    /// Those of `policies`.
+    pub(crate) fn of<'a>(
         direction: Direction,
-        policies: &[Arc<Policy>],
-        own_ports: &[NamedPort],
+        own_ports: Vec<NamedPort>,
+        policies: impl IntoIterator<Item = &'a Arc<Policy>>,
         peers: &mut Interner<Peer>,
         names: &mut Interner<PortName>,
     ) -> Self {
-        let mut rules = Self::default();
-        let mut level = 0;
-        while let Some(first) = policies.get(level) {
-            let same = |policy: &Arc<Policy>| (policy.tier, policy.priority) == (first.tier, first.priority);
-            let end = policies[level..].iter().position(|policy| !same(policy)).map_or(policies.len(), |n| level + n);
-            for policy in &policies[level..end] {
-                for rule in policy.rules.iter().filter(|rule| rule.direction == direction) {
-                    rules.add(policy.tier, rule, own_ports, peers, names);
-                }
-            }
-            // The strictest word counts: a drop before a refusal before the rest.
-            let otherwise = policies[level..end].iter().filter_map(|policy| policy.otherwise(direction));
-            if let Some(action) = otherwise.min_by_key(|action| strictness(*action)) {
-                let at = rules.flat(first.tier, action, None);
-                rules.any.whole.push(at);
-            }
-            level = end;
+        let mut rules = Self::new(direction, own_ports);
+        for policy in policies {
+            rules.enter(policy, peers, names);
         }
         rules.spans = rules.cut();
         rules
     }
 
-    /// Lets go of the peers it names.
-    pub(crate) fn release(&self, peers: &mut Interner<Peer>, names: &mut Interner<PortName>) {
-        self.held.0.iter().for_each(|id| peers.release(*id));
-        self.held.1.iter().for_each(|id| names.release(*id));
-    }
-
-    fn flat(&mut self, tier: Tier, action: Action, counter: Option<&str>) -> u32 {
-        self.list.push(Flat { tier, action, counter: counter.map(Into::into) });
-        self.list.len() as u32 - 1
-    }
-
-    fn add(
+    /// Other policies come instead of some. A policy that changes is among both.
+    pub(crate) fn replace(
         &mut self,
-        tier: Tier,
-        rule: &crate::Rule,
-        own_ports: &[NamedPort],
+        gone: &[Arc<Policy>],
+        come: &[Arc<Policy>],
         peers: &mut Interner<Peer>,
         names: &mut Interner<PortName>,
-    ) {
-        let at = self.flat(tier, rule.action, rule.counter.as_deref());
-        let held: Vec<PeerId> = rule.peers.iter().map(|peer| peers.hold(peer)).collect();
-        self.held.0.extend(&held);
-        let held: BTreeSet<PeerId> = held.into_iter().collect();
-        let mut points = BTreeSet::new();
-        let mut spans = BTreeSet::new();
+    ) -> Touched {
+        let otherwise = self.strictest(gone.iter().chain(come));
+        let mut touched = Touched::Peers(BTreeSet::new());
+        let mut has_spans = false;
+        for policy in gone {
+            touched.and(self.about(policy, peers));
+            self.leave(policy, peers, names);
+        }
+        for policy in come {
+            self.enter(policy, peers, names);
+            touched.and(self.about(policy, peers));
+        }
+        for policy in gone.iter().chain(come) {
+            has_spans |= self.of_direction(policy).any(|(_, rule)| !self.scope(rule).spans.is_empty());
+        }
+        if has_spans {
+            let spans = self.cut();
+            if std::mem::replace(&mut self.spans, spans) != self.spans {
+                touched = Touched::All;
+            }
+        }
+        if self.strictest(gone.iter().chain(come)) != otherwise {
+            touched = Touched::All;
+        }
+        touched
+    }
+
+    /// Lets go of the peers it names. `policies` are those it has.
+    pub(crate) fn release(&self, policies: &[Arc<Policy>], peers: &mut Interner<Peer>, names: &mut Interner<PortName>) {
+        policies.iter().for_each(|policy| self.let_go(policy, peers, names));
+    }
+
+    /// What subjects call their own ports, as far as policies ask.
+    pub(crate) fn own_ports(&self) -> &[NamedPort] {
+        &self.own_ports
+    }
+
+    fn of_direction<'a>(&self, policy: &'a Policy) -> impl Iterator<Item = (u32, &'a crate::Rule)> + use<'a> {
+        let direction = self.direction;
+        (0..).zip(&policy.rules).filter(move |(_, rule)| rule.direction == direction)
+    }
+
+    fn enter(&mut self, policy: &Policy, peers: &mut Interner<Peer>, names: &mut Interner<PortName>) {
+        let name: Arc<str> = policy.name.as_str().into();
+        for (number, rule) in self.of_direction(policy) {
+            let place = Place::Policy(Arc::clone(&name), number);
+            let order = Order { tier: policy.tier, priority: policy.priority, place };
+            self.add(order, rule, peers, names);
+        }
+        if let Some(action) = policy.otherwise(self.direction) {
+            self.say_otherwise(policy, |level| level.said.entry(strictness(action)).or_insert((action, 0)).1 += 1);
+        }
+    }
+
+    fn leave(&mut self, policy: &Policy, peers: &mut Interner<Peer>, names: &mut Interner<PortName>) {
+        for (_, rule) in self.of_direction(policy) {
+            let scope = self.scope(rule);
+            if rule.peers.is_empty() {
+                self.any.remove(&policy.name, &scope);
+            }
+            let held: BTreeSet<PeerId> = rule.peers.iter().filter_map(|peer| peers.id(peer)).collect();
+            for id in held {
+                self.of_peers.count(&scope, -1);
+                let Some(index) = self.by_peer.get_mut(&id) else { continue };
+                index.remove(&policy.name, &scope);
+                if index.is_empty() {
+                    self.by_peer.remove(&id);
+                }
+            }
+        }
+        self.by_name.retain(|named| !named.rule.is_of(&policy.name));
+        if self.of_direction(policy).any(|(_, rule)| rule.counter.is_some()) {
+            self.counters.retain(|order, _| !order.is_of(&policy.name));
+        }
+        if let Some(action) = policy.otherwise(self.direction) {
+            self.say_otherwise(policy, |level| {
+                if let Some((_, count)) = level.said.get_mut(&strictness(action)) {
+                    *count -= 1;
+                }
+                level.said.retain(|_, (_, count)| *count > 0);
+            });
+        }
+        self.let_go(policy, peers, names);
+    }
+
+    /// Changes what policies of one tier and priority say otherwise, of which the strictest word counts: a drop before a refusal before
+    /// the rest.
+    fn say_otherwise(&mut self, policy: &Policy, change: impl FnOnce(&mut Level)) {
+        let (tier, priority) = (policy.tier, policy.priority);
+        let level = self.levels.entry((tier, priority)).or_default();
+        let was = level.strictest();
+        change(level);
+        let is = level.strictest();
+        if is.is_none() {
+            self.levels.remove(&(tier, priority));
+        }
+        if was == is {
+            return;
+        }
+        let order = Order { tier, priority, place: Place::Otherwise };
+        self.any.whole.retain(|flat| flat.order != order);
+        self.any.whole.extend(is.map(|action| Arc::new(Flat { order, action, counter: None })));
+    }
+
+    fn strictest<'a>(&self, policies: impl Iterator<Item = &'a Arc<Policy>>) -> Vec<Option<Action>> {
+        policies.map(|one| self.levels.get(&(one.tier, one.priority)).and_then(Level::strictest)).collect()
+    }
+
+    fn let_go(&self, policy: &Policy, peers: &mut Interner<Peer>, names: &mut Interner<PortName>) {
+        for (_, rule) in self.of_direction(policy) {
+            for peer in &rule.peers {
+                let id = peers.id(peer).expect("a peer of a policy in force is known");
+                peers.release(id);
+            }
+            for name in asked(rule) {
+                let id = names.id(&name).expect("a name in a policy in force is known");
+                names.release(id);
+            }
+        }
+    }
+
+    /// Whom a policy that is in force says something about.
+    fn about(&self, policy: &Policy, peers: &Interner<Peer>) -> Touched {
+        let mut all = BTreeSet::new();
+        for (_, rule) in self.of_direction(policy) {
+            if rule.peers.is_empty() {
+                return Touched::All;
+            }
+            all.extend(rule.peers.iter().filter_map(|peer| peers.id(peer)));
+        }
+        Touched::Peers(all)
+    }
+
+    fn add(&mut self, order: Order, rule: &crate::Rule, peers: &mut Interner<Peer>, names: &mut Interner<PortName>) {
+        let flat = Arc::new(Flat { order, action: rule.action, counter: rule.counter.as_deref().map(Into::into) });
+        if rule.counter.is_some() && rule.action != Action::Pass {
+            self.counters.insert(flat.order.clone(), flat.outcome());
+        }
+        let held: BTreeSet<PeerId> = rule.peers.iter().map(|peer| peers.hold(peer)).collect();
+        for name in asked(rule) {
+            let peers = (!rule.peers.is_empty()).then(|| held.clone());
+            let (protocol, id) = (name.0.number(), names.hold(&name));
+            self.by_name.push(Named { rule: Arc::clone(&flat), peers, name: id, protocol });
+        }
+        let scope = self.scope(rule);
+        if rule.peers.is_empty() {
+            self.any.add(&flat, &scope);
+        }
+        for id in held {
+            self.of_peers.count(&scope, 1);
+            self.by_peer.entry(id).or_default().add(&flat, &scope);
+        }
+    }
+
+    /// The ports of a rule whose numbers are known.
+    fn scope(&self, rule: &crate::Rule) -> Scope {
+        let (mut points, mut spans) = (BTreeSet::new(), BTreeSet::new());
         for port in &rule.ports {
             let protocol = port.protocol.number();
             match &port.numbers {
                 Numbers::All => drop(spans.insert(Span { protocol, from: 0, to: u16::MAX })),
                 Numbers::Range(from, to) if from == to => drop(points.insert(Point { protocol, port: *from })),
                 Numbers::Range(from, to) => drop(spans.insert(Span { protocol, from: *from, to: *to })),
-                Numbers::Named(name) => {
+                Numbers::Named(name) if rule.direction == Direction::Ingress => {
                     let name = (port.protocol, name.clone());
-                    if rule.direction == Direction::Ingress {
-                        points.extend(numbers(own_ports, &name).map(|port| Point { protocol, port }));
-                    } else {
-                        let id = names.hold(&name);
-                        self.held.1.push(id);
-                        let peers = (!rule.peers.is_empty()).then(|| held.clone());
-                        self.by_name.push(Named { rule: at, peers, name: id, protocol });
-                    }
+                    points.extend(numbers(&self.own_ports, &name).map(|port| Point { protocol, port }));
                 }
+                // The peer says.
+                Numbers::Named(_) => {}
             }
         }
-        let whole = rule.ports.is_empty();
-        if rule.peers.is_empty() {
-            self.any.add(at, &points, &spans, whole);
-        }
-        for id in held {
-            self.by_peer.entry(id).or_default().add(at, &points, &spans, whole);
-        }
+        Scope { points, spans, whole: rule.ports.is_empty() }
     }
 
     /// All ranges, cut where any of them begins or ends.
@@ -201,10 +347,8 @@ impl Rules {
 
     /// Whether rules for somebody in particular can decide over single ports, over ranges, over everything.
     pub(crate) fn kinds(&self) -> (bool, bool, bool) {
-        let mut own = self.by_peer.values();
-        let whole = own.clone().any(|index| !index.whole.is_empty());
-        let spans = own.clone().any(|index| !index.spans.is_empty());
-        let points = own.any(|index| !index.points.is_empty()) || !self.by_name.is_empty();
+        let Kinds { points, spans, whole } = self.of_peers;
+        let (points, spans, whole) = (points > 0 || !self.by_name.is_empty(), spans > 0, whole > 0);
         let wide = whole || spans;
         (points || wide && !self.any.points.is_empty(), wide && !self.spans.is_empty(), whole)
     }
@@ -250,20 +394,20 @@ impl Rules {
                     .by_name
                     .iter()
                     .filter(|named| named.protocol == point.protocol && named.numbers(class).contains(&point.port));
-                fitting.extend(named.map(|named| named.rule));
+                fitting.extend(named.map(|named| &named.rule));
             }
         }
-        fitting.sort_unstable();
+        fitting.sort_unstable_by(|a, b| a.order.cmp(&b.order));
         let mut passed = None;
-        for rule in fitting.into_iter().map(|at| &self.list[at as usize]) {
-            if passed == Some(rule.tier) {
+        for rule in fitting {
+            if passed == Some(rule.order.tier) {
                 continue;
             }
             if rule.action == Action::Pass {
-                passed = Some(rule.tier);
+                passed = Some(rule.order.tier);
                 continue;
             }
-            return Outcome { action: rule.action, counter: rule.counter.clone() };
+            return rule.outcome();
         }
         Outcome { action: Action::Accept, counter: None }
     }
@@ -275,9 +419,8 @@ impl Rules {
     }
 
     /// All counters with the actions they count.
-    pub(crate) fn counters(&self) -> impl Iterator<Item = Outcome> {
-        let decisive = self.list.iter().filter(|rule| rule.counter.is_some() && rule.action != Action::Pass);
-        decisive.map(|rule| Outcome { action: rule.action, counter: rule.counter.clone() })
+    pub(crate) fn counters(&self) -> impl Iterator<Item = &Outcome> {
+        self.counters.values()
     }
 }
 
@@ -290,37 +433,57 @@ fn strictness(action: Action) -> u8 {
     }
 }
 
-// === impl Index ===
+/// Names by which the peer that is asked knows the ports of a rule, as often as the rule says them.
+fn asked(rule: &crate::Rule) -> impl Iterator<Item = PortName> + '_ {
+    rule.ports.iter().filter_map(|port| match &port.numbers {
+        Numbers::Named(name) if rule.direction == Direction::Egress => Some((port.protocol, name.clone())),
+        _ => None,
+    })
+}
 
-impl Index {
-    fn add(&mut self, at: u32, points: &BTreeSet<Point>, spans: &BTreeSet<Span>, whole: bool) {
-        for point in points {
-            self.points.entry(*point).or_default().push(at);
-        }
-        self.spans.extend(spans.iter().map(|span| (*span, at)));
-        if whole {
-            self.whole.push(at);
-        }
-    }
+// === impls of small things ===
 
-    fn fitting(&self, to: To, fitting: &mut Vec<u32>) {
-        fitting.extend(&self.whole);
-        match to {
-            To::Point(point) => {
-                fitting.extend(self.points.get(&point).into_iter().flatten());
-                fitting.extend(self.spans.iter().filter(|(span, _)| span.holds(point)).map(|(_, at)| *at));
-            }
-            To::Span(asked) => {
-                let covers =
-                    |span: &Span| span.protocol == asked.protocol && span.from <= asked.from && asked.to <= span.to;
-                fitting.extend(self.spans.iter().filter(|(span, _)| covers(span)).map(|(_, at)| *at));
-            }
-            To::Else => {}
+impl Touched {
+    fn and(&mut self, more: Self) {
+        match (&mut *self, more) {
+            (Self::Peers(some), Self::Peers(more)) => some.extend(more),
+            _ => *self = Self::All,
         }
     }
 }
 
-// === impls of small things ===
+impl Kinds {
+    fn count(&mut self, scope: &Scope, one: isize) {
+        let count = |counted: &mut usize, is_so: bool| {
+            *counted = counted.saturating_add_signed(if is_so { one } else { 0 });
+        };
+        count(&mut self.points, !scope.points.is_empty());
+        count(&mut self.spans, !scope.spans.is_empty());
+        count(&mut self.whole, scope.whole);
+    }
+}
+
+impl Order {
+    fn is_of(&self, policy: &str) -> bool {
+        matches!(&self.place, Place::Policy(name, _) if **name == *policy)
+    }
+}
+
+impl Flat {
+    fn is_of(&self, policy: &str) -> bool {
+        self.order.is_of(policy)
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome { action: self.action, counter: self.counter.clone() }
+    }
+}
+
+impl Level {
+    fn strictest(&self) -> Option<Action> {
+        self.said.first_key_value().map(|(_, (action, _))| *action)
+    }
+}
 
 impl Named {
     /// The numbers that a class gives this name, if the rule is for it.
@@ -329,12 +492,6 @@ impl Named {
             return Vec::new();
         }
         class.ports.iter().filter(|(name, _)| *name == self.name).map(|(_, port)| *port).collect()
-    }
-}
-
-impl Span {
-    fn holds(&self, point: Point) -> bool {
-        self.protocol == point.protocol && (self.from..=self.to).contains(&point.port)
     }
 }
 

@@ -30,15 +30,19 @@ pub(crate) struct Subject {
     /// The name of its chain; nothing until [`names`] gave it one.
     pub(crate) name: String,
     pub(crate) direction: Direction,
+    /// In order.
     pub(crate) policies: Vec<Arc<Policy>>,
-    /// What its pods call ports that its policies name.
-    pub(crate) own_ports: Vec<NamedPort>,
     pub(crate) rules: Rules,
+    /// The name of the policy with most rules in its direction; of the first of several.
+    pub(crate) lead: String,
     /// Addresses of pods of this kind.
     pub(crate) pods: usize,
     /// Numbers of the classes that it tells apart.
     pub(crate) classes: BTreeSet<u32>,
 }
+
+/// What [`id`] gives, shared by all who are of the kind.
+pub(crate) type SubjectId = Arc<str>;
 
 /// What tells kinds of subject apart: direction, policies, and what they call the ports that those name.
 pub(crate) fn id(direction: Direction, policies: &[Arc<Policy>], own_ports: &[NamedPort]) -> String {
@@ -55,10 +59,10 @@ pub(crate) fn id(direction: Direction, policies: &[Arc<Policy>], own_ports: &[Na
 
 /// A name for each kind of subject, by its id: that of the policy which says most in it. So what is large keeps its chain and its maps
 /// when smaller policies come and go. Of several with the same such policy one has the plain name, that of the fewest policies.
-pub(crate) fn names(subjects: &BTreeMap<String, Subject>) -> BTreeMap<&str, String> {
-    let mut by_lead: BTreeMap<(&str, &str), Vec<(usize, &str)>> = BTreeMap::new();
+pub(crate) fn names(subjects: &BTreeMap<SubjectId, Subject>) -> BTreeMap<SubjectId, String> {
+    let mut by_lead: BTreeMap<_, Vec<(usize, &SubjectId)>> = BTreeMap::new();
     for (id, subject) in subjects {
-        let of_lead = by_lead.entry((way(subject.direction), subject.lead())).or_default();
+        let of_lead = by_lead.entry((way(subject.direction), subject.lead.as_str())).or_default();
         of_lead.push((subject.policies.len(), id));
     }
     let mut names = BTreeMap::new();
@@ -67,10 +71,16 @@ pub(crate) fn names(subjects: &BTreeMap<String, Subject>) -> BTreeMap<&str, Stri
         for (place, (_, id)) in kinds.into_iter().enumerate() {
             let digest = name::digest(if place == 0 { lead } else { id }.as_bytes());
             let readable = name::plain(lead.trim_start_matches("networkpolicy/"), Some(digest));
-            names.insert(id, format!("{way}/{readable}"));
+            names.insert(Arc::clone(id), format!("{way}/{readable}"));
         }
     }
     names
+}
+
+fn lead(direction: Direction, policies: &[Arc<Policy>]) -> String {
+    let says = |policy: &Policy| policy.rules.iter().filter(|rule| rule.direction == direction).count();
+    let lead = policies.iter().rev().max_by_key(|policy| says(policy));
+    lead.map(|policy| policy.name.clone()).unwrap_or_default()
 }
 
 fn way(direction: Direction) -> &'static str {
@@ -94,11 +104,16 @@ pub fn counter_chain(counter: &str, action: Action) -> String {
 // === impl Subject ===
 
 impl Subject {
-    /// The policy with most rules in its direction; the first of several.
-    fn lead(&self) -> &str {
-        let says = |policy: &Policy| policy.rules.iter().filter(|rule| rule.direction == self.direction).count();
-        let lead = self.policies.iter().rev().max_by_key(|policy| says(policy));
-        lead.map(|policy| policy.name.as_str()).unwrap_or_default()
+    /// One that has no name yet, and one pod.
+    pub(crate) fn new(direction: Direction, policies: Vec<Arc<Policy>>, rules: Rules) -> Self {
+        let lead = lead(direction, &policies);
+        Self { name: String::new(), direction, policies, rules, lead, pods: 1, classes: BTreeSet::new() }
+    }
+
+    /// Has these policies from now on.
+    pub(crate) fn have(&mut self, policies: Vec<Arc<Policy>>) {
+        self.lead = lead(self.direction, &policies);
+        self.policies = policies;
     }
 
     /// The name of a map of its own.
@@ -110,7 +125,7 @@ impl Subject {
     pub(crate) fn fragment(&self, place: &Place) -> Fragment {
         let mut fragment = Fragment::new();
         let rules = &self.rules;
-        let mut counters: BTreeMap<String, Outcome> = BTreeMap::new();
+        let mut counters: BTreeMap<String, &Outcome> = BTreeMap::new();
         for outcome in rules.counters() {
             counters.insert(counter_chain(outcome.counter.as_deref().unwrap_or_default(), outcome.action), outcome);
         }

@@ -247,7 +247,7 @@ fn usage_of(key: &str, object: &Value) -> Usage {
         return usage;
     }
     match plural {
-        "pods" if matches!(meta::text(object, "/status/phase"), "Succeeded" | "Failed") => {}
+        "pods" if meta::has_ended(object) => {}
         "pods" => {
             usage.insert("pods".into(), Amount::ONE);
             for (what, amount) in limits::pod_totals(object) {

@@ -199,8 +199,7 @@ impl Write<'_> {
         if !self.kind.is("", "Pod") {
             return 0;
         }
-        let ended = matches!(meta::text(object, "/status/phase"), "Succeeded" | "Failed");
-        if meta::text(object, "/spec/nodeName").is_empty() || ended {
+        if meta::text(object, "/spec/nodeName").is_empty() || meta::has_ended(object) {
             return 0;
         }
         let pods_own = meta::number(object, "/spec/terminationGracePeriodSeconds").unwrap_or(30);

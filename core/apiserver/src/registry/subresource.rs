@@ -82,6 +82,9 @@ impl Write<'_> {
             if meta::is_deleting(old) {
                 return Err(refuse(format!("pod {name} is being deleted, cannot be assigned to a host")));
             }
+            if meta::has_ended(old) {
+                return Err(refuse(format!("pod {name} has ended, cannot be assigned to a host")));
+            }
             let bound = meta::text(old, "/spec/nodeName");
             let has_address = meta::map(old, "/metadata/annotations").is_some_and(|all| all.contains_key(POD_IP));
             // A pod that named its node itself has no address yet.

@@ -13,7 +13,7 @@ use stage::Stage;
 type Scenario = (&'static str, fn(&Stage));
 
 /// Networks that carry packets between pods.
-const SCENARIOS: [Scenario; 16] = [
+const SCENARIOS: [Scenario; 17] = [
     ("same node", reach::same_node),
     ("other node", reach::other_node),
     ("node to pod", reach::node_to_pod),
@@ -29,6 +29,7 @@ const SCENARIOS: [Scenario; 16] = [
     ("agent restart", damage::agent_restart),
     ("drift", damage::drift),
     ("full address pool, foreign pods", damage::full_address_pool_and_foreign_pods),
+    ("more ended pods than addresses", damage::more_ended_pods_than_addresses),
     ("policies", policies::decide),
 ];
 

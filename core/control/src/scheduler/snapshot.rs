@@ -130,7 +130,14 @@ impl Snapshot {
         if self.placed.get(key).is_some_and(|placed| placed.info.uid != uid) {
             freed |= self.remove(key);
         }
-        let other = address(pod).and_then(|ip| self.hold(key, uid, ip));
+        let other = match address(pod) {
+            Some(ip) => self.hold(key, uid, ip),
+            // One that has not ended may be about to get what it holds here.
+            None => {
+                freed |= pod::is_terminal(pod) && self.release(key);
+                None
+            }
+        };
         match pod::node(pod) {
             Some(_) if pod::is_terminal(pod) => freed |= self.remove(key),
             Some(node) if self.placed.get(key).is_none_or(|placed| placed.assumed || placed.node != node) => {
@@ -344,7 +351,7 @@ fn sum(spec: &k8s_openapi::api::core::v1::PodSpec, least: (i64, i64)) -> Resourc
     total
 }
 
-/// The address a pod holds.
+/// The address a pod holds: from when it is bound until its node says that it has ended.
 pub(super) fn address(pod: &Pod) -> Option<IpAddr> {
     pod.metadata.annotations.as_ref()?.get(names::POD_IP)?.parse().ok()
 }
@@ -352,4 +359,47 @@ pub(super) fn address(pod: &Pod) -> Option<IpAddr> {
 /// The group of a pod with an owner.
 pub(super) fn owner_group(pod: &Pod) -> Option<Arc<str>> {
     meta::controller(&pod.metadata).map(|owner| owner.uid.as_str().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(uid: &str, ip: Option<&str>, phase: &str) -> Arc<Pod> {
+        let annotations = ip.map(|ip| json!({names::POD_IP: ip}));
+        let pod = json!({
+            "metadata": {"name": "p", "namespace": "default", "uid": uid, "annotations": annotations},
+            "spec": {"nodeName": "n", "containers": []}, "status": {"phase": phase, "podIP": "10.40.1.2"},
+        });
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn an_address_is_taken_until_the_pods_node_gives_it_back() {
+        let mut snapshot = Snapshot::new();
+        let key = Key::new("default", "p");
+        let ip = Some("10.40.1.2");
+        for (pod, held, told) in [
+            (pod("a", ip, "Running"), 1, Followed::Nothing),
+            // Somebody else says that it has ended; its node does not yet.
+            (pod("a", ip, "Failed"), 1, Followed::Room),
+            (pod("a", None, "Failed"), 0, Followed::Room),
+            (pod("a", None, "Failed"), 0, Followed::Nothing),
+        ] {
+            assert_eq!(snapshot.follow_pod(&key, Some(&pod)), (told, None));
+            assert_eq!((snapshot.addresses.in_use(), snapshot.held.len()), (held, held));
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_about_to_be_written_is_taken() {
+        let mut snapshot = Snapshot::new();
+        let (key, pending) = (Key::new("default", "p"), pod("a", None, "Pending"));
+        let pool = switchyard_plugin::Pool::of("10.40.1.0/30".parse().unwrap());
+        let ip = snapshot.addresses.take(&pool, "a");
+        snapshot.assume(key.clone(), "n", Arc::new(PodInfo::of(&pending, None)), ip);
+        snapshot.follow_pod(&key, Some(&pending));
+        assert_eq!((snapshot.addresses.in_use(), snapshot.held.len()), (1, 1));
+    }
 }

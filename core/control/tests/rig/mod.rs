@@ -247,10 +247,13 @@ async fn act(client: Client, pod: Pod) {
         return;
     }
     let ip = pod.metadata.annotations.as_ref().and_then(|all| all.get(POD_IP)).cloned();
-    let status = json!({"status": {
+    let mut status = json!({"status": {
         "phase": phase, "podIP": ip, "podIPs": ip.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
         "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": jiff::Timestamp::now().round(jiff::Unit::Second).unwrap().to_string()}],
     }});
+    if phase != "Running" {
+        status["metadata"] = json!({"annotations": {POD_IP: null}});
+    }
     let _ = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await;
 }
 

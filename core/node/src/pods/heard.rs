@@ -18,7 +18,6 @@ use crate::events::Kind;
 use crate::pods::containers::{self, Run, State, TAKEN_ALONG, is_sidecar};
 use crate::pods::pause::PauseEvent;
 use crate::pods::start;
-use crate::pods::status::Phase;
 use crate::pods::worker::Worker;
 use crate::probe;
 
@@ -78,7 +77,7 @@ impl Worker {
         }
         self.stale = true;
         self.events = mpsc::unbounded_channel().1;
-        if !self.terminating && !matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
+        if !self.terminating && !self.is_over() {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
             self.event(None, Kind::Normal, "SandboxChanged", message);
         }
@@ -92,7 +91,7 @@ impl Worker {
         let pod = Arc::clone(&self.pod);
         let init =
             pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(|one| !is_sidecar(one));
-        if !self.terminating && !matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
+        if !self.terminating && !self.is_over() {
             for container in init {
                 if let Some(slot) = self.slots.get_mut(&container.name) {
                     slot.state = State::Waiting { reason: "PodInitializing", message: String::new() };

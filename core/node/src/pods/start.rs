@@ -122,6 +122,7 @@ impl Worker {
                 switchyard_api::names::POD_IP
             ),
         })?;
+        self.released = false;
         self.fresh |= self.sandbox.is_none();
         // Begun early, as it takes about as long as the sandbox.
         let protection = self

@@ -125,7 +125,7 @@ impl View<'_> {
     /// What the API is told: it is over once nothing of it runs any more, and sidecars may.
     fn told_phase(&self) -> Phase {
         match self.phase() {
-            Phase::Succeeded | Phase::Failed if self.slots.values().any(Slot::is_running) => Phase::Running,
+            phase if phase.is_over() && self.slots.values().any(Slot::is_running) => Phase::Running,
             phase => phase,
         }
     }
@@ -140,7 +140,7 @@ impl View<'_> {
         let ready = |container: &&Container| slot(container).is_some_and(|slot| slot.is_running() && slot.ready);
         let unready: Vec<_> = main.iter().filter(|one| !ready(one)).map(|one| one.name.as_str()).collect();
         let containers_ready = unready.is_empty() && !self.terminating && !self.expired;
-        let over = matches!(self.phase(), Phase::Succeeded | Phase::Failed);
+        let over = self.phase().is_over();
         let gates = self.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
         let open = |gate: &str| self.condition(gate).is_some_and(|condition| condition["status"] == "True");
         let closed: Vec<_> = gates.map(|gate| gate.condition_type.as_str()).filter(|gate| !open(gate)).collect();
@@ -299,6 +299,11 @@ fn qos(containers: &[Container]) -> &'static str {
 // === impl Phase ===
 
 impl Phase {
+    /// Whether its containers have ended for good.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Pending => "Pending",

@@ -13,6 +13,7 @@ use crate::events::Kind;
 use crate::pods::containers::{Slot, is_sidecar};
 use crate::pods::hooks;
 use crate::pods::pause::PauseEvent;
+use crate::pods::sandbox;
 use crate::pods::status::DEADLINE_EXCEEDED;
 use crate::pods::worker::Worker;
 use crate::pods::write;
@@ -42,8 +43,10 @@ impl Worker {
             self.wind_down(grace);
             return ControlFlow::Continue(());
         }
-        self.release().await;
         // The object goes last: as long as it is there, its address is taken.
+        if !self.release().await && !self.gone {
+            return ControlFlow::Continue(());
+        }
         if !self.gone {
             let status = self.status();
             let current = self.written.is_current(&status);
@@ -74,13 +77,12 @@ impl Worker {
         Some(until.duration_since(jiff::Timestamp::now()).try_into().unwrap_or_default())
     }
 
-    /// Ends a pod that was active for longer than it may. Its object stays and says so.
+    /// Notes that a pod was active for longer than it may. Its object stays and says so.
     pub(super) fn expire(&mut self) {
         let message = "Pod was active on the node longer than the specified deadline";
         if !std::mem::replace(&mut self.expired, true) {
             self.event(None, Kind::Normal, DEADLINE_EXCEEDED, message.to_owned());
         }
-        self.wind_down(self.grace_of_spec());
     }
 
     /// Whether a container of it runs.
@@ -135,8 +137,9 @@ impl Worker {
         live.stopper = Some(stopper.abort_handle());
     }
 
-    /// Gives back everything but the object and the logs: processes, namespaces, links, files.
-    pub(super) async fn release(&mut self) {
+    /// Gives back everything but the object and the logs: processes, namespaces, links, files. False if the network still holds it; then
+    /// it comes back later.
+    pub(super) async fn release(&mut self) -> bool {
         self.live.clear();
         if let Some(pause) = self.sandbox.take() {
             pause.kill();
@@ -148,16 +151,22 @@ impl Worker {
         }
         // Also a pod that this agent found and never attached itself: the network knows it from the first list.
         self.attached = false;
-        if self.facts().is_some()
-            && let Err(error) = self.context.network.detach(&self.uid()).await
-        {
-            warn!(pod = %self.pod.name_any(), %error, "detaching the pod failed; the audit will see to it");
+        let detached = match sandbox::host_network(&self.pod) {
+            true => Ok(()),
+            false => self.context.network.detach(&self.uid()).await,
+        };
+        if let Err(error) = &detached {
+            warn!(pod = %self.pod.name_any(), %error, "detaching the pod failed; trying again later");
+            self.event(None, Kind::Warning, "FailedKillPod", format!("detach from the network: {error}"));
+            self.try_later();
         }
+        self.released = detached.is_ok();
         self.volumes = None;
         (self.renew_at, self.reread_at) = (None, None);
         if let Err(error) = self.places.remove() {
             warn!(path = %self.places.dir.display(), %error, "the pod's directory cannot be removed");
         }
+        self.released
     }
 
     pub(super) fn grace_of_spec(&self) -> Duration {

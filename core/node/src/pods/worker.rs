@@ -66,6 +66,8 @@ pub(crate) struct Worker {
     pub(super) sandbox: Option<Arc<Pause>>,
     pub(super) events: mpsc::UnboundedReceiver<PauseEvent>,
     pub(super) attached: bool,
+    /// Nothing of it is connected or runs any more, so its address may be another's: its end can be told.
+    pub(super) released: bool,
     /// Its sandbox has not been attached yet: nothing that somebody else exchanged with its address goes on.
     pub(super) fresh: bool,
     pub(super) volumes: Option<Volumes>,
@@ -143,6 +145,7 @@ impl Worker {
             sandbox: None,
             events: mpsc::unbounded_channel().1,
             attached: false,
+            released: false,
             fresh: false,
             volumes: None,
             renew_at: None,
@@ -181,16 +184,15 @@ impl Worker {
         if self.gone || self.pod.metadata.deletion_timestamp.is_some() {
             return self.terminate().await;
         }
-        if matches!(self.phase(), Phase::Succeeded | Phase::Failed) {
+        if !self.is_over() && self.active_for().is_some_and(|left| left.is_zero()) {
+            self.expire();
+        }
+        if self.is_over() || self.expired {
             if self.runs() {
                 self.wind_down(self.grace_of_spec());
-            } else {
+            } else if !self.released {
                 self.release().await;
             }
-            return ControlFlow::Continue(());
-        }
-        if self.expired || self.active_for().is_some_and(|left| left.is_zero()) {
-            self.expire();
             return ControlFlow::Continue(());
         }
         if self.retry_at.is_some_and(|at| at > Instant::now()) {
@@ -206,13 +208,18 @@ impl Worker {
                 self.containers().await;
             }
             Err(Problem { reason, message }) => {
-                self.retry = if self.retry.is_zero() { FIRST_RETRY } else { (self.retry * 2).min(LONGEST_RETRY) };
-                self.retry_at = Some(Instant::now() + self.retry);
+                self.try_later();
                 warn!(pod = %self.pod.name_any(), reason, %message, "pod cannot start yet");
                 self.event(None, Kind::Warning, reason, message);
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// Has the next step come by itself, after a pause that grows.
+    pub(super) fn try_later(&mut self) {
+        self.retry = if self.retry.is_zero() { FIRST_RETRY } else { (self.retry * 2).min(LONGEST_RETRY) };
+        self.retry_at = Some(Instant::now() + self.retry);
     }
 
     /// Starts what is to be started.
@@ -338,8 +345,12 @@ impl Worker {
         self.pod = pod;
     }
 
-    /// Writes the status if it is another than the one written last.
+    /// Writes the status if it is another than the one written last. Of its end not before its address is free: whoever hears of it may
+    /// give that to another pod.
     pub(super) fn publish(&mut self) {
+        if self.is_over() && !self.runs() && !self.released {
+            return;
+        }
         let status = self.status();
         // What is as the API has it is shared with whoever follows pods.
         let ours = self.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
@@ -375,12 +386,19 @@ impl Worker {
         }
     }
 
+    /// Its containers have ended for good, but for sidecars.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase().is_over()
+    }
+
     fn view(&self) -> View<'_> {
+        // What it was, for people, when it has none any more.
+        let last = || self.pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok();
         View {
             pod: &self.pod,
             slots: &self.slots,
             sandbox: self.sandbox.is_some() && self.attached,
-            ip: self.ip(),
+            ip: self.ip().or_else(last),
             host_ip: self.context.config.node_ip,
             start_time: self.start_time,
             terminating: self.terminating,
@@ -407,7 +425,7 @@ impl Worker {
         self.pod.uid().unwrap_or_default()
     }
 
-    /// The pod's address: its node's, or the one given to it when it was bound.
+    /// The pod's address: its node's, or the one given to it when it was bound, until its end has been told.
     pub(super) fn ip(&self) -> Option<IpAddr> {
         if sandbox::host_network(&self.pod) {
             return Some(self.context.config.node_ip);

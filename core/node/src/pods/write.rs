@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use switchyard_api::names::POD_IP;
 use tokio::time::Instant;
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
@@ -71,10 +72,14 @@ fn text(status: &Value) -> Box<str> {
     status.to_string().into()
 }
 
-/// Writes the status of this very pod, not of one that was made since under its name.
+/// Writes the status of this very pod, not of one that was made since under its name. With its end goes its address, in one write.
 pub(crate) async fn status(client: &Client, pod: &Pod, status: Value) -> kube::Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
-    let patch = Patch::Merge(json!({"metadata": {"uid": pod.uid()}, "status": status}));
+    let mut metadata = json!({"uid": pod.uid()});
+    if matches!(status["phase"].as_str(), Some("Succeeded" | "Failed")) {
+        metadata["annotations"] = json!({POD_IP: null});
+    }
+    let patch = Patch::Merge(json!({"metadata": metadata, "status": status}));
     gone_is_good(pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.map(drop))
 }
 

@@ -238,7 +238,7 @@ mod tests {
             layer.policies().map(str::to_owned).collect::<Vec<_>>()
         };
         hear(&mut firewall, Heard::Policy(Ok(Event::Init)));
-        let without = ["securitypolicy/p/0001/in", "securitypolicy/p/0001/out"];
+        let without = ["securitypolicy/p 0001 in", "securitypolicy/p 0001 out"];
         assert_eq!(hear(&mut firewall, Heard::Policy(Ok(Event::InitApply(policy(1, "g"))))), without);
         hear(&mut firewall, Heard::Policy(Ok(Event::InitDone)));
         assert!(!firewall.is_complete());

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::network::{AttachError, Call, List, Network};
-use crate::view::{Change, SlimPolicy};
+use crate::view::{Change, SlimNamespace, SlimPolicy, View, version};
 pub(crate) use firewall::{Heard, heard};
 
 use firewall::Firewall;
@@ -47,6 +47,7 @@ pub(crate) struct Policies {
     node: String,
     client: Client,
     network: Network,
+    view: View,
     layer: Layer,
     known: Known,
     firewall: Firewall,
@@ -69,10 +70,12 @@ struct Birth {
     reply: oneshot::Sender<Result<(), String>>,
 }
 
-/// What was asked for when a pod was about to be attached: its namespace's policies, and the firewall.
+/// What was asked for when a pod was about to be attached: its namespace's policies, the firewall, and its namespace, the labels of
+/// which decide whom the firewall is for.
 struct Answers {
     policies: kube::Result<Vec<SlimPolicy>>,
     firewall: kube::Result<(Vec<SecurityPolicy>, Vec<Group>)>,
+    namespace: kube::Result<Option<SlimNamespace>>,
 }
 
 /// Whether what a pod's policies say is in force.
@@ -103,12 +106,13 @@ impl Protection {
 
 impl Policies {
     /// The part's value, to be run, and the guard of pods.
-    pub(crate) fn new(node: &str, client: Client, network: Network) -> (Self, Guard) {
+    pub(crate) fn new(node: &str, client: Client, network: Network, view: View) -> (Self, Guard) {
         let (births_in, births) = mpsc::unbounded_channel();
         let policies = Self {
             node: node.to_owned(),
             client,
             network,
+            view,
             layer: Layer::new(Place::node(node)),
             known: Known::default(),
             firewall: Firewall::default(),
@@ -190,21 +194,18 @@ impl Policies {
 
     fn see(&mut self, change: Change) {
         match change {
-            Change::Pod { was, now } => {
-                let now = now.filter(|pod| !pod.ended);
-                match (now.as_deref().and_then(|pod| Some((pod, pod.ip?))), was) {
-                    (Some((pod, address)), _) => self.layer.pod(Pod {
-                        uid: Arc::clone(&pod.uid),
-                        namespace: Arc::clone(&pod.namespace),
-                        labels: Arc::clone(&pod.labels),
-                        address,
-                        ports: Arc::clone(&pod.ports),
-                        local: *pod.node == *self.node,
-                    }),
-                    (None, Some(was)) => self.layer.pod_gone(&was.uid),
-                    (None, None) => {}
-                }
-            }
+            Change::Pod { was, now } => match (now.as_deref().and_then(|pod| Some((pod, pod.ip?))), was) {
+                (Some((pod, address)), _) => self.layer.pod(Pod {
+                    uid: Arc::clone(&pod.uid),
+                    namespace: Arc::clone(&pod.namespace),
+                    labels: Arc::clone(&pod.labels),
+                    address,
+                    ports: Arc::clone(&pod.ports),
+                    local: *pod.node == *self.node,
+                }),
+                (None, Some(was)) => self.layer.pod_gone(&was.uid),
+                (None, None) => {}
+            },
             Change::Namespace { name, labels } => self.layer.namespace(name, labels),
             Change::Complete => self.viewed = true,
         }
@@ -241,7 +242,13 @@ impl Policies {
                 self.firewall.learn(policies, groups, &mut self.layer);
             }
         });
-        policies.map(drop).and(firewall)
+        let namespace = certain("the pod's Namespace", answers.namespace);
+        let namespace = namespace.map(|known| {
+            if let Some(Some(namespace)) = known {
+                self.view.learn_namespace(namespace);
+            }
+        });
+        policies.map(drop).and(firewall).and(namespace)
     }
 
     fn take(&mut self, object: &SlimPolicy) {
@@ -278,13 +285,18 @@ impl Policies {
 
 impl Answers {
     async fn ask(client: Client, namespace: String) -> Self {
-        let all = ListParams::default();
+        let (all, labels_of) = (ListParams::default(), client.clone());
         let policies = Api::<SlimPolicy>::namespaced(client.clone(), &namespace);
         let firewall = Api::<SecurityPolicy>::all(client.clone());
         let groups = Api::<Group>::all(client);
         let (policies, firewall, groups) = tokio::join!(policies.list(&all), firewall.list(&all), groups.list(&all));
         let firewall = firewall.and_then(|policies| Ok((policies.items, groups?.items)));
-        Self { policies: policies.map(|list| list.items), firewall }
+        let asks_for_labels = firewall.as_ref().is_ok_and(|(policies, _)| !policies.is_empty());
+        let namespace = match asks_for_labels {
+            true => Api::<SlimNamespace>::all(labels_of).get_opt(&namespace).await,
+            false => Ok(None),
+        };
+        Self { policies: policies.map(|list| list.items), firewall, namespace }
     }
 }
 
@@ -304,11 +316,6 @@ fn certain<T>(kinds: &str, answer: kube::Result<T>) -> Result<Option<T>, String>
 
 fn name(policy: &SlimPolicy) -> String {
     policy_name(&policy.namespace().unwrap_or_default(), &policy.name_any())
-}
-
-/// When it was written. Where versions are no numbers, the last to be heard counts.
-fn version(object: &impl ResourceExt) -> u64 {
-    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use switchyard_policy::{Labels, NamedPort};
 use tokio::sync::mpsc;
 
 use intern::Interner;
-pub(crate) use slim::SlimPolicy;
-pub(crate) use watch::{elsewhere, follow_elsewhere, follow_namespaces};
+pub(crate) use slim::{SlimNamespace, SlimPolicy};
+pub(crate) use watch::{elsewhere, follow_elsewhere, follow_namespaces, version};
 
 /// A handle on the node's view of the cluster; cheap to clone.
 #[derive(Clone, Default)]
@@ -34,15 +34,13 @@ pub(crate) struct Pod {
     pub(crate) labels: Arc<Labels>,
     /// The node it is bound to.
     pub(crate) node: Arc<str>,
-    /// Its own address, from when it was bound; none for a pod on its node's network.
+    /// Its own address, from when it was bound until its end; none for a pod on its node's network.
     pub(crate) ip: Option<IpAddr>,
     pub(crate) host_network: bool,
     /// Named ports of its containers.
     pub(crate) ports: Arc<[NamedPort]>,
     /// It was asked to end.
     pub(crate) deleting: bool,
-    /// All its containers have ended for good.
-    pub(crate) ended: bool,
 }
 
 /// What changed.
@@ -68,7 +66,8 @@ enum Source {
 struct State {
     /// By uid.
     pods: BTreeMap<Arc<str>, (Source, Arc<Pod>)>,
-    namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
+    /// As of which version they have which labels.
+    namespaces: BTreeMap<Arc<str>, (u64, Arc<Labels>)>,
     /// Names seen in lists that are being received.
     listing: BTreeMap<Source, BTreeSet<Arc<str>>>,
     /// Sources whose first list is through.
@@ -87,7 +86,7 @@ impl View {
     pub(crate) fn subscribe(&self) -> mpsc::UnboundedReceiver<Change> {
         let (tell, changes) = mpsc::unbounded_channel();
         let mut state = self.lock();
-        for (name, labels) in &state.namespaces {
+        for (name, (_, labels)) in &state.namespaces {
             let _ = tell.send(Change::Namespace { name: Arc::clone(name), labels: Some(Arc::clone(labels)) });
         }
         for (_, pod) in state.pods.values() {
@@ -128,18 +127,27 @@ impl State {
         }
     }
 
-    fn namespace(&mut self, name: Arc<str>, labels: Arc<Labels>) {
+    /// A namespace as of a version; one that is older than what is known is no news.
+    fn namespace(&mut self, name: Arc<str>, version: u64, labels: Arc<Labels>) {
         if let Some(listing) = self.listing.get_mut(&Source::Namespaces) {
             listing.insert(Arc::clone(&name));
         }
-        if self.namespaces.get(&name) != Some(&labels) {
-            self.namespaces.insert(Arc::clone(&name), Arc::clone(&labels));
+        let known = self.namespaces.get(&name);
+        if known.is_some_and(|(known, _)| *known > version) {
+            return;
+        }
+        let same = known.is_some_and(|(_, known)| *known == labels);
+        self.namespaces.insert(Arc::clone(&name), (version, Arc::clone(&labels)));
+        if !same {
             self.tell(Change::Namespace { name, labels: Some(labels) });
         }
     }
 
-    fn namespace_gone(&mut self, name: &str) {
-        if let Some((name, _)) = self.namespaces.remove_entry(name) {
+    /// A namespace went at a version; one of its name may have come since.
+    fn namespace_gone(&mut self, name: &str, version: u64) {
+        if self.namespaces.get(name).is_some_and(|(known, _)| *known <= version)
+            && let Some((name, _)) = self.namespaces.remove_entry(name)
+        {
             self.tell(Change::Namespace { name, labels: None });
         }
     }
@@ -153,7 +161,7 @@ impl State {
         let listed = self.listing.remove(&source).unwrap_or_default();
         if source == Source::Namespaces {
             let gone: Vec<_> = self.namespaces.keys().filter(|name| !listed.contains(*name)).cloned().collect();
-            gone.iter().for_each(|name| self.namespace_gone(name));
+            gone.iter().for_each(|name| self.namespace_gone(name, u64::MAX));
         } else {
             let ours = self.pods.iter().filter(|(_, (from, _))| *from == source);
             let gone: Vec<_> = ours.map(|(uid, _)| Arc::clone(uid)).filter(|uid| !listed.contains(uid)).collect();

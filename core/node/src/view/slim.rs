@@ -22,7 +22,6 @@ use super::intern::Interner;
 pub(crate) struct SlimPod {
     metadata: Meta,
     spec: Spec,
-    status: Status,
 }
 
 /// A Namespace.
@@ -67,12 +66,6 @@ struct Port {
     container_port: i64,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Status {
-    phase: Option<String>,
-}
-
 // === impls ===
 
 impl SlimPod {
@@ -93,7 +86,6 @@ impl SlimPod {
             node: interner.word(self.spec.node_name.as_deref().unwrap_or_default()),
             host_network,
             ports: interner.ports(ports.collect()),
-            ended: ended(self.status.phase.as_deref()),
         })
     }
 
@@ -127,7 +119,6 @@ pub(super) fn of_pod(pod: &core::Pod, interner: &mut Interner) -> Option<Pod> {
     let ports = containers.flat_map(|container| container.ports.iter().flatten());
     let ports =
         ports.filter_map(|port| named(port.name.as_deref(), port.protocol.as_deref(), port.container_port.into()));
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     Some(Pod {
         uid: meta.uid.as_deref()?.into(),
         namespace: interner.word(meta.namespace.as_deref().unwrap_or_default()),
@@ -138,7 +129,6 @@ pub(super) fn of_pod(pod: &core::Pod, interner: &mut Interner) -> Option<Pod> {
         node: interner.word(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()),
         host_network,
         ports: interner.ports(ports.collect()),
-        ended: ended(phase),
     })
 }
 
@@ -153,10 +143,6 @@ fn named(name: Option<&str>, protocol: Option<&str>, port: i64) -> Option<NamedP
     let protocol = Protocol::named(protocol.unwrap_or("TCP"))?;
     let name = name.filter(|name| !name.is_empty())?.to_owned();
     Some(NamedPort { name, protocol, port: u16::try_from(port).ok()? })
-}
-
-fn ended(phase: Option<&str>) -> bool {
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 impl<'de> Deserialize<'de> for Meta {

@@ -31,6 +31,11 @@ fn namespace(name: &str) -> SlimNamespace {
     serde_json::from_value(json!({"metadata": {"name": name, "labels": {"team": name}}})).unwrap()
 }
 
+fn namespace_at(version: u64, team: &str) -> SlimNamespace {
+    let metadata = json!({"name": "a", "resourceVersion": version.to_string(), "labels": {"team": team}});
+    serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+}
+
 /// Changes so far, in words.
 fn told(changes: &mut mpsc::UnboundedReceiver<Change>) -> Vec<String> {
     let mut words = Vec::new();
@@ -97,6 +102,29 @@ fn a_list_that_comes_again_takes_away_what_it_does_not_hold_and_nothing_of_anoth
     view.hear_pod(Event::InitApply(slim(&pod("b", "n2"))));
     view.hear_pod(Event::InitDone);
     assert_eq!(told(&mut changes), ["-a"]);
+}
+
+#[test]
+fn a_namespace_that_was_asked_for_is_not_undone_by_older_news_of_it() {
+    let view = View::default();
+    let mut changes = view.subscribe();
+    let mut teams = || {
+        let mut teams = Vec::new();
+        while let Ok(Change::Namespace { labels, .. }) = changes.try_recv() {
+            teams.push(labels.map(|labels| labels["team"].clone()).unwrap_or_default());
+        }
+        teams
+    };
+    view.hear_namespace(Event::Apply(namespace_at(3, "x")));
+    view.learn_namespace(namespace_at(7, "z"));
+    assert_eq!(teams(), ["x", "z"]);
+    view.hear_namespace(Event::Apply(namespace_at(5, "y")));
+    // It went and came again before it was asked for.
+    view.hear_namespace(Event::Delete(namespace_at(6, "y")));
+    view.hear_namespace(Event::Apply(namespace_at(7, "z")));
+    assert_eq!(teams(), [""; 0]);
+    view.hear_namespace(Event::Delete(namespace_at(9, "z")));
+    assert_eq!(teams(), [""]);
 }
 
 #[test]

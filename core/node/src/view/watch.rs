@@ -42,20 +42,30 @@ impl View {
         }
     }
 
+    /// What somebody was told who asked for a namespace beside the watch, which may lag behind.
+    pub(crate) fn learn_namespace(&self, namespace: SlimNamespace) {
+        self.hear_namespace(Event::Apply(namespace));
+    }
+
     pub(super) fn hear_namespace(&self, event: Event<SlimNamespace>) {
         let mut state = self.lock();
         let state = &mut *state;
         match event {
             Event::Init => state.begin(Source::Namespaces),
             Event::InitApply(namespace) | Event::Apply(namespace) => {
-                let name = state.interner.word(namespace.name());
+                let (name, version) = (state.interner.word(namespace.name()), version(&namespace));
                 let labels = state.interner.labels(namespace.labels());
-                state.namespace(name, labels);
+                state.namespace(name, version, labels);
             }
             Event::InitDone => state.listed(Source::Namespaces),
-            Event::Delete(namespace) => state.namespace_gone(&namespace.name_any()),
+            Event::Delete(namespace) => state.namespace_gone(&namespace.name_any(), version(&namespace)),
         }
     }
+}
+
+/// When it was written. Where versions are no numbers, the last to be heard counts.
+pub(crate) fn version(object: &impl ResourceExt) -> u64 {
+    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
 }
 
 /// The fields of pods that are bound to other nodes.

@@ -22,6 +22,7 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("a_killed_agent_finds_its_pods_again", || a_killed_agent_finds_its_pods_again().boxed_local()),
     ("what_dies_is_started_again", || what_dies_is_started_again().boxed_local()),
     ("a_pod_ends_with_grace_and_leaves_nothing", || a_pod_ends_with_grace_and_leaves_nothing().boxed_local()),
+    ("an_ended_pod_leaves_its_address_to_the_next", || an_ended_pod_leaves_its_address_to_the_next().boxed_local()),
     ("probes_and_policies", || probes_and_policies().boxed_local()),
     ("what_cannot_start_says_why", || what_cannot_start_says_why().boxed_local()),
     ("environment_and_volumes", || environment_and_volumes().boxed_local()),
@@ -178,6 +179,39 @@ async fn sidecar_ends_last(rig: &Rig) {
     let over = rig.until("over", "succeeded", |pod| pod["status"]["phase"] == "Succeeded").await;
     let left = &over["status"]["initContainerStatuses"][0]["state"]["terminated"];
     assert_eq!(left["exitCode"], 7, "{}", over["status"]);
+}
+
+/// When a pod's end is told nothing of it is connected, so whoever hears of it may give its address away.
+async fn an_ended_pod_leaves_its_address_to_the_next() {
+    let mut rig = Rig::new().await;
+    let ended = async |rig: &Rig, name: &str, phase: &str| {
+        let pod = rig.until(name, phase, |pod| pod["status"]["phase"] == phase).await;
+        assert_eq!(sh("ip -o link | grep -c veth || true").trim(), "0", "{name} is connected");
+        assert!(pod["metadata"]["annotations"]["switchyard.dev/pod-ip"].is_null(), "{}", pod["metadata"]);
+        assert_eq!(pod["status"]["podIP"], "10.40.1.5", "what it was is shown");
+    };
+    for n in 0..5 {
+        let name = format!("once-{n}");
+        let spec = json!({"restartPolicy": "Never", "containers": [shell("exit 0")]});
+        rig.create(&name, "10.40.1.5", spec).await;
+        ended(&rig, &name, "Succeeded").await;
+    }
+    // One of which nothing ever ran is connected as well.
+    let no_image = json!({"name": "c", "image": "postgres:16"});
+    rig.create("late", "10.40.1.5", json!({"activeDeadlineSeconds": 2, "containers": [no_image]})).await;
+    ended(&rig, "late", "Failed").await;
+    rig.kill_agent();
+    rig.create("web", "10.40.1.5", echo(80)).await;
+    rig.start_agent();
+    rig.until("web", "runs", ready).await;
+    answers(&rig, "10.40.1.5:80").await;
+    for name in ["once-0", "late"] {
+        assert_eq!(rig.pod(name).await["status"]["podIP"], "10.40.1.5", "also by an agent that never saw it run");
+    }
+    let events: kube::Api<k8s_openapi::api::core::v1::Event> = kube::Api::default_namespaced(rig.client.clone());
+    for event in events.list(&Default::default()).await.unwrap() {
+        assert_ne!(event.reason.as_deref(), Some("FailedCreatePodSandBox"), "{event:?}");
+    }
 }
 
 async fn probes_and_policies() {

@@ -28,11 +28,11 @@ fn a_rule_is_judged_at_both_ends_where_there_are_pods() {
     assert_eq!(
         translated.policies.iter().map(shape).collect::<Vec<_>>(),
         [
-            ("securitypolicy/p/0000/out", Direction::Egress, 1, 2),
-            ("securitypolicy/p/0000/in", Direction::Ingress, 2, 1),
-            ("securitypolicy/p/0001/out", Direction::Egress, 1, 1),
-            ("securitypolicy/p/0002/out", Direction::Egress, 1, 0),
-            ("securitypolicy/p/0002/in", Direction::Ingress, 1, 0),
+            ("securitypolicy/p 0000 out", Direction::Egress, 1, 2),
+            ("securitypolicy/p 0000 in", Direction::Ingress, 2, 1),
+            ("securitypolicy/p 0001 out", Direction::Egress, 1, 1),
+            ("securitypolicy/p 0002 out", Direction::Egress, 1, 0),
+            ("securitypolicy/p 0002 in", Direction::Ingress, 1, 0),
         ]
     );
     let first = &translated.policies[0];
@@ -56,11 +56,22 @@ fn groups_are_looked_up_and_one_that_is_missing_means_nobody() {
     assert_eq!(
         translated.policies.iter().map(shape).collect::<Vec<_>>(),
         [
-            ("securitypolicy/p/0000/out", Direction::Egress, 1, 0),
-            ("securitypolicy/p/0000/in", Direction::Ingress, 1, 2)
+            ("securitypolicy/p 0000 out", Direction::Egress, 1, 0),
+            ("securitypolicy/p 0000 in", Direction::Ingress, 1, 2)
         ],
         "a rule for nobody is not one for everybody"
     );
+}
+
+#[test]
+fn policies_of_one_priority_are_in_the_order_of_their_names() {
+    let spec = spec(json!({"tier": "Environment", "rules": [{"name": "all", "action": "Drop"}]}));
+    let names = ["shop", "shop-2", "shop.eu", "shops"];
+    let models: Vec<String> =
+        names.iter().flat_map(|name| spec.translate(name, nobody).unwrap().policies).map(|one| one.name).collect();
+    let in_order: BTreeSet<String> = models.iter().cloned().collect();
+    let of = |name: &String| name.split('/').nth(1).unwrap().split([' ', '/']).next().unwrap().to_owned();
+    assert_eq!(in_order.iter().map(of).collect::<Vec<_>>(), models.iter().map(of).collect::<Vec<_>>());
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use super::*;
 use crate::Protocol;
 use crate::{Namespaces, PodGroup, Port, Rule, Selector};
@@ -31,7 +33,7 @@ fn policy(tier: Tier, priority: u32, otherwise: Option<Action>, rules: Vec<Rule>
 
 fn rules(policies: &[Arc<Policy>]) -> (Rules, Known) {
     let mut known = Known { peers: Interner::default(), names: Interner::default() };
-    let rules = Rules::new(Direction::Ingress, policies, &[], &mut known.peers, &mut known.names);
+    let rules = Rules::of(Direction::Ingress, Vec::new(), policies, &mut known.peers, &mut known.names);
     (rules, known)
 }
 
@@ -98,13 +100,37 @@ fn ranges_are_cut_where_any_begins_or_ends_and_all_of_a_protocol_is_a_range() {
 fn peers_are_held_as_long_as_rules_name_them() {
     let (web, db) = (pods("web"), pods("db"));
     let first = policy(Tier::Application, 1, None, vec![rule(Action::Accept, &[&web, &web], &[])]);
-    let (rules, mut known) = rules(&[first]);
-    assert_eq!(known.peers.changes().0.len(), 1);
+    let (mut rules, mut known) = rules(from_ref(&first));
+    assert_eq!(known.peers.changes().fresh.len(), 1);
     let second = policy(Tier::Application, 1, None, vec![rule(Action::Accept, &[&web, &db], &[])]);
-    let next = Rules::new(Direction::Ingress, &[second], &[], &mut known.peers, &mut known.names);
-    rules.release(&mut known.peers, &mut known.names);
-    let (fresh, gone) = known.peers.changes();
-    assert_eq!((fresh.len(), gone.len()), (1, 0));
-    next.release(&mut known.peers, &mut known.names);
-    assert_eq!(known.peers.changes().1.len(), 2);
+    rules.replace(&[first], from_ref(&second), &mut known.peers, &mut known.names);
+    let changes = known.peers.changes();
+    assert_eq!((changes.fresh.len(), changes.gone.len()), (1, 0));
+    rules.release(&[second], &mut known.peers, &mut known.names);
+    assert_eq!(known.peers.changes().gone.len(), 2);
+}
+
+#[test]
+fn rules_say_whom_a_change_is_about() {
+    let (web, db) = (pods("web"), pods("db"));
+    let accept = |peers: &[&Peer], ports: &[(u16, u16)]| rule(Action::Accept, peers, ports);
+    let of = |priority, otherwise, rules| policy(Tier::Application, priority, otherwise, rules);
+    let base = of(1, Some(Action::Drop), vec![accept(&[&web], &[(80, 80)])]);
+    for (come, all) in [
+        (of(2, None, vec![accept(&[&db], &[(90, 90)])]), false),
+        (of(2, None, vec![accept(&[&db], &[])]), false),
+        (of(2, None, vec![accept(&[], &[(90, 90)])]), true),
+        // Ranges are cut for everybody.
+        (of(2, None, vec![accept(&[&db], &[(90, 91)])]), true),
+        // What is said otherwise, too.
+        (of(2, Some(Action::Drop), vec![accept(&[&db], &[(90, 90)])]), true),
+    ] {
+        let (mut rules, mut known) = rules(from_ref(&base));
+        let there = rules.replace(&[], from_ref(&come), &mut known.peers, &mut known.names);
+        let ids = || known.peers.id(&db).into_iter().collect();
+        assert_eq!(there, if all { Touched::All } else { Touched::Peers(ids()) }, "{come:?}");
+        assert_eq!(rules.replace(&[come], &[], &mut known.peers, &mut known.names), there);
+        let class = known.class(from_ref(&db));
+        assert_eq!(rules.decide(Some(&class), tcp(90)).action, Action::Drop);
+    }
 }

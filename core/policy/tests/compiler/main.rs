@@ -18,6 +18,8 @@ struct World {
     cluster: Cluster,
     layer: Layer,
     ledger: Ledger,
+    /// Units that were told the last time.
+    told: usize,
 }
 
 /// What was there before the pods: addresses outside of the cluster.
@@ -31,7 +33,7 @@ fn place() -> Place {
 
 impl World {
     fn new() -> Self {
-        Self { cluster: Cluster::default(), layer: Layer::new(place()), ledger: Ledger::default() }
+        Self { cluster: Cluster::default(), layer: Layer::new(place()), ledger: Ledger::default(), told: 0 }
     }
 
     /// Two namespaces, six pods here and three elsewhere.
@@ -115,6 +117,7 @@ impl World {
     /// Takes in what changed; gives what that does to the kernel.
     fn settle(&mut self) -> Plan {
         let units = self.layer.settle();
+        self.told = units.len();
         let plan = self.ledger.plan(&units).expect("units agree");
         self.ledger.commit(units);
         plan
@@ -250,7 +253,10 @@ fn a_small_policy_comes_and_goes_beside_a_large_one() {
     let mut lot = Lot::new(5);
     let mut world = World::populated(&mut lot);
     let ports: Vec<_> = (1000..1200)
-        .map(|port| json!({"ports": [{"port": port}], "from": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}))
+        .map(|port| {
+            let cidr = format!("203.0.{}.0/24", port % 200);
+            json!({"ports": [{"port": port}], "from": [{"ipBlock": {"cidr": cidr}}]})
+        })
         .collect();
     world.policy("x", "m-large", json!({"podSelector": {}, "ingress": ports}));
     world.settle();
@@ -260,9 +266,11 @@ fn a_small_policy_comes_and_goes_beside_a_large_one() {
     for name in ["a-small", "z-small"] {
         world.policy("x", name, small.clone());
         let came = world.settle();
+        assert!(world.told < 5, "{name} came: {} units", world.told);
         world.check("beside a large one");
         world.no_policy("x", name);
         let went = world.settle();
+        assert!(world.told < 5, "{name} went: {} units", world.told);
         for plan in [came, went] {
             let touched: Vec<String> = plan.ops().iter().map(ToString::to_string).collect();
             assert!(!touched.is_empty() && touched.len() < 10, "{name}: {} {touched:#?}", touched.len());

@@ -1,5 +1,6 @@
 //! Rules of all tiers by lot, against the order read out literally.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -153,6 +154,44 @@ fn rules_of_all_tiers_are_asked_in_their_order() {
                     );
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn policies_of_all_tiers_come_change_and_go_and_leave_what_the_others_want() {
+    for seed in 1..=20 {
+        let mut lot = Lot::new(seed);
+        let pods: Vec<Pod> = (0..8).map(|number| pod(number, &mut lot)).collect();
+        let told = |policies: &BTreeMap<usize, Policy>| {
+            let mut layer = Layer::new(place());
+            pods.iter().for_each(|pod| layer.pod(pod.clone()));
+            for policy in policies.values() {
+                layer.policy(policy.clone());
+            }
+            layer
+        };
+        let (mut policies, mut ledger) = (BTreeMap::new(), Ledger::default());
+        let mut layer = told(&policies);
+        for step in 0..20 {
+            for name in (0..=lot.below(2)).map(|_| lot.below(7)).collect::<Vec<_>>() {
+                match lot.one_in(3) {
+                    true => {
+                        policies.remove(&name);
+                        layer.policy_gone(&format!("p{name}"));
+                    }
+                    false => {
+                        // Several of one priority say something otherwise.
+                        let policy = Policy { priority: (name / 3) as u32, ..policy(name, &mut lot) };
+                        layer.policy(policy.clone());
+                        policies.insert(name, policy);
+                    }
+                }
+            }
+            ledger.commit(layer.settle());
+            let mut again = Ledger::default();
+            again.commit(told(&policies).settle());
+            assert_eq!(ledger.wanted(&place()), again.wanted(&place()), "seed {seed}, step {step}");
         }
     }
 }

@@ -174,6 +174,54 @@ pub(super) fn full_address_pool_and_foreign_pods(stage: &Stage) {
     eventually("all of them gone", || pods().is_empty().then_some(()));
 }
 
+/// More pods run to their end than there are addresses, and all of them stay. Each that comes reaches everybody under the address of one
+/// that has ended, and nothing that is said of those is about who has their addresses now.
+pub(super) fn more_ended_pods_than_addresses(stage: &Stage) {
+    let (a, c) = (stage.ip("a"), stage.ip("c"));
+    stage.apply(&format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: ended}}\nspec:\n  \
+         podSelector: {{matchLabels: {{app: ended}}}}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {{name: ended}}\nspec:\n  \
+         selector: {{app: ended}}\n  ports: [{{port: 80}}]\n---\n\
+         apiVersion: batch/v1\nkind: Job\nmetadata: {{name: ended}}\nspec:\n  completions: 48\n  parallelism: 6\n  \
+         backoffLimit: 0\n  template:\n    metadata: {{labels: {{app: ended}}}}\n    spec:\n      restartPolicy: Never\n      \
+         containers: [{{name: ask, image: host, command: [curl, -sSf, -m, '20', '{a}', '{c}']}}]\n"
+    ));
+    let job = || stage.cluster.get(&["job", "ended"])["status"].clone();
+    eventually(&format!("{}: as many as the Job wants have ended well", stage.network), || {
+        let status = job();
+        assert!(status["failed"].is_null(), "{}: {status}", stage.network);
+        (status["succeeded"] == 48).then_some(())
+    });
+    let pods = stage.cluster.get(&["pods", "-l", "app=ended"])["items"].as_array().unwrap().clone();
+    let shown: Vec<&str> = pods.iter().filter_map(|pod| pod["status"]["podIP"].as_str()).collect();
+    assert_eq!(shown.len(), 48, "each still shows what it was");
+    stage.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: heir, labels: {app: heir}}\nspec:\n  \
+         nodeSelector: {kubernetes.io/hostname: worker-2}\n  containers: [{name: echo, image: yard/echo, args: [--port=80], \
+         env: [{name: POD_NAME, value: heir}]}]\n",
+    );
+    let heir = eventually("an heir that runs", || {
+        let pod = stage.cluster.get(&["pod", "heir"]);
+        (pod["status"]["phase"] == "Running").then(|| stage.ip("heir"))
+    });
+    assert!(shown.contains(&&*heir), "{}: {heir} was nobody's: {shown:?}", stage.network);
+    for place in ["worker-1", "worker-2", "pod/a", "pod/c"] {
+        stage.eventually_answered(place, &heir);
+        assert_eq!(stage.ask(place, &heir)["pod"], "heir", "{}: {place}", stage.network);
+    }
+    let service = stage.service("ended");
+    assert!(stage.try_sh("pod/a", &format!("curl -sS -m 2 {service}")).is_err(), "nobody is behind the Service");
+    stage.cluster.yard(&["delete", "job", "ended"]);
+    stage.cluster.yard(&["delete", "pod", "heir"]);
+    stage.cluster.yard(&["delete", "service", "ended"]);
+    stage.cluster.yard(&["delete", "networkpolicy", "ended"]);
+    eventually("all of them gone", || {
+        let left = stage.cluster.get(&["pods", "-l", "app in (ended,heir)"]);
+        left["items"].as_array().unwrap().is_empty().then_some(())
+    });
+}
+
 fn eventually_ready(stage: &Stage) {
     eventually("the node is ready", || {
         let node = stage.cluster.get(&["node", "worker-1"]);
