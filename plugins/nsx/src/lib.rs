@@ -142,7 +142,7 @@ impl NetworkPlugin for Nsx {
 
 impl Nsx {
     fn tunnel(&self, vni: u32) -> Tunnel {
-        Tunnel { vni, port: self.settings.port }
+        Tunnel { vni, encapsulation: self.settings.encapsulation, port: self.settings.port }
     }
 
     fn transit(&self) -> Tunnel {

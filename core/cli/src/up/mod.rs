@@ -18,6 +18,7 @@ use switchyard_api::Cluster;
 use switchyard_lab::boot;
 use switchyard_lab::cluster::{self, Loaded};
 use switchyard_lab::control::{Control, Event, Request, Step};
+use switchyard_lab::doctor::{self, Health};
 use switchyard_lab::handover::Handover;
 use switchyard_lab::home::{Directory, Home, Lock};
 use switchyard_lab::listeners::{self, Ports};
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
     let (directory, loaded) = plan(args, cluster)?;
     directory.create().with_context(|| format!("make {}", directory.path().display()))?;
     supervise(&directory, &loaded, &progress)?;
-    let page = block_on(async {
+    let outcome = block_on(async {
         let limit = Duration::from_secs(args.timeout);
         let waiting = Mutex::new(BTreeMap::new());
         let late = || {
@@ -76,10 +77,24 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
         tokio::time::timeout(limit, populate(args, &directory, &loaded, &progress, &waiting))
             .await
             .with_context(late)?
-    })?;
+    });
+    let page = outcome.map_err(with_what_is_missing)?;
     drop(progress);
     output::print(&page)?;
     Ok(())
+}
+
+/// An error, and what the machine lacks, if it lacks something: that is why, most often, and parts say it each in the kernel's words.
+fn with_what_is_missing(error: Error) -> Error {
+    let findings = doctor::examine();
+    let missing = findings.iter().filter(|finding| finding.health == Health::Missing);
+    match missing.map(|finding| finding.what.as_str()).collect::<Vec<_>>() {
+        missing if missing.is_empty() => error,
+        missing => error.context(format!(
+            "this machine does not allow {}; `yard doctor` says how to mend that",
+            output::some(&missing)
+        )),
+    }
 }
 
 /// Creates what the manifests describe, while nodes are starting, and waits as long as was asked.
