@@ -83,7 +83,8 @@ pub(crate) fn has(feature: &str) -> bool {
     let is_there = finding["health"] == "ok";
     if !is_there {
         let test = std::thread::current().name().unwrap_or_default().to_owned();
-        let _ = writeln!(std::io::stderr(), "skipped: {test}: this kernel has no {feature}: {}", finding["detail"]);
+        let why = finding["detail"].as_str().unwrap_or_default();
+        let _ = writeln!(std::io::stderr(), "skipped: {test}: this kernel has no {feature}: {why}");
     }
     is_there
 }
