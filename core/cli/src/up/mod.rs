@@ -207,7 +207,7 @@ fn supervise(directory: &Directory, loaded: &Loaded, progress: &Progress) -> any
         start(directory, loaded, lock)?;
     }
     let gone = || format!("the supervisor ended; its log is {}", directory.log_of("supervisor").display());
-    follow(directory, progress).with_context(gone)?.map_err(Error::msg)
+    follow(directory, progress).with_context(gone)?.map_err(|reason| with_what_is_missing(Error::msg(reason)))
 }
 
 fn start(directory: &Directory, loaded: &Loaded, lock: Lock) -> anyhow::Result<()> {
