@@ -56,6 +56,7 @@ impl Settings {
         let pool = options.take_if("snatPool", expected, |pool: &Ipv4Net| pool.prefix_len() <= 30)?;
         let bridged = Bridged::read(&mut options)?;
         options.finish()?;
+        is_free(bridged.bridge.as_str())?;
         let subnet_prefix = subnet_prefix.unwrap_or(24);
         let range: Option<Ipv4Net> = segments;
         if let Some(range) = range.filter(|range| range.prefix_len() > subnet_prefix) {
@@ -91,6 +92,16 @@ impl Settings {
         }
         pods
     }
+}
+
+/// A bridge cannot have the name of the router, of the link to tier-0, or of a tunnel.
+fn is_free(bridge: &str) -> Result<(), OptionsError> {
+    let of_segment = bridge.strip_prefix("vx").is_some_and(|vni| vni.bytes().all(|byte| byte.is_ascii_digit()));
+    if !of_segment && !["dr0", "t0", "geneve0"].contains(&bridge) {
+        return Ok(());
+    }
+    let problem = format!("{bridge:?} is the name of a device that nsx makes; expected another one, such as \"cbr0\"");
+    Err(OptionsError { option: "bridge".into(), problem })
 }
 
 // === impl Encapsulation ===
@@ -136,6 +147,14 @@ mod tests {
             (
                 r#"{"segments":"fd00::/8"}"#,
                 r#"option segments: "fd00::/8" given, expected an IPv4 prefix such as "10.40.128.0/17""#,
+            ),
+            (
+                r#"{"bridge":"geneve0"}"#,
+                r#"option bridge: "geneve0" is the name of a device that nsx makes; expected another one, such as "cbr0""#,
+            ),
+            (
+                r#"{"bridge":"vx4096"}"#,
+                r#"option bridge: "vx4096" is the name of a device that nsx makes; expected another one, such as "cbr0""#,
             ),
             (r#"{"segments":"10.9.0.0/26"}"#, "option segments: 10.9.0.0/26 has no subnets of length 24"),
         ] {
