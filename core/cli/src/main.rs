@@ -5,8 +5,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    // Started as /proc/self/exe it would be `exe` in ps(1) and top(1).
-    let _ = rustix::thread::set_name(c"yard");
     // A plugin's host speaks over its standard streams and nothing else, so it comes before everything that might print.
     if std::env::args_os().nth(1).is_some_and(|verb| verb == "plugin-host") {
         return switchyard_plugin_host::child::main();

@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
+use ipnet::IpNet;
 use switchyard_netstate::nft::{
     Base, Chain, ChainType, Expr, Family, Hook, NatTarget, Op, Operand, Policy, Rule, Statement, Table, TableRef,
     Value, Verdict,
 };
-use switchyard_netstate::{Fragment, IfName, Link, LinkKind, Object, PeerEnd, Place, UnitId};
+use switchyard_netstate::{Encap, Fragment, IfName, Link, LinkKind, NextHop, Object, PeerEnd, Place, Route, UnitId};
 
 use crate::{Engine, Netns, Owner, Places};
 
@@ -35,6 +37,8 @@ pub enum Feature {
     NftBridge,
     /// Tunnels.
     Vxlan,
+    /// Tunnels of which routes say where they lead.
+    Geneve,
     /// Several stations on one interface.
     Macvlan,
     /// Interfaces of programs.
@@ -79,7 +83,7 @@ pub fn require<'a>(needs: impl IntoIterator<Item = &'a str>) -> Result<(), Missi
 
 impl Feature {
     /// All that can be tried.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Veth,
         Self::Bridge,
         Self::Nft,
@@ -89,6 +93,7 @@ impl Feature {
         Self::NftDnat,
         Self::NftBridge,
         Self::Vxlan,
+        Self::Geneve,
         Self::Macvlan,
         Self::Tun,
     ];
@@ -105,6 +110,7 @@ impl Feature {
             Self::NftDnat => "nft dnat",
             Self::NftBridge => "nft bridge",
             Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
             Self::Macvlan => "macvlan",
             Self::Tun => "tun",
         }
@@ -115,13 +121,14 @@ impl Feature {
         match self {
             Self::Veth => "veth",
             Self::Bridge => "bridge",
-            Self::Nft => "nf_tables",
+            Self::Nft => "nft_chain_nat",
             Self::NftNumgen => "nft_numgen",
             Self::NftFib => "nft_fib_inet",
             Self::NftMasquerade => "nft_masq",
             Self::NftDnat => "nft_nat",
             Self::NftBridge => "nft_meta_bridge",
             Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
             Self::Macvlan => "macvlan",
             Self::Tun => "tun",
         }
@@ -156,10 +163,20 @@ impl Feature {
                 let to = NatTarget::To { address: [127, 0, 0, 1].into(), port: Some(1) };
                 chain_at(Family::Ip, ChainType::Nat, Hook::Prerouting, vec![Statement::Dnat(to)])
             }
-            Self::NftBridge => chain_at(Family::Bridge, ChainType::Filter, Hook::Prerouting, vec![]),
+            Self::NftBridge => {
+                let port = Operand::Value(Value::Ifname(name("a")));
+                let from = Statement::Match { left: Expr::Iifname, op: Op::Eq, right: port };
+                chain_at(Family::Bridge, ChainType::Filter, Hook::Prerouting, vec![from])
+            }
             Self::Vxlan => {
                 let local = [127, 0, 0, 1].into();
                 vec![link(LinkKind::Vxlan { vni: 1, port: 4789, local, dev: None, learning: false, gbp: false })]
+            }
+            Self::Geneve => {
+                let encap = Some(Encap { id: 1, remote: [127, 0, 0, 1].into() });
+                let via = NextHop { dev: Some(name("a")), encap, ..NextHop::default() };
+                let to = IpNet::from(IpAddr::from([192, 0, 2, 1]));
+                vec![link(LinkKind::Geneve { port: 6081 }), Object::Route(Route::new(to, via))]
             }
             Self::Macvlan => {
                 let below = Link::new(name("b"), LinkKind::Bridge { multicast_snooping: false });

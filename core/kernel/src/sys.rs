@@ -1,5 +1,5 @@
 //! Numbers of the kernel's interface, by their names in linux/netlink.h, rtnetlink.h, if_link.h, if_addr.h, neighbour.h, fib_rules.h,
-//! pkt_sched.h, netfilter/nfnetlink.h, nfnetlink_conntrack.h and nf_tables.h. They never change.
+//! pkt_sched.h, lwtunnel.h, if_tunnel.h, netfilter/nfnetlink.h, nfnetlink_conntrack.h and nf_tables.h. They never change.
 
 pub(crate) const CTA_IP_V4_DST: u16 = 2;
 pub(crate) const CTA_IP_V4_SRC: u16 = 1;
@@ -35,6 +35,8 @@ pub(crate) const IFLA_BRPORT_MODE: u16 = 4;
 pub(crate) const IFLA_BRPORT_NEIGH_SUPPRESS: u16 = 32;
 pub(crate) const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 pub(crate) const IFLA_EXT_MASK: u16 = 29;
+pub(crate) const IFLA_GENEVE_COLLECT_METADATA: u16 = 6;
+pub(crate) const IFLA_GENEVE_PORT: u16 = 5;
 pub(crate) const IFLA_GROUP: u16 = 27;
 pub(crate) const IFLA_IFNAME: u16 = 3;
 pub(crate) const IFLA_INFO_DATA: u16 = 2;
@@ -60,6 +62,12 @@ pub(crate) const IFLA_VXLAN_PORT: u16 = 15;
 pub(crate) const IP6_RT_PRIO_USER: u32 = 1024;
 pub(crate) const IPCTNL_MSG_CT_DELETE: u16 = 2;
 pub(crate) const IPCTNL_MSG_CT_GET: u16 = 1;
+pub(crate) const LWTUNNEL_ENCAP_IP: u16 = 2;
+pub(crate) const LWTUNNEL_ENCAP_IP6: u16 = 4;
+pub(crate) const LWTUNNEL_IP_DST: u16 = 2;
+pub(crate) const LWTUNNEL_IP_FLAGS: u16 = 6;
+pub(crate) const LWTUNNEL_IP_ID: u16 = 1;
+pub(crate) const LWTUNNEL_IP_TTL: u16 = 4;
 pub(crate) const MACVLAN_MODE_BRIDGE: u32 = 4;
 pub(crate) const NDA_DST: u16 = 1;
 pub(crate) const NDA_LLADDR: u16 = 2;
@@ -278,6 +286,8 @@ pub(crate) const NUD_NOARP: u16 = 64;
 pub(crate) const NUD_PERMANENT: u16 = 128;
 pub(crate) const RTAX_MTU: u16 = 2;
 pub(crate) const RTA_DST: u16 = 1;
+pub(crate) const RTA_ENCAP: u16 = 22;
+pub(crate) const RTA_ENCAP_TYPE: u16 = 21;
 pub(crate) const RTA_GATEWAY: u16 = 5;
 pub(crate) const RTA_METRICS: u16 = 8;
 pub(crate) const RTA_MULTIPATH: u16 = 9;
@@ -331,4 +341,6 @@ pub(crate) const TCA_TBF_PARMS: u16 = 1;
 pub(crate) const TCA_TBF_RATE64: u16 = 4;
 pub(crate) const TC_H_ROOT: u32 = 0xffff_ffff;
 pub(crate) const TC_LINKLAYER_ETHERNET: u8 = 1;
+pub(crate) const TUNNEL_CSUM: u16 = 1;
+pub(crate) const TUNNEL_KEY: u16 = 4;
 pub(crate) const VETH_INFO_PEER: u16 = 1;

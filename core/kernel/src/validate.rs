@@ -77,7 +77,9 @@ fn object_is_sound(object: &Object, place: &Place, places: &Places, view: &View<
                 LinkKind::Vxlan { vni, .. } if *vni >= 1 << 24 => {
                     return Err(format!("vni {vni}: must be below 16777216").into());
                 }
-                LinkKind::Vxlan { port: 0, .. } => return Err("port 0: must be from 1 to 65535".into()),
+                LinkKind::Vxlan { port: 0, .. } | LinkKind::Geneve { port: 0 } => {
+                    return Err("port 0: must be from 1 to 65535".into());
+                }
                 _ => {}
             }
         }
@@ -91,6 +93,14 @@ fn object_is_sound(object: &Object, place: &Place, places: &Places, view: &View<
             }
             if via.onlink && (via.dev.is_none() || via.gateway.is_none()) {
                 return Err("onlink needs a dev and a gateway".into());
+            }
+            if let Some(encap) = via.encap {
+                if via.dev.is_none() {
+                    return Err("encap needs a dev".into());
+                }
+                if encap.id >= 1 << 24 {
+                    return Err(format!("encap id {}: must be below 16777216", encap.id).into());
+                }
             }
             if route.to.addr().is_ipv6() && route.metric == crate::sys::IP6_RT_PRIO_USER {
                 return Err("metric 1024 is IPv6's default: leave it out".into());

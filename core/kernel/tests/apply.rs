@@ -4,8 +4,9 @@ mod world;
 
 use std::collections::BTreeMap;
 
+use switchyard_kernel::Feature;
 use switchyard_netstate::{Fragment, Place, UnitId};
-use world::{engine, isolated, json, node, run, state};
+use world::{engine, has, isolated, json, node, run, state};
 
 fn fragment(json: &str) -> Fragment {
     serde_json::from_str(json).unwrap()
@@ -103,6 +104,74 @@ fn a_node_and_a_pod_come_up_and_go_without_a_trace() {
         engine.remove(unit("node")).unwrap();
         assert_eq!(state(&engine, &places), empty);
         assert!(engine.reconcile().unwrap().is_clean());
+    });
+}
+
+/// What a tunnel that is told by routes puts around packets. Any interface takes such routes; only a tunnel does what they say.
+#[test]
+fn a_route_says_what_its_packets_are_wrapped_in() {
+    isolated("a_route_says_what_its_packets_are_wrapped_in", || {
+        let mut engine = engine(&[]);
+        let wrapped = |encap: &str| {
+            fragment(&format!(
+                r#"{{"node/n1":[{{"kind":"link","name":"cbr0","type":{{"bridge":{{}}}}}},
+                {{"kind":"address","dev":"cbr0","address":"10.40.1.1/24"}},
+                {{"kind":"route","to":"10.7.0.0/16","mtu":1400,
+                    "via":{{"dev":"cbr0","gateway":"10.40.2.1","onlink":true{encap}}}}}]}}"#
+            ))
+        };
+        let one = wrapped(r#","encap":{"id":4096,"remote":"10.140.0.12"}"#);
+        let shown = |engine: &switchyard_kernel::Engine| run(engine, &node(), "ip route show 10.7.0.0/16");
+        for (wish, wanted) in [
+            (wrapped(""), "10.7.0.0/16 via 10.40.2.1"),
+            (one.clone(), " encap ip id 4096 src 0.0.0.0 dst 10.140.0.12 ttl 64 tos 0 key csum via 10.40.2.1 dev cbr0"),
+            (wrapped(r#","encap":{"id":16777215,"remote":"10.140.0.12"}"#), " id 16777215 src"),
+            (wrapped(r#","encap":{"id":7,"remote":"fd00::12"}"#), " encap ip6 id 7 src :: dst fd00::12 hoplimit 64"),
+        ] {
+            engine.set(unit("node"), wish).unwrap();
+            assert!(shown(&engine).contains(wanted), "{wanted}: {}", shown(&engine));
+            let audit = engine.reconcile().unwrap();
+            assert!(audit.is_clean(), "{audit:?}");
+        }
+        engine.set(unit("node"), one.clone()).unwrap();
+        let before = shown(&engine);
+        run(&engine, &node(), "ip route change 10.7.0.0/16 via 10.40.2.1 dev cbr0 onlink proto 83 mtu 1400");
+        assert!(!engine.reconcile().unwrap().is_clean(), "packets would go unwrapped");
+        assert_eq!(shown(&engine), before);
+        let error = engine.set(unit("node"), wrapped(r#","encap":{"id":16777216,"remote":"10.0.0.1"}"#)).unwrap_err();
+        assert!(error.to_string().contains("encap id 16777216: must be below 16777216"), "{error}");
+    });
+}
+
+#[test]
+fn a_geneve_device_is_as_wanted_and_mended() {
+    isolated("a_geneve_device_is_as_wanted_and_mended", || {
+        if !has(Feature::Geneve) {
+            return;
+        }
+        let mut engine = engine(&[]);
+        let empty = state(&engine, &[node()]);
+        let geneve = |port: u16| {
+            fragment(&format!(
+                r#"{{"node/n1":[{{"kind":"link","name":"gnv","type":{{"geneve":{{"port":{port}}}}},"mtu":1450,"mac":"02:00:00:00:00:09"}}]}}"#
+            ))
+        };
+        for port in [6081, 7000] {
+            engine.set(unit("node"), geneve(port)).unwrap();
+            let link = json(&engine, &node(), "ip -d -j link show dev gnv");
+            let data = &link[0]["linkinfo"]["info_data"];
+            assert_eq!((&data["external"], &data["port"]), (&true.into(), &port.into()), "{link}");
+            assert_eq!((&link[0]["mtu"], &link[0]["group"]), (&1450.into(), &"83".into()), "{link}");
+            assert!(engine.reconcile().unwrap().is_clean());
+        }
+        // Somebody makes another one of this name, told by nobody's routes.
+        run(&engine, &node(), "ip link del gnv");
+        run(&engine, &node(), "ip link add gnv group 83 type geneve id 7 remote 10.0.0.1 dstport 7000");
+        assert!(!engine.reconcile().unwrap().is_clean());
+        let link = json(&engine, &node(), "ip -d -j link show dev gnv");
+        assert_eq!(link[0]["linkinfo"]["info_data"]["external"], true, "{link}");
+        engine.remove(unit("node")).unwrap();
+        assert_eq!(state(&engine, &[node()]), empty);
     });
 }
 

@@ -163,7 +163,7 @@ fn try_everything() -> Vec<Finding> {
         let outcome = feature.attempt().map_err(anyhow::Error::msg);
         findings.push(tried(feature.name(), feature.module(), without(feature), outcome));
     }
-    let modules = "nf_conntrack nft_ct nft_nat nft_reject_ipv4 nft_fib_ipv4 nft_masq";
+    let modules = "nf_conntrack nft_chain_nat nft_ct nft_nat nft_reject_ipv4 nft_fib_ipv4 nft_masq";
     findings.push(tried("Services", modules, Health::Missing, try_services()));
     findings.push(tried("conntrack", "nf_conntrack_netlink", Health::Missing, try_conntrack()));
     findings
@@ -172,7 +172,7 @@ fn try_everything() -> Vec<Finding> {
 /// What it means if the kernel does not have it.
 fn without(feature: Feature) -> Health {
     match feature {
-        Feature::NftBridge | Feature::Vxlan | Feature::Macvlan | Feature::Tun => Health::Limited,
+        Feature::NftBridge | Feature::Vxlan | Feature::Geneve | Feature::Macvlan | Feature::Tun => Health::Limited,
         _ => Health::Missing,
     }
 }

@@ -19,6 +19,6 @@ pub use ledger::{Conflict, Ledger, UnitId};
 pub use link::{Link, LinkKind, PeerEnd, PortSettings};
 pub use name::{IfName, Mac, NameError, Place};
 pub use object::{
-    Address, FdbEntry, Key, Neighbour, NextHop, Object, Qdisc, QdiscKind, Route, RouteScope, Rule, Sysctl,
+    Address, Encap, FdbEntry, Key, Neighbour, NextHop, Object, Qdisc, QdiscKind, Route, RouteScope, Rule, Sysctl,
 };
 pub use plan::{Change, Op, Phase, Plan};

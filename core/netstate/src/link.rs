@@ -68,6 +68,12 @@ pub enum LinkKind {
         #[serde(default)]
         gbp: bool,
     },
+    /// A Geneve tunnel end point, RFC 8926, without a network identifier or a remote of its own (IFLA_GENEVE_COLLECT_METADATA): it takes
+    /// both from the route of each packet, see [`Encap`](crate::Encap), and receives what comes from anybody, under any identifier.
+    Geneve {
+        /// UDP destination port.
+        port: u16,
+    },
     /// A macvlan on a lower interface, in bridge mode.
     Macvlan {
         /// The lower interface.

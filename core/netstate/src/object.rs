@@ -121,6 +121,20 @@ pub struct NextHop {
     /// Drop silently (RTN_BLACKHOLE) instead of forwarding; then `dev` and `gateway` are absent. Default false.
     #[serde(default)]
     pub blackhole: bool,
+    /// What `dev` wraps its packets in, if it is a tunnel that leaves this to routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encap: Option<Encap>,
+}
+
+/// The outer header of a route's packets (RTA_ENCAP of linux/rtnetlink.h, LWTUNNEL_IP_* of linux/lwtunnel.h). The UDP checksum is
+/// computed, the time to live is 64, and the source is the kernel's choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encap {
+    /// Virtual network identifier, 24 bits.
+    pub id: u32,
+    /// The remote tunnel end point.
+    pub remote: IpAddr,
 }
 
 /// Distance to a route's destination (rtnetlink(7)).

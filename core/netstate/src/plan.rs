@@ -270,7 +270,7 @@ fn rank(object: &Object) -> i8 {
     match object {
         Object::Link(link) => match link.kind {
             LinkKind::Bridge { .. } | LinkKind::Existing => 1,
-            LinkKind::Tun | LinkKind::Vxlan { .. } | LinkKind::Macvlan { .. } => 2,
+            LinkKind::Tun | LinkKind::Vxlan { .. } | LinkKind::Geneve { .. } | LinkKind::Macvlan { .. } => 2,
             LinkKind::Veth { .. } => 3,
         },
         Object::Sysctl(_) => 4,

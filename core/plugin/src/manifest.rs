@@ -1,7 +1,11 @@
 //! What a plugin says about itself before any of its code runs.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::Options;
 
 /// A plugin's description. In a library it lies, as JSON, in an ELF section of its own, and is read before the library is opened.
 /// Fields that a host does not know are those of a newer minor version, and are ignored.
@@ -41,6 +45,9 @@ pub struct OptionSpec {
     /// What it does.
     #[serde(default)]
     pub description: String,
+    /// Kernel features that single values of it cannot do without, by value; the default counts if no value is given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<String, Vec<String>>,
 }
 
 // === impl Manifest ===
@@ -63,6 +70,12 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Kernel features that it cannot do without, given these options.
+    pub fn needs_with(&self, options: &Options) -> Vec<&str> {
+        let of_options = self.options.iter().flat_map(|option| option.needs_with(options));
+        self.needs.iter().chain(of_options).map(String::as_str).collect()
+    }
+
     /// Like [`parse`](Self::parse), for authors' tests: a field that is not of this version is an error as well.
     pub fn check(json: &str) -> Result<Self, String> {
         let manifest = Self::parse(json.as_bytes())?;
@@ -72,6 +85,15 @@ impl Manifest {
             Some(field) => Err(format!("field {field} is unknown")),
             None => Ok(manifest),
         }
+    }
+}
+
+// === impl OptionSpec ===
+
+impl OptionSpec {
+    fn needs_with(&self, options: &Options) -> &[String] {
+        let value = options.get(&self.name).and_then(Value::as_str).unwrap_or(&self.default);
+        self.needs.get(value).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -97,6 +119,20 @@ mod tests {
         assert_eq!(Manifest::parse(json.as_bytes()).unwrap().options.len(), 1);
         assert_eq!(Manifest::check(json).unwrap_err(), "field options.defualt is unknown");
         assert!(Manifest::check(r#"{"name":"a","version":"1"}"#).is_ok());
+    }
+
+    #[test]
+    fn an_option_needs_what_its_value_needs() {
+        let json = r#"{"name":"a","version":"1","needs":["bridge"],"options":[
+            {"name":"by","type":"string","default":"vxlan","needs":{"vxlan":["vxlan"],"geneve":["geneve"]}}]}"#;
+        let manifest = Manifest::check(json).unwrap();
+        for (options, needs) in [
+            (r#"{}"#, &["bridge", "vxlan"][..]),
+            (r#"{"by":"geneve"}"#, &["bridge", "geneve"]),
+            (r#"{"by":"post"}"#, &["bridge"]),
+        ] {
+            assert_eq!(manifest.needs_with(&serde_json::from_str(options).unwrap()), needs, "{options}");
+        }
     }
 
     #[test]

@@ -2,16 +2,16 @@
 //!
 //! **Segments.** A namespace has a logical switch: a number (VNI), subnets that any node's pods share, a gateway address in each.
 //! The control plane makes it with the namespace's first pod and extends it when it is full. On a node it is a gateway, ports of the
-//! node's switch, and a VXLAN device to the other nodes.
+//! node's switch, and a tunnel to the other nodes (`tunnel.rs`).
 //!
 //! **Routing is distributed.** The gateway has the same address and the same hardware address on every node, so a pod's first hop
 //! is its own node, wherever it is, and its second the node of the other pod: nothing passes a central device. Ports of the switch
-//! are isolated and VXLAN devices are none of its ports: *every packet passes the IP layer of both nodes*, because that is where
+//! are isolated and tunnels are none of its ports: *every packet passes the IP layer of both nodes*, because that is where
 //! Services and policy are. (Bridging a segment across nodes would need `bridge-nf-call-iptables`, under which the kernel runs
 //! IP's hooks on a bridge and then bridges what they translated, past routing.) A packet within a segment so has two hops.
 //!
-//! **Nothing is learned.** A remote pod costs one route; a remote node one neighbour and one FDB entry in each segment that has
-//! pods there. No packet waits for ARP, no frame is flooded, learning is off.
+//! **Nothing is learned.** A remote pod costs one route; a remote node one neighbour and, with VXLAN, one FDB entry in each segment
+//! that has pods there. No packet waits for ARP, no frame is flooded, learning is off.
 //!
 //! **Pods without a segment** are those that were there before this network. They stay on the bridge they are on, as with kubenet
 //! and overlay (see [`switchyard_plugin::bridged`]), and nodes reach each other's blocks by a tunnel of its own, the *transit*.
@@ -142,7 +142,7 @@ impl NetworkPlugin for Nsx {
 
 impl Nsx {
     fn tunnel(&self, vni: u32) -> Tunnel {
-        Tunnel { vni, port: self.settings.port }
+        Tunnel { vni, encapsulation: self.settings.encapsulation, port: self.settings.port }
     }
 
     fn transit(&self) -> Tunnel {

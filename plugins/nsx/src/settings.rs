@@ -11,12 +11,23 @@ pub(crate) struct Settings {
     segments: Option<Ipv4Net>,
     /// Length of a subnet's prefix. Default 24.
     pub(crate) subnet_prefix: u8,
-    /// UDP port of the tunnels. Default 4789.
+    /// What carries packets between nodes. Default VXLAN.
+    pub(crate) encapsulation: Encapsulation,
+    /// UDP port of the tunnels. Default: the one that is registered for the encapsulation.
     pub(crate) port: u16,
     /// The way outside.
     pub(crate) north_south: NorthSouth,
     /// The bridge of pods without a segment; MTU and masquerading of all.
     pub(crate) bridged: Bridged,
+}
+
+/// What carries packets between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encapsulation {
+    /// RFC 7348.
+    Vxlan,
+    /// RFC 8926.
+    Geneve,
 }
 
 /// How pods reach the world outside.
@@ -36,6 +47,8 @@ impl Settings {
         let segments = options.take("segments", "an IPv4 prefix such as \"10.40.128.0/17\"")?;
         let subnet_prefix =
             options.take_if("subnetPrefix", "a number from 16 to 28", |length| (16..=28).contains(length))?;
+        let word = |word: &String| ["vxlan", "geneve"].contains(&word.as_str());
+        let encapsulation = options.take_if("encapsulation", "vxlan or geneve", word)?;
         let port = options.take_if("port", "a number from 1 to 65535", |port| *port > 0)?;
         let word = |word: &String| ["edge", "node"].contains(&word.as_str());
         let north_south = options.take_if("northSouth", "edge or node", word)?;
@@ -43,6 +56,7 @@ impl Settings {
         let pool = options.take_if("snatPool", expected, |pool: &Ipv4Net| pool.prefix_len() <= 30)?;
         let bridged = Bridged::read(&mut options)?;
         options.finish()?;
+        is_free(bridged.bridge.as_str())?;
         let subnet_prefix = subnet_prefix.unwrap_or(24);
         let range: Option<Ipv4Net> = segments;
         if let Some(range) = range.filter(|range| range.prefix_len() > subnet_prefix) {
@@ -53,7 +67,10 @@ impl Settings {
         let north_south =
             if north_south.as_deref() == Some("node") { NorthSouth::Node } else { NorthSouth::Edge(pool) };
         let segments = range.map(|range| range.trunc());
-        Ok(Self { segments, subnet_prefix, port: port.unwrap_or(4789), north_south, bridged })
+        let encapsulation =
+            if encapsulation.as_deref() == Some("geneve") { Encapsulation::Geneve } else { Encapsulation::Vxlan };
+        let port = port.unwrap_or(encapsulation.port());
+        Ok(Self { segments, subnet_prefix, encapsulation, port, north_south, bridged })
     }
 
     /// Where subnets are carved from.
@@ -77,6 +94,28 @@ impl Settings {
     }
 }
 
+/// A bridge cannot have the name of the router, of the link to tier-0, or of a tunnel.
+fn is_free(bridge: &str) -> Result<(), OptionsError> {
+    let of_segment = bridge.strip_prefix("vx").is_some_and(|vni| vni.bytes().all(|byte| byte.is_ascii_digit()));
+    if !of_segment && !["dr0", "t0", "geneve0"].contains(&bridge) {
+        return Ok(());
+    }
+    let problem = format!("{bridge:?} is the name of a device that nsx makes; expected another one, such as \"cbr0\"");
+    Err(OptionsError { option: "bridge".into(), problem })
+}
+
+// === impl Encapsulation ===
+
+impl Encapsulation {
+    /// The UDP port that is registered for it.
+    fn port(self) -> u16 {
+        match self {
+            Self::Vxlan => 4789,
+            Self::Geneve => 6081,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,7 +127,9 @@ mod tests {
     #[test]
     fn every_option_has_a_default() {
         let settings = read("{}").unwrap();
-        assert_eq!((settings.subnet_prefix, settings.port), (24, 4789));
+        assert_eq!((settings.subnet_prefix, settings.encapsulation, settings.port), (24, Encapsulation::Vxlan, 4789));
+        assert_eq!(read(r#"{"encapsulation":"geneve"}"#).unwrap().port, 6081);
+        assert_eq!(read(r#"{"encapsulation":"geneve","port":4789}"#).unwrap().port, 4789);
         assert_eq!(settings.north_south, NorthSouth::Edge("192.168.200.0/24".parse().unwrap()));
         assert_eq!(read(r#"{"northSouth":"node"}"#).unwrap().north_south, NorthSouth::Node);
     }
@@ -97,6 +138,7 @@ mod tests {
     fn a_bad_option_is_named_with_its_value_and_what_would_be_right() {
         for (json, expected) in [
             (r#"{"subnetPrefix":29}"#, "option subnetPrefix: 29 given, expected a number from 16 to 28"),
+            (r#"{"encapsulation":"gre"}"#, r#"option encapsulation: "gre" given, expected vxlan or geneve"#),
             (r#"{"northSouth":"up"}"#, r#"option northSouth: "up" given, expected edge or node"#),
             (
                 r#"{"snatPool":"192.168.200.0/31"}"#,
@@ -105,6 +147,14 @@ mod tests {
             (
                 r#"{"segments":"fd00::/8"}"#,
                 r#"option segments: "fd00::/8" given, expected an IPv4 prefix such as "10.40.128.0/17""#,
+            ),
+            (
+                r#"{"bridge":"geneve0"}"#,
+                r#"option bridge: "geneve0" is the name of a device that nsx makes; expected another one, such as "cbr0""#,
+            ),
+            (
+                r#"{"bridge":"vx4096"}"#,
+                r#"option bridge: "vx4096" is the name of a device that nsx makes; expected another one, such as "cbr0""#,
             ),
             (r#"{"segments":"10.9.0.0/26"}"#, "option segments: 10.9.0.0/26 has no subnets of length 24"),
         ] {

@@ -62,6 +62,15 @@ fn the_way_to_pods_elsewhere() {
 }
 
 #[test]
+fn with_geneve_one_device_carries_all_and_routes_say_where_to() {
+    let nsx = nsx(json!({"encapsulation": "geneve"}));
+    is_golden("geneve-node", &nsx.node(&facts(), &node(1)));
+    is_golden("geneve-segment", &nsx.segment(&facts(), &node(1), &segment()));
+    is_golden("geneve-peer-edge", &nsx.peer(&facts(), &node(1), &edge(2, EdgeRole::Active)));
+    is_golden("geneve-remote", &nsx.remote(&facts(), &node(1), &node(2), &of_segment("10.40.128.6")));
+}
+
+#[test]
 fn a_narrow_way_to_a_peer_is_told_by_every_route_that_takes_it() {
     let narrow = NodeFacts { mtu: Some(1300), ..edge(2, EdgeRole::Active) };
     let nsx = nsx(json!({}));

@@ -18,6 +18,7 @@ use switchyard_api::Cluster;
 use switchyard_lab::boot;
 use switchyard_lab::cluster::{self, Loaded};
 use switchyard_lab::control::{Control, Event, Request, Step};
+use switchyard_lab::doctor::{self, Health};
 use switchyard_lab::handover::Handover;
 use switchyard_lab::home::{Directory, Home, Lock};
 use switchyard_lab::listeners::{self, Ports};
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
             let _ = fs::remove_dir_all(directory.path());
         }
     })?;
-    let page = block_on(async {
+    let outcome = block_on(async {
         let limit = Duration::from_secs(args.timeout);
         let waiting = Mutex::new(BTreeMap::new());
         let late = || {
@@ -85,10 +86,24 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
         tokio::time::timeout(limit, populate(args, &directory, &loaded, &progress, &waiting))
             .await
             .map_err(|_| Error::msg(late()))?
-    })?;
+    });
+    let page = outcome.map_err(with_what_is_missing)?;
     drop(progress);
     output::print(&page)?;
     Ok(())
+}
+
+/// An error, and what the machine lacks, if it lacks something: that is why, most often, and parts say it each in the kernel's words.
+fn with_what_is_missing(error: Error) -> Error {
+    let findings = doctor::examine();
+    let missing = findings.iter().filter(|finding| finding.health == Health::Missing);
+    match missing.map(|finding| finding.what.as_str()).collect::<Vec<_>>() {
+        missing if missing.is_empty() => error,
+        missing => error.context(format!(
+            "this machine does not allow {}; `yard doctor` says how to mend that",
+            output::some(&missing)
+        )),
+    }
 }
 
 /// Creates what the manifests describe, while nodes are starting, and waits as long as was asked.
@@ -204,7 +219,7 @@ fn supervise(directory: &Directory, loaded: &Loaded, progress: &Progress) -> any
         start(directory, loaded, lock)?;
     }
     let gone = || format!("the supervisor ended; its log is {}", directory.log_of("supervisor").display());
-    follow(directory, progress).with_context(gone)?.map_err(Error::msg)
+    follow(directory, progress).with_context(gone)?.map_err(|reason| with_what_is_missing(Error::msg(reason)))
 }
 
 fn start(directory: &Directory, loaded: &Loaded, lock: Lock) -> anyhow::Result<()> {

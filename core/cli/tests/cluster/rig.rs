@@ -74,6 +74,21 @@ pub(crate) fn each(powers: Powers, scenario: fn(Powers)) {
     }
 }
 
+/// Whether the kernel has a feature, of those that `yard doctor` tries; one that it has not is said, as what a test then leaves out.
+pub(crate) fn has(feature: &str) -> bool {
+    let output = Command::new(env!("CARGO_BIN_EXE_yard")).args(["doctor", "-o", "json"]).output().expect("yard runs");
+    let findings: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mut findings = findings.as_array().expect("findings").iter();
+    let finding = findings.find(|finding| finding["what"] == feature).expect("a feature that is tried");
+    let is_there = finding["health"] == "ok";
+    if !is_there {
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        let why = finding["detail"].as_str().unwrap_or_default();
+        let _ = writeln!(std::io::stderr(), "skipped: {test}: this kernel has no {feature}: {why}");
+    }
+    is_there
+}
+
 /// Waits until `condition` holds, and says what it was waiting for if it does not come true. It looks again and again: a cluster is
 /// looked at from outside, through programs and processes that tell nobody when to look.
 #[track_caller]

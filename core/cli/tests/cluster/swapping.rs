@@ -6,10 +6,11 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::policy::{address, apply, datagrams, idle, policy, ready, sender};
-use crate::rig::{Cluster, Dialogue, Powers, State, Traffic, eventually, scenarios};
+use crate::rig::{Cluster, Dialogue, Powers, State, Traffic, eventually, has, scenarios};
 
 scenarios! {
     networks_change_under_load
+    tunnels_change_under_load
     segments_are_handed_over_and_closed_ways_stay_closed
     whoever_dies_in_a_swap_it_ends_well
     a_swap_that_fails_is_taken_back
@@ -18,8 +19,14 @@ scenarios! {
 const HOST: &str = "sphinx-v1.esxcloud.net";
 
 /// All networks that there are; each pair of plugins is swapped in both directions.
-const NETWORKS: [&[&str]; 5] =
-    [&["kubenet"], &["overlay"], &["kubenet", "--config", "bridge=cbr1"], &["nsx"], &["none"]];
+const NETWORKS: [&[&str]; 6] = [
+    &["kubenet"],
+    &["overlay"],
+    &["kubenet", "--config", "bridge=cbr1"],
+    &["nsx"],
+    &["none"],
+    &["nsx", "--config", "encapsulation=geneve"],
+];
 
 /// The pods of the default namespace: name, uid, address, whether ready, restarts.
 #[derive(Debug, PartialEq)]
@@ -87,6 +94,39 @@ fn networks_change_under_load(powers: Powers) {
     assert_eq!(Pods::of(&cluster), pods);
     assert_eq!(pods.restarts(), 0);
     nothing_is_a_network_too(&cluster, &before, &pods);
+}
+
+/// From one encapsulation to the other and back, where the kernel has both; where it has not, every node says so and nothing changes.
+fn tunnels_change_under_load(powers: Powers) {
+    let cluster = Cluster::boot_on(powers, "nsx");
+    let before = State::of(&cluster);
+    let pods = Pods::of(&cluster);
+    if !has("geneve") {
+        for more in [&["--dry-run"][..], &[]] {
+            let refused = cluster.try_yard(&[&["network", "use"], NETWORKS[5], more].concat());
+            let told = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+            assert!(
+                !refused.status.success() && told.contains("plugin nsx needs geneve, which this kernel refuses"),
+                "{told}"
+            );
+        }
+        before.is_again(&cluster);
+        return;
+    }
+    let dry = cluster.yard(&[&["network", "use"], NETWORKS[5], &["--dry-run"]].concat());
+    assert!(dry.contains("node/worker-1: link geneve0") && dry.contains("node/worker-1: link vx4095"), "{dry}");
+    let traffic = Traffic::start(cluster.door(), HOST);
+    let dialogue = Dialogue::between_nodes(&cluster);
+    traffic.more(20);
+    for to in [5, 3, 5, 0, 5, 3] {
+        let told = swap(&cluster, NETWORKS[to]);
+        assert!(told.contains("all of them all the time"), "{told}");
+        traffic.more(20);
+    }
+    traffic.stop().lost_nothing();
+    dialogue.end().was_one_connection();
+    before.is_again(&cluster);
+    assert_eq!(Pods::of(&cluster), pods);
 }
 
 /// No network at all, between any two others: pods keep what they have, and answer again. Their cables are made anew and the same.

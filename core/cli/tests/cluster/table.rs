@@ -41,9 +41,10 @@ const EMPTY: [Scenario; 3] = [
 ];
 
 macro_rules! networks {
-    ($($name:ident: $scenarios:expr;)*) => { $(
+    ($($name:ident $(needs $feature:literal)?: $scenarios:expr;)*) => { $(
         #[test]
         fn $name() {
+            $(if !crate::rig::has($feature) { return; })?
             Stage::boot(Powers::Nobody, stringify!($name)).play(&$scenarios);
         }
     )* };
@@ -53,5 +54,6 @@ networks! {
     kubenet: SCENARIOS;
     overlay: SCENARIOS;
     nsx: SCENARIOS;
+    nsx_geneve needs "geneve": SCENARIOS;
     none: EMPTY;
 }

@@ -6,5 +6,5 @@
 mod message;
 mod socket;
 
-pub(crate) use message::{Attributes, Message, align, be_u16, be_u32, text, u16_of, u32_of};
+pub(crate) use message::{Attributes, Message, align, be_u16, be_u32, be_u64, text, u16_of, u32_of};
 pub(crate) use socket::{Connection, Family, PORT_MASK, Refusal, acknowledgement, port_base, split};

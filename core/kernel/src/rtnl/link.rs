@@ -199,6 +199,11 @@ impl FoundLink {
             LinkKind::Bridge { .. } => self.kind == "bridge",
             LinkKind::Macvlan { dev } => self.kind == "macvlan" && names.get(&self.lower) == Some(dev),
             LinkKind::Tun => self.kind == "tun",
+            LinkKind::Geneve { port } => {
+                self.kind == "geneve"
+                    && data.get(sys::IFLA_GENEVE_PORT).and_then(be_u16) == Some(*port)
+                    && data.get(sys::IFLA_GENEVE_COLLECT_METADATA).is_some()
+            }
             LinkKind::Vxlan { vni, port, local, dev, learning, gbp } => {
                 self.kind == "vxlan"
                     && data.u32(sys::IFLA_VXLAN_ID) == Some(*vni)
@@ -303,6 +308,11 @@ fn kind(info: &mut Message, link: &Link, owner: u8, related: &Related<'_>) {
         LinkKind::Macvlan { .. } => {
             info.text(sys::IFLA_INFO_KIND, "macvlan").nest(sys::IFLA_INFO_DATA, |data| {
                 data.u32(sys::IFLA_MACVLAN_MODE, sys::MACVLAN_MODE_BRIDGE);
+            });
+        }
+        LinkKind::Geneve { port } => {
+            info.text(sys::IFLA_INFO_KIND, "geneve").nest(sys::IFLA_INFO_DATA, |data| {
+                data.be16(sys::IFLA_GENEVE_PORT, *port).flag(sys::IFLA_GENEVE_COLLECT_METADATA);
             });
         }
         LinkKind::Vxlan { vni, port, local, learning, gbp, .. } => {

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use switchyard_netstate::{NextHop, Object, Route, RouteScope};
+use switchyard_netstate::{Encap, NextHop, Object, Route, RouteScope};
 
 use super::{Found, Names, prefix};
-use crate::netlink::{Attributes, Message, u32_of};
+use crate::netlink::{Attributes, Message, be_u64, u16_of, u32_of};
 use crate::sys;
 
 /// What happens if there is a route to the same prefix with the same metric.
@@ -14,6 +14,9 @@ pub(crate) enum IfThere {
     Refuse,
     Replace,
 }
+
+/// Hops that the outer packet may make (`IPDEFTTL` of linux/ip.h); a tunnel told by routes takes 0 for what it says.
+const ENCAP_TTL: u8 = 64;
 
 /// Adds or replaces a route.
 pub(crate) fn add(route: &Route, index: Option<u32>, owner: u8, if_there: IfThere) -> Message {
@@ -41,6 +44,9 @@ pub(crate) fn add(route: &Route, index: Option<u32>, owner: u8, if_there: IfTher
     }
     if let Some(source) = route.source {
         message.ip(sys::RTA_PREFSRC, source);
+    }
+    if let Some(encap) = route.via.encap {
+        write_encap(&mut message, encap);
     }
     if let Some(mtu) = route.mtu {
         message.nest(sys::RTA_METRICS, |metrics| {
@@ -88,6 +94,7 @@ pub(crate) fn parse(payload: &[u8], names: &Names, owner: u8) -> Option<Found> {
             gateway: attributes.ip(sys::RTA_GATEWAY).or(via),
             onlink: flags & sys::RTNH_F_ONLINK != 0,
             blackhole,
+            encap: parse_encap(attributes),
         },
         table: attributes.u32(sys::RTA_TABLE).unwrap_or(table.into()),
         metric: if !is_v4 && metric == sys::IP6_RT_PRIO_USER { 0 } else { metric },
@@ -108,6 +115,7 @@ pub(crate) fn will_do(found: &Route, wanted: &Route) -> bool {
         && (wanted.via.dev.is_none() || found.via.dev == wanted.via.dev)
         && found.via.onlink == wanted.via.onlink
         && found.via.blackhole == wanted.via.blackhole
+        && found.via.encap == wanted.via.encap
         && found.source == wanted.source
         && found.mtu == wanted.mtu
         && (wanted.to.addr().is_ipv6() || found.scope.map(number) == Some(scope(wanted)))
@@ -127,6 +135,28 @@ fn number(scope: RouteScope) -> u8 {
         RouteScope::Link => sys::RT_SCOPE_LINK,
         RouteScope::Host => sys::RT_SCOPE_HOST,
     }
+}
+
+/// Both families number their attributes alike.
+fn write_encap(message: &mut Message, encap: Encap) {
+    let kind = if encap.remote.is_ipv4() { sys::LWTUNNEL_ENCAP_IP } else { sys::LWTUNNEL_ENCAP_IP6 };
+    message.attr(sys::RTA_ENCAP_TYPE, &kind.to_ne_bytes()).nest(sys::RTA_ENCAP, |header| {
+        header
+            .be64(sys::LWTUNNEL_IP_ID, encap.id.into())
+            .ip(sys::LWTUNNEL_IP_DST, encap.remote)
+            .u8(sys::LWTUNNEL_IP_TTL, ENCAP_TTL)
+            .be16(sys::LWTUNNEL_IP_FLAGS, sys::TUNNEL_KEY | sys::TUNNEL_CSUM);
+    });
+}
+
+/// An encapsulation that no fragment could want is none.
+fn parse_encap(attributes: Attributes<'_>) -> Option<Encap> {
+    let kind = u16_of(attributes.get(sys::RTA_ENCAP_TYPE)?)?;
+    let header = attributes.nest(sys::RTA_ENCAP);
+    let remote = header.ip(sys::LWTUNNEL_IP_DST)?;
+    let id = u32::try_from(be_u64(header.get(sys::LWTUNNEL_IP_ID)?)?).ok()?;
+    let is_ip = kind == if remote.is_ipv4() { sys::LWTUNNEL_ENCAP_IP } else { sys::LWTUNNEL_ENCAP_IP6 };
+    is_ip.then_some(Encap { id, remote })
 }
 
 fn write(kind: u16, flags: u16, route: &Route, owner: u8, scope: u8, route_type: u8, route_flags: u32) -> Message {

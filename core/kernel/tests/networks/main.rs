@@ -9,11 +9,12 @@ mod tunnel;
 mod world;
 
 use serde_json::json;
+use switchyard_kernel::Feature;
 use switchyard_netstate::Place;
 
 use cluster::{Cluster, Network, address_of, facts, network};
 use flow::Flow;
-use world::isolated;
+use world::{has, isolated};
 
 /// Neighbours, pods of two nodes, foreign pods both ways, nodes and pods.
 fn flows(cluster: &Cluster, bytes: usize) -> Vec<Flow> {
@@ -24,6 +25,11 @@ fn flows(cluster: &Cluster, bytes: usize) -> Vec<Flow> {
     flows.push(Flow::start(cluster, &node, &Place::pod("c"), to_pod, bytes));
     flows.push(Flow::start(cluster, &Place::pod("c"), &node, to_node, bytes));
     flows
+}
+
+/// nsx with this encapsulation. No node here is an edge.
+fn tunnels(encapsulation: &str) -> Network {
+    network("nsx", json!({"northSouth": "node", "encapsulation": encapsulation}))
 }
 
 /// There and back, while at most so many segments are sent twice.
@@ -77,6 +83,16 @@ fn a_swap_to_direct_routing_loses_no_packet() {
     isolated("a_swap_to_direct_routing_loses_no_packet", || {
         let direct = network("overlay", json!({"directRouting": true}));
         there_and_back(&network("overlay", json!({})), &direct, 1, 0);
+    });
+}
+
+#[test]
+fn a_swap_to_geneve_and_back_loses_no_packet() {
+    isolated("a_swap_to_geneve_and_back_loses_no_packet", || {
+        if has(Feature::Geneve) {
+            there_and_back(&tunnels("vxlan"), &tunnels("geneve"), 1, 0);
+            there_and_back(&network("kubenet", json!({})), &tunnels("geneve"), 1, 0);
+        }
     });
 }
 

@@ -6,19 +6,26 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use switchyard_kernel::Feature;
 use switchyard_netstate::Place;
 
-use super::cluster::{Cluster, address_of, facts, network};
+use super::cluster::{Cluster, Network, address_of, facts, network};
 use super::flow::Flow;
-use super::world::{isolated, json as ip_json, run};
+use super::tunnels;
+use super::world::{has, isolated, json as ip_json, run};
 
 /// IPv4 and UDP headers.
 const HEADERS: usize = 28;
 
+/// [`lively`], with VXLAN.
+fn overlay() -> Cluster {
+    lively(&network("overlay", json!({})))
+}
+
 /// A cluster whose links have come to life: until the kernel has seen a new link's carrier, it drops what is sent, and nobody
 /// sends a datagram twice.
-fn overlay() -> Cluster {
-    let cluster = Cluster::with(&network("overlay", json!({})), &facts());
+fn lively(network: &Network) -> Cluster {
+    let cluster = Cluster::with(network, &facts());
     for (from, to) in [("a", "b"), ("a", "c"), ("c", "f"), ("g", "a")] {
         let flow = Flow::start(&cluster, &Place::pod(from), &Place::pod(to), address_of(to), 1);
         flow.more(1, "the links come up");
@@ -78,15 +85,37 @@ fn is_too_long(error: &io::Error) -> bool {
 #[test]
 fn a_packet_of_the_mtu_passes_whole_and_one_byte_more_does_not() {
     isolated("tunnel::a_packet_of_the_mtu_passes_whole_and_one_byte_more_does_not", || {
-        let cluster = overlay();
-        let socket = talk(&cluster, "a", "c");
-        set(&socket, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO);
-        echo(&socket, 1450).expect("the MTU");
-        let error = echo(&socket, 1451).expect_err("one byte more");
-        assert!(is_too_long(&error), "{error}");
-        // The outer packet fitted into the underlay: nobody cut anything on the way.
-        assert_eq!(cluster.counter("Ip", "FragCreates"), 0);
+        passes_whole_up_to_the_mtu(&overlay());
     });
+}
+
+/// Of UDP port 6081, with the number of the transit, each with a checksum.
+#[test]
+fn geneve_carries_packets_of_the_mtu_and_fragments() {
+    isolated("tunnel::geneve_carries_packets_of_the_mtu_and_fragments", || {
+        if !has(Feature::Geneve) {
+            return;
+        }
+        let cluster = lively(&tunnels("geneve"));
+        let n2 = Place::node("n2");
+        let chain = "nft add table netdev look; add chain netdev look in { type filter hook ingress device eth0 priority 0; }; \
+            add rule netdev look in udp dport 6081 @th,96,24 4095 udp checksum != 0 ip ttl 64 counter";
+        run(&cluster.lab, &n2, chain);
+        passes_whole_up_to_the_mtu(&cluster);
+        arrives_whole_in_fragments(&cluster);
+        let seen = run(&cluster.lab, &n2, "nft list table netdev look");
+        assert!(!seen.contains("counter packets 0 ") && seen.contains("counter packets "), "{seen}");
+    });
+}
+
+fn passes_whole_up_to_the_mtu(cluster: &Cluster) {
+    let socket = talk(cluster, "a", "c");
+    set(&socket, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO);
+    echo(&socket, 1450).expect("the MTU");
+    let error = echo(&socket, 1451).expect_err("one byte more");
+    assert!(is_too_long(&error), "{error}");
+    // The outer packet fitted into the underlay: nobody cut anything on the way.
+    assert_eq!(cluster.counter("Ip", "FragCreates"), 0);
 }
 
 #[test]
@@ -116,16 +145,19 @@ fn a_pod_that_thinks_too_big_is_told_by_its_node() {
 #[test]
 fn a_datagram_in_fragments_arrives_whole() {
     isolated("tunnel::a_datagram_in_fragments_arrives_whole", || {
-        let cluster = overlay();
-        for (from, to) in [("a", "c"), ("a", "b"), ("c", "f"), ("g", "a")] {
-            let socket = talk(&cluster, from, to);
-            set(&socket, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT);
-            for bytes in [1450, 1451, 9000, 65000] {
-                echo(&socket, bytes).unwrap_or_else(|error| panic!("{from} -> {to}, {bytes} bytes: {error}"));
-            }
-        }
-        assert_eq!(cluster.counter("Ip", "ReasmFails"), 0);
+        arrives_whole_in_fragments(&overlay());
     });
+}
+
+fn arrives_whole_in_fragments(cluster: &Cluster) {
+    for (from, to) in [("a", "c"), ("a", "b"), ("c", "f"), ("g", "a")] {
+        let socket = talk(cluster, from, to);
+        set(&socket, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT);
+        for bytes in [1450, 1451, 9000, 65000] {
+            echo(&socket, bytes).unwrap_or_else(|error| panic!("{from} -> {to}, {bytes} bytes: {error}"));
+        }
+    }
+    assert_eq!(cluster.counter("Ip", "ReasmFails"), 0);
 }
 
 /// Cards that leave checksums to the kernel make it compute those of both packets, the outer and the inner; the receiver then

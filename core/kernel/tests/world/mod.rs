@@ -5,11 +5,12 @@
 #![allow(unreachable_pub, reason = "a module of every test binary")]
 #![allow(unsafe_code, reason = "the child's namespaces are made between fork and exec")]
 
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use serde_json::Value;
-use switchyard_kernel::{Engine, Netns, Owner, Places};
+use switchyard_kernel::{Engine, Feature, Netns, Owner, Places};
 use switchyard_netstate::Place;
 
 const INSIDE: &str = "SWITCHYARD_TEST_INSIDE";
@@ -23,7 +24,7 @@ pub fn isolated(name: &str, work: impl FnOnce()) {
     for tool in ["ip", "bridge", "nft"] {
         if tool_path(tool).is_none() {
             assert!(std::env::var_os("CI").is_none(), "not to be skipped on CI: {tool} is missing");
-            eprintln!("skipped: {tool} is missing (install iproute2 and nftables)");
+            say(&format!("skipped: {tool} is missing (install iproute2 and nftables)"));
             return;
         }
     }
@@ -45,6 +46,21 @@ pub fn isolated(name: &str, work: impl FnOnce()) {
     let output = child.output().expect("run the test in namespaces of its own (are user namespaces allowed?)");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    text.lines().filter(|line| line.starts_with("skipped: ")).for_each(say);
+}
+
+/// Whether this kernel has a feature; one that it has not is said, as what a test then leaves out.
+pub fn has(feature: Feature) -> bool {
+    let outcome = feature.attempt();
+    if let Err(why) = &outcome {
+        say(&format!("skipped: this kernel has no {feature}: {why}"));
+    }
+    outcome.is_ok()
+}
+
+/// Says something where it is seen, although tests' output is not.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn tool_path(tool: &str) -> Option<String> {

@@ -114,6 +114,19 @@ fn of_the_network(stage: &Stage) -> Vec<Damage> {
                 bridge,
             ]
         }
+        "nsx_geneve" => {
+            let device = "ip -4 -br address show dev geneve0; ip neigh show dev geneve0; ip route show dev geneve0";
+            vec![
+                ("worker-1", format!("ip route del {far}"), format!("ip route show {far}")),
+                (
+                    "worker-1",
+                    "ip neigh flush nud permanent dev geneve0".into(),
+                    "ip neigh show dev geneve0 | sort".into(),
+                ),
+                ("worker-1", "ip link del geneve0".into(), format!("({device}) | sort")),
+                bridge,
+            ]
+        }
         "nsx" => {
             let guard = "nft -s list table bridge yard-guard";
             let of = |dev: &str| {

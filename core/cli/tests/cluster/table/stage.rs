@@ -14,7 +14,7 @@ use super::Scenario;
 /// A cluster with one network.
 pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
-    /// The network's plugin.
+    /// The network: its plugin, and after `_` what is chosen of it.
     pub(crate) network: &'static str,
 }
 
@@ -37,7 +37,7 @@ impl Stage {
             let file = folder.join("cluster.yaml");
             let text = fs::read_to_string(&file).unwrap();
             let lines = text.lines().filter(|line| !line.starts_with("      podCIDR:")).map(|line| match line.trim() {
-                "plugin: kubenet" => format!("    plugin: {network}{}", options(network)),
+                "plugin: kubenet" => format!("    plugin: {}{}", plugin(network), options(network)),
                 "podCIDR: 10.40.0.0/16" => format!("{line}\n  nodePrefixLength: 28"),
                 _ => line.to_owned(),
             });
@@ -150,10 +150,15 @@ impl Stage {
     }
 }
 
+fn plugin(network: &str) -> &str {
+    network.split('_').next().unwrap_or(network)
+}
+
 /// Two subnets of 13 addresses are all that segments get: one each for the namespaces that have pods.
 fn options(network: &str) -> &'static str {
     match network {
         "nsx" => "\n    options: {segments: 10.40.128.0/27, subnetPrefix: 28}",
+        "nsx_geneve" => "\n    options: {segments: 10.40.128.0/27, subnetPrefix: 28, encapsulation: geneve}",
         _ => "",
     }
 }

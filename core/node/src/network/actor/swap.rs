@@ -243,7 +243,7 @@ impl Actor {
     async fn plan(&mut self, node: &NodeFacts, swap: &Swap) -> Result<(), String> {
         let Some(ongoing) = &self.ongoing else { return Ok(()) };
         let plugin = ongoing.plugin.clone();
-        has_what_it_needs(&plugin).await?;
+        has_what_it_needs(&plugin, &ongoing.to).await?;
         let units = self.wishes(node, &plugin).await?;
         let work = |engine: &mut Engine, units: Units| {
             let plan = engine.plan(&units)?;
@@ -380,9 +380,9 @@ impl Actor {
     }
 }
 
-/// Whether this node's kernel can do what a plugin cannot do without.
-async fn has_what_it_needs(plugin: &Arc<dyn Plugin>) -> Result<(), String> {
-    let needs = plugin.manifest().needs.clone();
+/// Whether this node's kernel can do what a plugin with these options cannot do without.
+async fn has_what_it_needs(plugin: &Arc<dyn Plugin>, network: &ActiveNetwork) -> Result<(), String> {
+    let needs: Vec<String> = plugin.manifest().needs_with(&network.options).into_iter().map(str::to_owned).collect();
     // It makes a namespace and waits for the kernel, the first time.
     let tried = tokio::task::spawn_blocking(move || feature::require(needs.iter().map(String::as_str)));
     let missing = tried.await.map_err(|error| format!("trying what the plugin needs: {error}"))?;
