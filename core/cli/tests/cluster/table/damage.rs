@@ -15,7 +15,8 @@ pub(super) fn path_mtu(stage: &Stage) {
     let words: Vec<&str> = way.split_whitespace().collect();
     let after = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]).expect("a gateway");
     // Beside whatever leads there: a network may have a route to this one address.
-    let route = format!("{a}/32 via {} dev {} onlink mtu 1200 table 99", after("via"), after("dev"));
+    let encap = way.find("encap ").zip(way.find(" via ")).map_or("", |(from, to)| &way[from..to]);
+    let route = format!("{a}/32 {encap} via {} dev {} onlink mtu 1200 table 99", after("via"), after("dev"));
     stage.sh("worker-2", &format!("ip route add {route}; ip rule add priority 99 to {a} lookup 99"));
     let got = stage.sh("pod/a", &format!("curl -sS -m 30 {c}/bytes/300000 | wc -c"));
     assert_eq!(got.trim(), "300000");
