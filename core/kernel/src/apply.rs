@@ -30,9 +30,9 @@ pub(crate) struct View<'a> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     /// Parameters, and attributes of links that are not ours, as they were.
-    pub(crate) originals: BTreeMap<(Place, Key), Object>,
+    originals: BTreeMap<Place, BTreeMap<Key, Object>>,
     /// Objects of others that are exactly as we want them; they stay when we want them no longer.
-    pub(crate) borrowed: BTreeSet<(Place, Key)>,
+    borrowed: BTreeMap<Place, BTreeSet<Key>>,
 }
 
 /// One run over operations.
@@ -104,6 +104,35 @@ impl View<'_> {
             .filter(|(key, object)| of_table(object) && !self.overlay.contains_key(&(place.clone(), (*key).clone())));
         let changed = self.overlay.iter().filter(|((at, _), _)| at == place).filter_map(|(_, object)| object.as_ref());
         kept.map(|(_, object)| object.clone()).chain(changed.filter(|object| of_table(object)).cloned()).collect()
+    }
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// Keeps what there was, unless something from before that is known.
+    fn keep(&mut self, place: &Place, key: Key, original: Object) {
+        self.originals.entry(place.clone()).or_default().entry(key).or_insert(original);
+    }
+
+    /// Takes out what there was.
+    fn take(&mut self, place: &Place, key: &Key) -> Option<Object> {
+        self.originals.get_mut(place)?.remove(key)
+    }
+
+    fn borrows(&mut self, place: &Place, key: Key) {
+        self.borrowed.entry(place.clone()).or_default().insert(key);
+    }
+
+    /// Whether it was borrowed, which it is no longer.
+    fn gives_back(&mut self, place: &Place, key: &Key) -> bool {
+        self.borrowed.get_mut(place).is_some_and(|keys| keys.remove(key))
+    }
+
+    /// The place is no more.
+    pub(crate) fn forget(&mut self, place: &Place) {
+        self.originals.remove(place);
+        self.borrowed.remove(place);
     }
 }
 
@@ -180,7 +209,7 @@ impl<'a> Run<'a> {
         let mut failed = BTreeMap::new();
         for (number, op) in ops.iter().enumerate() {
             if let Change::Remove(object) = &op.change
-                && self.memory.borrowed.remove(&(place.clone(), object.key()))
+                && self.memory.gives_back(&place, &object.key())
             {
                 continue;
             }
@@ -384,7 +413,7 @@ impl<'a> Run<'a> {
         let change = match truth.judge(wanted, self.owner, &|_, _| None) {
             Verdict::Right { owned } => {
                 if !owned {
-                    self.memory.borrowed.insert((op.place.clone(), wanted.key()));
+                    self.memory.borrows(&op.place, wanted.key());
                 }
                 // It is wanted from now on all the same, and not to be taken for a stray between two phases.
                 self.done.push(op.clone());

@@ -71,8 +71,7 @@ impl Engine {
     pub fn remove_place(&mut self, place: &Place) {
         self.places.remove(place);
         self.tell(Some(News::Removed(place.clone())));
-        self.memory.originals.retain(|(at, _), _| at != place);
-        self.memory.borrowed.retain(|(at, _)| at != place);
+        self.memory.forget(place);
     }
 
     /// The places it acts in.

@@ -3,7 +3,8 @@
 //! A socket belongs to the namespace it was opened in, so one thread serves all places without ever leaving its own. Sockets of
 //! nodes and the router are kept; of those of pods, which may be a thousand, only the latest few.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ const KEPT_PODS: usize = 16;
 #[derive(Default)]
 pub struct Places {
     entries: BTreeMap<Place, Entry>,
+    /// Pods with sockets.
+    open: BTreeSet<Place>,
     clock: u64,
 }
 
@@ -43,11 +46,13 @@ impl Places {
     pub fn add(&mut self, place: Place, netns: Netns) {
         let entry =
             Entry { netns: Arc::new(netns), route: None, netfilter: None, indexes: HashMap::new(), used: self.clock };
+        self.open.remove(&place);
         self.entries.insert(place, entry);
     }
 
     /// Forgets a place and closes its sockets.
     pub fn remove(&mut self, place: &Place) -> Option<Arc<Netns>> {
+        self.open.remove(place);
         self.entries.remove(place).map(|entry| entry.netns)
     }
 
@@ -84,6 +89,9 @@ impl Places {
         if slot.is_none() {
             let opened = entry.netns.visit(|| Connection::open(family, owner)).and_then(|opened| opened);
             *slot = Some(opened.map_err(|source| io_error(place, "open a netlink socket", source))?);
+            if matches!(place, Place::Pod(_)) {
+                self.open.insert(place.clone());
+            }
         }
         Ok(slot.as_mut().expect("filled above"))
     }
@@ -98,20 +106,17 @@ impl Places {
 
     /// Closes sockets of pods beyond the latest few.
     pub(crate) fn trim(&mut self) {
-        let mut open: Vec<(u64, &mut Entry)> = self
-            .entries
-            .iter_mut()
-            .filter(|(place, entry)| {
-                matches!(place, Place::Pod(_)) && (entry.route.is_some() || entry.netfilter.is_some())
-            })
-            .map(|(_, entry)| (entry.used, entry))
-            .collect();
-        if open.len() > KEPT_PODS {
-            open.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
-            for (_, entry) in open.into_iter().skip(KEPT_PODS) {
+        if self.open.len() <= KEPT_PODS {
+            return;
+        }
+        let mut latest: Vec<Place> = std::mem::take(&mut self.open).into_iter().collect();
+        latest.sort_by_key(|place| Reverse(self.entries.get(place).map(|entry| entry.used)));
+        for place in latest.drain(KEPT_PODS..) {
+            if let Some(entry) = self.entries.get_mut(&place) {
                 (entry.route, entry.netfilter) = (None, None);
             }
         }
+        self.open = latest.into_iter().collect();
     }
 
     /// The number of an interface, if it is known.

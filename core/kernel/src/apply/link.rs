@@ -53,10 +53,8 @@ impl Run<'_> {
                     return Ok(());
                 };
                 let found = self.described(&op.place, &found, to)?;
-                self.memory
-                    .originals
-                    .entry((op.place.clone(), op.object().key()))
-                    .or_insert_with(|| Object::Link(Link { kind: LinkKind::Existing, ..found.clone() }));
+                let original = Object::Link(Link { kind: LinkKind::Existing, ..found.clone() });
+                self.memory.keep(&op.place, op.object().key(), original);
                 pending.extend(link::change(Some(&found), to, master).map(plain));
                 if ports(Some(&found)) {
                     pending.push(plain(link::port(&to.name, &to.port)));
@@ -172,7 +170,7 @@ impl Run<'_> {
             return Ok(());
         }
         // Not ours: only what we changed goes back.
-        let Some(Object::Link(before)) = self.memory.originals.remove(&(op.place.clone(), op.object().key())) else {
+        let Some(Object::Link(before)) = self.memory.take(&op.place, &op.object().key()) else {
             return Ok(());
         };
         let Some(found) = self.places.link(&op.place, &link.name, self.owner)? else { return Ok(()) };

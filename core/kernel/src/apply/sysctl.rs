@@ -12,10 +12,10 @@ impl Run<'_> {
         let place = ops[0].place.clone();
         let mut work: Vec<(&Op, String, Option<String>)> = Vec::new();
         for op in ops {
-            let key = (place.clone(), op.object().key());
+            let key = op.object().key();
             let Object::Sysctl(parameter) = op.object() else { unreachable!("called for parameters") };
             let value = match &op.change {
-                Change::Remove(_) => match self.memory.originals.remove(&key) {
+                Change::Remove(_) => match self.memory.take(&place, &key) {
                     Some(Object::Sysctl(original)) => Some(original.value),
                     _ => None,
                 },
@@ -49,7 +49,7 @@ impl Run<'_> {
             match outcome {
                 Ok(Some(before)) if !removal => {
                     let original = Object::Sysctl(Sysctl { path, value: before });
-                    self.memory.originals.entry((place.clone(), op.object().key())).or_insert(original);
+                    self.memory.keep(&place, op.object().key(), original);
                     self.done.push(op.clone());
                 }
                 Ok(_) => self.done.push(op.clone()),
