@@ -194,9 +194,13 @@ async fn explain_metrics_and_probes_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_addresses_of_an_external_name_take_turns() {
-    let a = Upstream::echo("a").await;
-    // The same port at another address, as one name has one port.
-    let other = TcpListener::bind(("127.0.0.2", a.address.port())).await.expect("bind");
+    // The same port at another address, as one name has one port. There it may be somebody else's.
+    let (a, other) = loop {
+        let a = Upstream::echo("a").await;
+        if let Ok(other) = TcpListener::bind(("127.0.0.2", a.address.port())).await {
+            break (a, other);
+        }
+    };
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = other.accept().await {
             let mut asked = [0; 1024];
