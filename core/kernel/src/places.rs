@@ -1,6 +1,6 @@
 //! Which namespace a place is, and the sockets opened in it.
 //!
-//! A socket belongs to the namespace it was opened in, so one thread serves all places without ever leaving its own. Sockets of
+//! A socket belongs to the namespace it was opened in, so one thread serves all places and leaves its own only to open one. Sockets of
 //! nodes and the router are kept; of those of pods, which may be a thousand, only the latest few.
 
 use std::cmp::Reverse;
