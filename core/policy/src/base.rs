@@ -67,9 +67,14 @@ pub(crate) fn base(place: &Place) -> Fragment {
     let reset = [Statement::eq(Expr::L4proto, Value::Proto(6)), Statement::Reject(Reject::TcpReset)];
     let reject = vec![Rule(reset.into()), Rule(vec![Statement::Reject(Reject::AdminProhibited)])];
     let classify = |direction, address: Expr| {
-        let look = |map: &str| Number::Map { key: vec![address.clone()], map: map.into() };
-        let steps = [Number::Value(0), look(BLOCKS), look(PEERS)];
-        chain(classify(direction), steps.map(|number| Rule(vec![Statement::SetPriority(number)])).into())
+        let look = |map: &str| Statement::SetPriority(Number::Map { key: vec![address.clone()], map: map.into() });
+        // What is not in a map ends the rule, and not the chain.
+        let steps = vec![
+            Rule(vec![look(PEERS), Statement::Verdict(Verdict::Return)]),
+            Rule(vec![look(BLOCKS), Statement::Verdict(Verdict::Return)]),
+            Rule(vec![Statement::SetPriority(Number::Value(0))]),
+        ];
+        chain(classify(direction), steps)
     };
     fragment.want_all(
         place,
