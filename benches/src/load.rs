@@ -1,10 +1,12 @@
-//! Traffic between two namespaces: a bulk stream, and round trips.
+//! Traffic between two namespaces: a bulk stream, whose ends have a processor each, and round trips, whose ends share one. Left to the
+//! scheduler, chance decides that, and with it more than any network does.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use switchyard_bench::load::Pinned;
 use switchyard_kernel::Netns;
 
 /// A connection between two namespaces, both ends in this process.
@@ -34,12 +36,14 @@ impl Pair {
     pub fn gigabits(mut self, lasting: Duration) -> anyhow::Result<f64> {
         let begun = Instant::now();
         let sender = std::thread::spawn(move || {
+            let _pinned = Pinned::last();
             let chunk = vec![0u8; CHUNK];
             while begun.elapsed() < lasting {
                 self.client.write_all(&chunk)?;
             }
             std::io::Result::Ok(())
         });
+        let _pinned = Pinned::first();
         let mut space = vec![0u8; CHUNK];
         let mut bytes = 0u64;
         loop {
@@ -56,6 +60,8 @@ impl Pair {
     /// Round trips of one byte a second, for so long.
     pub fn round_trips(mut self, lasting: Duration) -> anyhow::Result<f64> {
         let mut server = self.server;
+        let _pinned = Pinned::first();
+        // Starts where its maker is, and stays there.
         let echo = std::thread::spawn(move || {
             let mut byte = [0];
             while server.read(&mut byte)? == 1 {

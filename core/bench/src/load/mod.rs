@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 pub use crate::stats::Histogram;
+pub use pinned::Pinned;
 
 /// Where servers listen.
 pub mod ports {

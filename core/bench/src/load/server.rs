@@ -73,7 +73,7 @@ impl Server {
     pub(super) fn run(self) {
         for (listener, service) in self.tcp {
             thread::spawn(move || {
-                let _pinned = (service == Service::Once).then(Pinned::here);
+                let _pinned = (service == Service::Once).then(Pinned::first);
                 for stream in listener.incoming().filter_map(Result::ok) {
                     // One connection after the other, or threads would be most of what is measured.
                     if service == Service::Once {
@@ -96,7 +96,7 @@ impl Service {
         match self {
             Self::Sink => sink(stream),
             Self::Echo => {
-                let _pinned = Pinned::here();
+                let _pinned = Pinned::first();
                 echo(stream)
             }
             Self::Once => once(stream),

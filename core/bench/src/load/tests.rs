@@ -228,7 +228,7 @@ impl Iperf3 {
 #[test]
 fn answers_are_as_fast_as_wrk_says() {
     // Where the scheduler puts who waits for whom would be most of the difference.
-    let _pinned = Pinned::here();
+    let _pinned = Pinned::first();
     let at = serve();
     let url = format!("http://{at}:{}/bytes/128", ports::HTTP);
     let wrk = || output("wrk", &["-t1", "-c1", "-d1s", "--latency", &url]);

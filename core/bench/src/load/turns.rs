@@ -9,7 +9,7 @@ use super::pinned::Pinned;
 /// Takes turns for the time of a sample. A turn counts from the end of the one before, so that nothing between two of them is lost; one that
 /// fails is an error of the sample, but not during the warm-up, or its end if the turn says so.
 pub(super) fn take(span: Span, mut turn: impl FnMut() -> Turn) -> anyhow::Result<Measured> {
-    let _pinned = Pinned::here();
+    let _pinned = Pinned::first();
     let begun = Instant::now();
     while begun.elapsed() < span.warmup {
         if let Turn::Over(error) = turn() {
