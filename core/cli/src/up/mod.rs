@@ -66,8 +66,12 @@ pub(crate) fn run(args: &Args, cluster: &Which) -> anyhow::Result<()> {
     let is_new = !directory.path().exists();
     directory.create().with_context(|| format!("make {}", directory.path().display()))?;
     supervise(&directory, &loaded, &progress).inspect_err(|_| {
-        // Nothing was kept there yet. The error is what to tell, and an empty folder does no harm.
-        if is_new && !directory.cluster_file().exists() {
+        // Nothing was kept there yet, unless by another `yard up`, which has the lock. The error is what to tell, and an empty folder
+        // does no harm.
+        if is_new
+            && let Ok(Some(_lock)) = directory.lock()
+            && !directory.cluster_file().exists()
+        {
             let _ = fs::remove_dir_all(directory.path());
         }
     })?;
